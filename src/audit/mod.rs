@@ -1,0 +1,3 @@
+//! What happened, durably, before anyone hears of it.
+
+#![forbid(unsafe_code)]

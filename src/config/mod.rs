@@ -1,0 +1,511 @@
+//! The configuration: one TOML file and its drop-ins, as data.
+//!
+//! Everything here is what an operator writes. Unknown keys are errors, secrets are never inline (only paths to
+//! them), durations and sizes carry their unit (`"30s"`, `"32 MiB"`). [`load`] reads and validates.
+
+#![forbid(unsafe_code)]
+
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use units::{ByteSize, Span};
+
+/// The whole configuration of one appliance, shared by its processes; each reads its own part.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The Signer API and the local listener.
+    pub server: Server,
+    /// Who issues OpToks, and how they must be bound.
+    pub authority: Authority,
+    /// Where entitlement comes from.
+    pub licensing: Licensing,
+    /// Limits by plan name, used where the entitlement itself names none.
+    #[serde(default)]
+    pub plans: BTreeMap<String, Plan>,
+    /// Which scanner images are trusted releases.
+    #[serde(default)]
+    pub release: Release,
+    /// The tokens (HSMs), each served by its own worker process.
+    pub tokens: BTreeMap<String, Token>,
+    /// The signing keys, by the name the audit log knows them under.
+    pub keys: BTreeMap<String, Key>,
+    /// The tenants, by the OpTok's `tid`.
+    pub tenants: BTreeMap<String, Tenant>,
+    /// The audit log.
+    pub audit: Audit,
+    /// Operational logs.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// `[server]`: listeners and their limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Where the Signer API listens, mTLS only.
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are served: a loopback address or `unix:/path`.
+    pub local_listen: LocalListen,
+    /// Scheme and authority that clients call, as in `https://signer.example:8443`: what `htu` of a DPoP proof
+    /// must name (RFC 9449, section 4.3).
+    pub public_url: String,
+    /// Event loops, each on a thread of its own. Absent: one per core.
+    pub threads: Option<NonZeroU32>,
+    /// TLS of the Signer API.
+    pub tls: Tls,
+    /// What a client may cost before it is known.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Where the local listener listens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LocalListen {
+    /// A TCP address; the loader refuses one that is not loopback.
+    Tcp(SocketAddr),
+    /// A Unix socket, mode 0660.
+    Unix(PathBuf),
+}
+
+/// `[server.tls]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM private key (PKCS#8, SEC1 or PKCS#1).
+    pub private_key: PathBuf,
+    /// PEM bundle of the CAs that client certificates must chain to.
+    pub client_ca: PathBuf,
+    /// PEM CRLs; when any is given, every certificate below a CA must be covered by one.
+    #[serde(default)]
+    pub client_crl: Vec<PathBuf>,
+    /// Lowest protocol version: `"1.3"` or `"1.2"`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// A TLS protocol version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246), only with AEAD suites and forward secrecy.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    #[default]
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// `[server.limits]`: sizes and times of what comes in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections open at once; one more is closed at once.
+    pub max_connections: NonZeroU32,
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: Span,
+    /// From the first byte of a request to the end of its headers.
+    pub header_timeout: Span,
+    /// Longest silence while a body is being sent; a body must also keep 16 KiB/s on average.
+    pub body_timeout: Span,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Span,
+    /// The whole of a request, from its headers to the last byte of the answer.
+    pub request_timeout: Span,
+    /// Bytes of request line and headers together.
+    pub max_header_bytes: ByteSize,
+    /// Bytes of a request body.
+    pub max_body_bytes: ByteSize,
+    /// Bytes of all request bodies held at once; beyond it, 503 `overloaded`.
+    pub max_body_bytes_in_flight: ByteSize,
+}
+
+/// `[authority]`: OpTok validation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Exact `iss`.
+    pub issuer: String,
+    /// Exact member of `aud`; a wildcard is refused.
+    #[serde(default = "default_audience")]
+    pub audience: String,
+    /// Scope that signing needs.
+    #[serde(default = "default_scope")]
+    pub scope: String,
+    /// Where the issuer's keys are.
+    pub jwks: JwksSource,
+    /// Accepted signature algorithms of the OpTok.
+    #[serde(default = "default_algorithms")]
+    pub algorithms: Vec<crate::jose::Algorithm>,
+    /// Tolerated difference of clocks.
+    #[serde(default = "default_skew")]
+    pub clock_skew: Span,
+    /// Longest accepted life (`exp` − `iat`) of an OpTok.
+    #[serde(default = "default_token_lifetime")]
+    pub max_token_lifetime: Span,
+    /// How often the key set is fetched again.
+    #[serde(default = "default_jwks_refresh")]
+    pub jwks_refresh: Span,
+    /// How long the last key set is used when the Authority cannot be reached.
+    #[serde(default = "default_jwks_max_stale")]
+    pub jwks_max_stale: Span,
+    /// PEM bundle that the Authority's TLS certificate must chain to.
+    pub ca: Option<PathBuf>,
+    /// DPoP.
+    #[serde(default)]
+    pub dpop: Dpop,
+}
+
+/// Where a JWK set comes from: exactly one of the three.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum JwksSource {
+    /// `{ discovery = "https://…" }`: the issuer's metadata document names it (OpenID Connect Discovery 1.0, RFC 8414).
+    Discovery(String),
+    /// `{ url = "https://…" }`.
+    Url(String),
+    /// `{ file = "/…" }`, read again when it changes.
+    File(PathBuf),
+}
+
+/// `[authority.dpop]` (RFC 9449).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dpop {
+    /// When a proof must carry a nonce of ours.
+    pub nonce: NoncePolicy,
+    /// How long a nonce is accepted.
+    pub nonce_lifetime: Span,
+    /// How old a proof's `iat` may be, skew not included.
+    pub iat_window: Span,
+    /// Proofs remembered for replay detection; beyond it, 503 `overloaded`, never a forgotten proof.
+    pub max_remembered_proofs: NonZeroU32,
+}
+
+/// When a DPoP proof must carry a nonce (RFC 9449, section 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoncePolicy {
+    /// Every proof.
+    Always,
+    /// Until `iat_window` has passed since the start, because proofs seen before the start are forgotten.
+    #[default]
+    AfterRestart,
+}
+
+/// `[licensing]`: how a PoE is proven. At least one of the two; a request's PoE format chooses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Licensing {
+    /// Signed PoE JWTs checked against pinned keys.
+    pub offline: Option<OfflineLicensing>,
+    /// Introspection at the Licensing Service.
+    pub online: Option<OnlineLicensing>,
+    /// Tolerated difference of clocks.
+    #[serde(default = "default_skew")]
+    pub clock_skew: Span,
+    /// A PoE without `cnf` is refused unless this is false.
+    #[serde(default = "default_true")]
+    pub require_cnf: bool,
+}
+
+/// `[licensing.offline]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfflineLicensing {
+    /// Exact `iss` of the PoE.
+    pub issuer: String,
+    /// JWK set of the pinned licensing keys.
+    pub keys: PathBuf,
+    /// Accepted signature algorithms.
+    #[serde(default = "default_poe_algorithms")]
+    pub algorithms: Vec<crate::jose::Algorithm>,
+    /// Signed revocation list (a JWT), read again when it changes.
+    pub revocation_list: PathBuf,
+    /// How old the list's `iat` may be before every PoE is refused.
+    #[serde(default = "default_revocation_age")]
+    pub revocation_max_age: Span,
+}
+
+/// `[licensing.online]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlineLicensing {
+    /// `https://…/license/introspect`.
+    pub introspection_url: String,
+    /// PEM bundle that the service's certificate must chain to.
+    pub ca: PathBuf,
+    /// PEM certificate that this appliance presents.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub private_key: PathBuf,
+    /// How long an answer is used, never past its own `exp`.
+    #[serde(default = "default_introspection_ttl")]
+    pub cache_ttl: Span,
+    /// How long a refusal (`active: false`) is used.
+    #[serde(default = "default_negative_ttl")]
+    pub negative_cache_ttl: Span,
+    /// Answers kept at once.
+    #[serde(default = "default_cache_entries")]
+    pub max_cache_entries: NonZeroU32,
+    /// One call's deadline.
+    #[serde(default = "default_dependency_timeout")]
+    pub timeout: Span,
+}
+
+/// `[plans.NAME]`: defaults for a plan; what the entitlement says wins where it is stricter or the plan is silent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Sustained signatures per second, per licence and tenant.
+    pub qps: NonZeroU32,
+    /// Signatures that may come at once after a pause. Absent: `qps`.
+    pub burst: Option<NonZeroU32>,
+    /// Signatures in progress at once.
+    pub concurrency: NonZeroU32,
+    /// Largest request body.
+    pub max_artifact_bytes: ByteSize,
+}
+
+/// `[release]`: trusted scanner releases.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Image digests that the operator vouches for by hand, each with a reason.
+    #[serde(default)]
+    pub trusted: Vec<TrustedDigest>,
+}
+
+/// `[[release.trusted]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedDigest {
+    /// `sha256:<64 lowercase hex digits>`.
+    pub digest: String,
+    /// Who is named as signer in answers and audit records.
+    pub signed_by: String,
+    /// Why the operator vouches for it.
+    pub reason: String,
+}
+
+/// `[tokens.NAME]`: one token and its worker.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The worker's Unix socket.
+    pub socket: PathBuf,
+    /// The user (name or number) that the worker lets connect: the front's.
+    pub front_user: String,
+    /// The user that the front lets serve the socket: the worker's.
+    pub worker_user: String,
+    /// Absolute path of the vendor's PKCS#11 module.
+    pub module: PathBuf,
+    /// RFC 7512 URI that names the token: `pkcs11:token=…;serial=…`.
+    pub uri: String,
+    /// File or systemd credential with the user PIN; its last line feed is not part of it.
+    pub pin_file: PathBuf,
+    /// Sessions held open, and so signatures in progress at once.
+    #[serde(default = "default_sessions")]
+    pub sessions: NonZeroU32,
+    /// Requests that may wait for a session.
+    #[serde(default = "default_queue")]
+    pub max_queue: NonZeroU32,
+    /// How long the front waits for a signature, queueing included.
+    #[serde(default = "default_sign_timeout")]
+    pub sign_timeout: Span,
+}
+
+/// `[keys.NAME]`: one signing key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// The token that holds it.
+    pub token: String,
+    /// RFC 7512 URI of the object within the token: `pkcs11:object=…;id=…`.
+    pub uri: String,
+    /// What it does now.
+    pub state: KeyState,
+    /// PEM public key that the token's must equal. Absent: pinned at first sight, for the life of the process.
+    pub public_key: Option<PathBuf>,
+    /// PEM certificate chain returned with `dsse+cert`, leaf first.
+    pub certificate_chain: Option<PathBuf>,
+    /// Signs from this moment on (RFC 3339).
+    pub not_before: Option<jiff::Timestamp>,
+    /// Signs up to this moment (RFC 3339).
+    pub not_after: Option<jiff::Timestamp>,
+}
+
+/// The life of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// Published, does not sign yet.
+    Next,
+    /// Signs.
+    Active,
+    /// Verifies only.
+    Retired,
+}
+
+/// `[tenants.TID]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Names under `[keys]`; exactly one of them signs at any time.
+    pub keys: Vec<String>,
+    /// Predicate types this tenant may have signed, exactly as the catalog lists them; `"*"` is the whole catalog.
+    pub predicate_types: Vec<String>,
+    /// Mode when a request names none.
+    #[serde(default)]
+    pub default_mode: SigningMode,
+}
+
+/// How a signature is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SigningMode {
+    /// With the tenant's key in a token.
+    #[default]
+    Kms,
+    /// With an ephemeral key and a Fulcio certificate.
+    Keyless,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The log file; its directory must exist and belong to the front's user.
+    pub path: PathBuf,
+    /// Under load, records are made durable together, at most this far apart; when idle, at once.
+    #[serde(default = "default_group_commit")]
+    pub group_commit: Span,
+    /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.
+    #[serde(default = "default_noise")]
+    pub max_noise_records_per_second: NonZeroU32,
+}
+
+/// `[log]`: operational logs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `tracing` filter, as in `info,stellaops_signer::auth=debug`.
+    pub filter: Option<String>,
+    /// Where they go.
+    pub target: LogTarget,
+}
+
+/// Where operational logs go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogTarget {
+    /// journald when standard error is connected to it, text otherwise.
+    #[default]
+    Auto,
+    /// journald, with structured fields.
+    Journald,
+    /// Text on standard error.
+    Text,
+    /// JSON lines on standard error.
+    Json,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: nonzero(4096),
+            handshake_timeout: Span::seconds(10),
+            header_timeout: Span::seconds(10),
+            body_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(120),
+            request_timeout: Span::seconds(60),
+            max_header_bytes: ByteSize::kib(32),
+            max_body_bytes: ByteSize::mib(32),
+            max_body_bytes_in_flight: ByteSize::mib(256),
+        }
+    }
+}
+
+impl Default for Dpop {
+    fn default() -> Self {
+        Self {
+            nonce: NoncePolicy::default(),
+            nonce_lifetime: Span::seconds(300),
+            iat_window: Span::seconds(60),
+            max_remembered_proofs: nonzero(4_000_000),
+        }
+    }
+}
+
+const fn nonzero(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).expect("a literal above zero")
+}
+
+fn default_audience() -> String {
+    "signer".to_owned()
+}
+fn default_scope() -> String {
+    "signer.sign".to_owned()
+}
+fn default_algorithms() -> Vec<crate::jose::Algorithm> {
+    use crate::jose::Algorithm::{EdDsa, Es256, Ps256, Rs256};
+    vec![Es256, Ps256, Rs256, EdDsa]
+}
+fn default_poe_algorithms() -> Vec<crate::jose::Algorithm> {
+    use crate::jose::Algorithm::{Es256, Rs256};
+    vec![Es256, Rs256]
+}
+fn default_true() -> bool {
+    true
+}
+fn default_skew() -> Span {
+    Span::seconds(30)
+}
+fn default_token_lifetime() -> Span {
+    Span::seconds(600)
+}
+fn default_jwks_refresh() -> Span {
+    Span::seconds(300)
+}
+fn default_jwks_max_stale() -> Span {
+    Span::seconds(3600)
+}
+fn default_revocation_age() -> Span {
+    Span::seconds(7 * 24 * 3600)
+}
+fn default_introspection_ttl() -> Span {
+    Span::seconds(120)
+}
+fn default_negative_ttl() -> Span {
+    Span::seconds(10)
+}
+fn default_cache_entries() -> NonZeroU32 {
+    nonzero(10_000)
+}
+fn default_dependency_timeout() -> Span {
+    Span::seconds(5)
+}
+fn default_sessions() -> NonZeroU32 {
+    nonzero(4)
+}
+fn default_queue() -> NonZeroU32 {
+    nonzero(1024)
+}
+fn default_sign_timeout() -> Span {
+    Span::seconds(5)
+}
+fn default_group_commit() -> Span {
+    Span::micros(500)
+}
+fn default_noise() -> NonZeroU32 {
+    nonzero(10)
+}

@@ -1,0 +1,3 @@
+//! `signerctl`: what the operator and the client type.
+
+#![forbid(unsafe_code)]

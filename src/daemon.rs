@@ -1,0 +1,3 @@
+//! `signerd`: starts the front and stops it in good order.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,44 @@
+//! StellaOps Signer: a signing appliance whose keys never leave the HSM.
+//!
+//! Four programs are built from this library. `signerd` is the front: TLS, HTTP, policy, audit. `signer-token`
+//! is the token worker: one vendor module, one PIN, one socket. `signer-keyless` is the sealed helper of one
+//! Fulcio flow. `signerctl` is what the operator and the client type.
+//!
+//! Start at [`pipeline`]: the way of a request, top to bottom. Each step is one module:
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`api`] | who listens where, which routes there are, how an error looks on the wire |
+//! | [`auth`] | who is calling, and is the token theirs ([`jose`] reads the JWTs) |
+//! | [`entitlement`] | what does the caller's licence entitle them to |
+//! | [`quota`] | may this request run now |
+//! | [`release`] | was the evidence made by a scanner that somebody released |
+//! | [`statement`] | what exactly will be signed: strict JSON in, canonical in-toto bytes out |
+//! | [`custody`] | which key, in which token; the wire to the worker, and the worker |
+//! | [`dsse`] | the envelope and the bundle around a signature |
+//! | [`audit`] | what happened, durably, before anyone hears of it |
+//!
+//! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is
+//! `signerctl`.
+//!
+//! `unsafe` and FFI live in `custody::token` alone (the keyless sandbox will be the second fence).
+
+#![deny(unsafe_code)]
+
+pub mod api;
+pub mod audit;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod ctl;
+pub mod custody;
+pub mod daemon;
+pub mod dsse;
+pub mod entitlement;
+pub mod jose;
+pub mod outbound;
+pub mod pipeline;
+pub mod quota;
+pub mod release;
+pub mod statement;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! HTTP to the services the appliance depends on: bounded, verified, never redirected.
+
+#![forbid(unsafe_code)]

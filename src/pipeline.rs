@@ -1,0 +1,3 @@
+//! The way of a request, top to bottom.
+
+#![forbid(unsafe_code)]

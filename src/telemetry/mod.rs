@@ -1,0 +1,3 @@
+//! Metrics and operational logs.
+
+#![forbid(unsafe_code)]
