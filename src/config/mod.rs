@@ -419,6 +419,30 @@ pub enum LogTarget {
     Json,
 }
 
+impl TryFrom<String> for LocalListen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') {
+                return Err(format!(
+                    "`{text}` needs an absolute path, as in \"unix:/run/stellaops-signer/local.sock\""
+                ));
+            }
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        let address: SocketAddr = text.parse().map_err(|_| {
+            format!("`{text}` is neither `unix:/path` nor an address and port, as in \"127.0.0.1:9443\"")
+        })?;
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "`{text}` is not loopback; metrics and health are not authenticated, so write 127.0.0.1, [::1] or `unix:/path`"
+            ));
+        }
+        Ok(Self::Tcp(address))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

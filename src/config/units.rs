@@ -34,8 +34,9 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span: jiff::SignedDuration =
-            text.parse().map_err(|_| format!("`{text}` is no duration; write a number and its unit, as in \"30s\" or \"500us\""))?;
+        let span: jiff::SignedDuration = text
+            .parse()
+            .map_err(|_| format!("`{text}` is no duration; write a number and its unit, as in \"30s\" or \"500us\""))?;
         match Duration::try_from(span) {
             Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
             _ => Err(format!("`{text}` is not a positive duration; write one like \"30s\"")),
