@@ -72,6 +72,27 @@ async fn a_wall_clock_that_is_put_right_after_the_start_opens_nothing() {
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_is_set_back_later_opens_nothing() {
+    let world = World::new();
+    let token = world.good_token();
+    // One that the process before may have taken, and one that this process has taken and forgotten.
+    let before = world.proof(&with(&World::proof_claims(&token), "iat", EPOCH + 30));
+    let appliance = restarted(&world, 0);
+    let during = world.proof(&with(&World::proof_claims(&token), "iat", EPOCH + 200));
+    let call = async |proof: &str, now: Moment| {
+        let headers = header_map(&[("authorization", &format!("DPoP {token}")), ("dpop", proof)]);
+        appliance.authenticate_at(&presented(&headers), now).await.map(|_| ()).map_err(|error| error.reason())
+    };
+    assert_eq!(call(&during, world.at(200)).await, Ok(()));
+    let set_back = |wall: i64| Moment { wall: UnixTime(EPOCH + wall), ..world.at(1000) };
+    assert_eq!(call(&before, set_back(30)).await, Err("dpop_nonce_missing"));
+    // One more proof makes the memory move on.
+    let fresh = world.proof(&with(&World::proof_claims(&token), "iat", EPOCH + 320));
+    assert_eq!(call(&fresh, set_back(320)).await, Ok(()));
+    assert!(call(&during, set_back(200)).await.is_err());
+}
+
+#[tokio::test]
 async fn with_the_strict_policy_every_proof_needs_a_nonce_and_clients_are_kept_supplied() {
     let world = World::with(|config| config.dpop.nonce = NoncePolicy::Always);
     let token = world.token(&with(&world.claims(), "exp", EPOCH + 600));
