@@ -141,4 +141,6 @@ fn quoted(text: &str) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
