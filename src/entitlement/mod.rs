@@ -223,7 +223,7 @@ impl Entitlements {
         self.offline.as_ref().map_or(Ok(Refreshed::Unchanged), |offline| offline.revocations.refresh(UnixTime::now()))
     }
 
-    /// Calls [`refresh`](Self::refresh) every few seconds, for ever, and logs what comes of it. Returns at once when
+    /// Calls [`refresh`](Self::refresh) every second, for ever, and logs what comes of it. Returns at once when
     /// there is no list to watch.
     pub async fn watch(self: Arc<Self>) {
         if self.offline.is_none() {
@@ -306,8 +306,8 @@ fn hash(token: &str) -> TokenHash {
 /// Four times what a PoE with every claim and an RSA signature of 8,192 bits needs.
 const MAX_POE_BYTES: usize = 16 * 1024;
 
-/// How often the revocation list's file is looked at.
-const LIST_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the revocation list's file is looked at, and so how long a revocation may take. A look is one `stat`.
+const LIST_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod testing;
