@@ -262,7 +262,8 @@ pub struct OnlineLicensing {
     pub timeout: Span,
 }
 
-/// `[plans.NAME]`: defaults for a plan; what the entitlement says wins where it is stricter or the plan is silent.
+/// `[plans.NAME]`: a plan's limits, each for PoEs that do not name that limit themselves. A PoE of a plan that is not
+/// listed here must name all of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
