@@ -76,7 +76,7 @@ impl Licensing {
             "license_id": format!("lic-{tenant}-1"),
             "customer_id": format!("cust-{tenant}"),
             "valid_release_year": 2099,
-            "max_version": "99.99",
+            "max_version": "2099.12",
         });
         let poe = Jwt::new("JWT", claims, &self.key);
         match binding {
