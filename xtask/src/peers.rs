@@ -121,9 +121,10 @@ fn go_install(peer: &Peer, dir: &Path) -> Outcome {
     run(&mut install, dir)
 }
 
-/// Runs a step of a build, its output in `dir/build.log`.
+/// Runs a step of a build, its output in `DIR.log`.
 fn run(command: &mut Command, dir: &Path) -> Outcome {
-    let log = dir.with_extension("log");
+    // Beside the directory, because some steps begin by emptying it.
+    let log = PathBuf::from(format!("{}.log", dir.display()));
     let name = command.get_program().to_string_lossy().into_owned();
     let file = File::options().create(true).append(true).open(&log);
     let file = file.map_err(|error| format!("cannot open {}: {error}", log.display()))?;

@@ -153,7 +153,10 @@ impl Builder {
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Fixture {
-        self.try_start().unwrap_or_else(|error| panic!("the fixture cannot be started: {error}"))
+        match self.try_start() {
+            Ok(fixture) => fixture,
+            Err(error) => panic!("the fixture cannot be started: {error}"),
+        }
     }
 
     /// Starts it.

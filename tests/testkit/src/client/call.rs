@@ -269,7 +269,10 @@ impl Call {
     #[track_caller]
     pub fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
-        self.try_send().unwrap_or_else(|error| panic!("{what}: {error}"))
+        match self.try_send() {
+            Ok(answer) => answer,
+            Err(error) => panic!("{what}: {error}"),
+        }
     }
 
     /// Sends it and waits.
