@@ -80,8 +80,8 @@ fn keys_lists_active_next_and_retired_keys_with_their_state() {
             .iter()
             .find(|entry| entry["kid"] == keyid.as_str())
             .unwrap_or_else(|| panic!("{keyid} in {listed:?}"));
-        assert!(entry.to_string().contains(&format!("\"{state}\"")), "{entry}");
-        assert_eq!((&entry["kty"], &entry["crv"]), (&json!("EC"), &json!("P-256")));
+        assert_eq!((&entry["state"], &entry["name"]), (&json!(state), &json!(key.label)), "{entry}");
+        assert_eq!((&entry["kty"], &entry["crv"]), (&json!("EC"), &json!("P-256")), "{entry}");
     }
 }
 
@@ -92,7 +92,8 @@ fn verify_accepts_what_was_signed_and_refuses_what_was_changed() {
     let mut envelope = client.sign(&sample::request()).send().expect(200).envelope_json();
     assert_eq!(client.verify(&envelope).send().expect(200).json()["verified"], true);
     envelope["payload"] = json!(base64("{}"));
-    assert_eq!(client.verify(&envelope).send().expect(200).json()["verified"], false);
+    let verdict = client.verify(&envelope).send().expect(200).json();
+    assert_eq!((&verdict["verified"], &verdict["reason"]), (&json!(false), &json!("signature_mismatch")));
 }
 
 #[test]
@@ -101,8 +102,12 @@ fn the_local_listener_tells_life_readiness_and_metrics() {
     fixture.client().sign(&sample::request()).send().expect(200);
     let local = |path: &str| fixture.appliance.local(path).unwrap().expect(200);
     local("/livez");
-    assert!(local("/readyz").text().contains("main"), "readiness names the token");
-    assert!(local("/metrics").text().contains("signer_requests_total"));
+    assert_eq!(local("/readyz").json()["ready"], true);
+    assert_eq!(fixture.appliance.token_status("main").unwrap()["name"], "main");
+    local("/metrics");
+    let metrics = fixture.appliance.metrics().unwrap();
+    assert_eq!(metrics.count("signer_requests_total", &[("result", "signed")]), 1);
+    assert_eq!(metrics.count("signer_kms_sign_total", &[]), 1);
 }
 
 #[test]
@@ -119,28 +124,27 @@ fn every_answer_has_its_intent_and_outcome_in_the_audit_log() {
 }
 
 #[test]
-fn curl_signs_with_a_client_certificate_as_the_readme_shows() {
+fn curl_signs_with_a_client_certificate_as_the_documents_show() {
     let fixture = Fixture::start();
     let client = fixture.client().bound_by_certificate();
-    let dir = fixture.dir();
-    std::fs::write(dir.join("request.json"), client.sign(&sample::request()).body_bytes()).unwrap();
-    let token = curl(
-        &fixture,
-        &[
-            &format!("{}/token", fixture.authority.issuer()),
-            "--data",
-            "grant_type=client_credentials&client_id=acme-ci&scope=signer.sign",
-        ],
-    );
+    let request = fixture.dir().join("request.json");
+    std::fs::write(&request, client.sign(&sample::request()).without_poe().body_bytes()).unwrap();
+    let token_url = fixture.authority.token_url();
+    let credentials = "grant_type=client_credentials&client_id=acme-ci&scope=signer.sign";
+    let token = curl(&fixture, &[&token_url, "--data", credentials]);
     let token = token["access_token"].as_str().unwrap();
     let answer = curl(
         &fixture,
         &[
-            &format!("{}/api/v1/signer/sign/dsse", fixture.appliance.url()),
-            "--header",
+            "-H",
             &format!("Authorization: Bearer {token}"),
-            "--json",
-            &format!("@{}", dir.join("request.json").display()),
+            "-H",
+            &format!("X-PoE: {}", client.poe().encode()),
+            "-H",
+            "Content-Type: application/json",
+            "--data",
+            &format!("@{}", request.display()),
+            &format!("{}/api/v1/signer/sign/dsse", fixture.appliance.url()),
         ],
     );
     let envelope = envelope::Envelope::read(&answer["bundle"]["dsse"]).unwrap();

@@ -29,6 +29,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the test suites, all or one, with the peers they need.
     Test(test::Arguments),
+    /// Build the peers that the tests need and that are not packages of the system.
+    Peers,
     /// Write this project's SBOM (CycloneDX 1.6 JSON).
     Sbom(sbom::Arguments),
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         None => return list(),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Test(arguments)) => test::run(&arguments),
+        Some(Command::Peers) => peers::provide_all(),
         Some(Command::Sbom(arguments)) => sbom::run(&arguments),
     };
     match outcome {

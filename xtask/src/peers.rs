@@ -5,7 +5,9 @@
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
+
+use xtask::ui;
 
 use crate::{Outcome, cargo, host};
 
@@ -54,6 +56,27 @@ pub(crate) const COSIGN: Peer = Peer {
     needs: &[&host::GO],
     build: go_install,
 };
+
+/// All of them.
+const PEERS: [&Peer; 3] = [&OIDC_PROVIDER, &SECURESYSTEMSLIB, &COSIGN];
+
+/// `cargo xtask peers`.
+///
+/// # Errors
+/// Why one of them cannot be had, after the others were tried.
+pub(crate) fn provide_all() -> Outcome<ExitCode> {
+    let mut failed = 0;
+    for peer in PEERS {
+        match peer.provide() {
+            Ok(path) => ui::done(format!("{} {}: {}", peer.name, peer.version, path.display())),
+            Err(reason) => {
+                failed += 1;
+                ui::refused(format!("{} {}: {reason}", peer.name, peer.version));
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 impl Peer {
     /// Where it is, after building it if need be.

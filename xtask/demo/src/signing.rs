@@ -34,7 +34,8 @@ fn sign(stage: &Stage, name: &str, binding: &str, bound: &Binding) -> Result<()>
     shell::write_private(&poe, fixture.licensing.poe("acme", bound).encode().as_bytes())?;
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     let profile = format!(
-        "url = {:?}\nca = {}\ncert = {}\nkey = {}\nauthority = {:?}\nclient_id = \"acme-ci\"\n{binding}poe_file = {}\n\
+        "url = {:?}\nca = {}\ncert = {}\nkey = {}\nauthority = {:?}\nclient_id = \"acme-ci\"\nscope = \"signer.sign signer.read\"\n\
+         {binding}poe_file = {}\n\
          scanner_digest = {:?}\n",
         fixture.appliance.url(),
         quoted(&fixture.pki.server_ca.certificate),

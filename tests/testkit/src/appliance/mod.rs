@@ -205,6 +205,16 @@ impl Appliance {
         Ok(Metrics::read(&self.local("/metrics")?.text()))
     }
 
+    /// What `/readyz` says of a token.
+    ///
+    /// # Errors
+    /// When the local listener does not answer or does not know the token.
+    pub fn token_status(&self, token: &str) -> Result<Value> {
+        let readiness = self.local("/readyz")?.json();
+        let mut tokens = readiness["tokens"].as_array().into_iter().flatten();
+        tokens.find(|status| status["name"] == token).cloned().context(format!("find {token} in {readiness}"))
+    }
+
     /// All complete records of the audit log, oldest first.
     ///
     /// # Errors

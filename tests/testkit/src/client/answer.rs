@@ -28,6 +28,8 @@ pub struct Problem {
     pub code: String,
     /// `title`.
     pub title: String,
+    /// `reason`, where telling it leaks nothing.
+    pub reason: Option<String>,
     /// `auditId`.
     pub audit_id: Option<String>,
     /// The whole document.
@@ -79,6 +81,7 @@ impl Answer {
         Problem {
             code: text("code").unwrap_or_else(|| panic!("a problem has a code: {self}")),
             title: text("title").unwrap_or_else(|| panic!("a problem has a title: {self}")),
+            reason: text("reason"),
             audit_id: text("auditId"),
             document,
         }

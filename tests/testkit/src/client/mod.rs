@@ -140,14 +140,14 @@ impl Client {
         Call::authorized(self, "POST", "/api/v1/signer/sign/dsse").json(body).with_poe()
     }
 
-    /// `POST /verify/dsse`.
+    /// `POST /verify/dsse` with a token that may read.
     pub fn verify(&self, envelope: &Value) -> Call {
-        Call::bare(self, "POST", "/api/v1/signer/verify/dsse").json(&json!({"envelope": envelope}))
+        self.read("POST", "/api/v1/signer/verify/dsse").json(&json!({"envelope": envelope}))
     }
 
-    /// `GET /keys`.
+    /// `GET /keys` with a token that may read.
     pub fn keys(&self) -> Call {
-        Call::bare(self, "GET", "/api/v1/signer/keys")
+        self.read("GET", "/api/v1/signer/keys")
     }
 
     /// Any request, with neither token nor proof nor PoE.
@@ -227,6 +227,10 @@ impl Client {
     #[must_use]
     pub fn tls(&self) -> &TlsOptions {
         &self.parts.tls
+    }
+
+    fn read(&self, method: &str, path: &str) -> Call {
+        Call::authorized(self, method, path).token(|token| token.claim("scope", "signer.read"))
     }
 
     fn remember_nonce(&self, nonce: &str) {
