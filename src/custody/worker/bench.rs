@@ -79,7 +79,9 @@ fn cpu_time() -> Duration {
         Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0))
             + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
     };
-    getrusage(UsageWho::RUSAGE_SELF).map(|usage| micros(usage.user_time()) + micros(usage.system_time())).unwrap_or_default()
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map(|usage| micros(usage.user_time()) + micros(usage.system_time()))
+        .unwrap_or_default()
 }
 
 impl fmt::Display for Measured {

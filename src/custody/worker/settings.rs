@@ -1,30 +1,24 @@
-//! The worker's part of the configuration: its token, and nothing that it has no right to read.
+//! The worker's part of the configuration.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
+use std::path::Path;
 
 use super::Plan;
-use crate::config::{Key, Log, Token};
+use crate::config::{self, ConfigErrors, Key, Log, Token, UnknownToken, Viewer};
 use crate::custody::uri::{TokenUri, UriError};
 use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SettingsError {
-    #[error("cannot read {path}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path} does not parse: {source}")]
-    Toml { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("no token `{name}` in the configuration; there are: {known}")]
-    NoToken { name: String, known: String },
-    #[error("tokens.{name}.uri: {source}")]
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    UnknownToken(#[from] UnknownToken),
+    #[error("tokens.{name}.uri")]
     Uri { name: String, source: UriError },
-    #[error("{key} = \"{user}\" is no user of this system; write a user name or number")]
-    NoUser { key: String, user: String },
+    #[error("tokens.{name}.front_user: there is no user `{user}` on this system; write a user's name or number")]
+    NoUser { name: String, user: String },
 }
 
 /// The token as configured, and the keys in it.
@@ -37,85 +31,23 @@ pub(super) struct Settings {
     pub(super) log: Log,
 }
 
-/// Only what the worker uses: the rest names files that its user may not read.
-#[derive(Deserialize)]
-struct Part {
-    #[serde(default)]
-    tokens: BTreeMap<String, Token>,
-    #[serde(default)]
-    keys: BTreeMap<String, Key>,
-    #[serde(default)]
-    log: Log,
-}
-
 impl Settings {
-    /// Reads FILE and its drop-ins, `FILE.d/*.toml` in the order of their names.
     pub(super) fn read(file: &Path, name: &str) -> Result<Self, SettingsError> {
-        let mut whole = table(file)?;
-        for drop_in in drop_ins(file)? {
-            merge(&mut whole, table(&drop_in)?);
-        }
-        let part: Part = whole
-            .try_into()
-            .map_err(|e| SettingsError::Toml { path: file.to_owned(), source: Box::new(e) })?;
-        let Part { mut tokens, mut keys, log } = part;
-        let Some(token) = tokens.remove(name) else {
-            let known = tokens.into_keys().collect::<Vec<_>>().join(", ");
-            return Err(SettingsError::NoToken { name: name.to_owned(), known });
-        };
+        let loaded = config::open(file)?;
+        loaded.check_files(Viewer::Worker(name))?;
+        let mut config = loaded.config;
+        let token = config.token(name)?.clone();
         let uri = token.uri.parse().map_err(|source| SettingsError::Uri { name: name.to_owned(), source })?;
-        keys.retain(|_, key| key.token == name);
-        let plan = plan(name, &token)?;
-        Ok(Self { token, uri, plan, keys, log })
-    }
-}
-
-fn plan(name: &str, token: &Token) -> Result<Plan, SettingsError> {
-    let key = format!("tokens.{name}.front_user");
-    Ok(Plan {
-        name: name.to_owned(),
-        front_uid: user_id(&token.front_user).ok_or(SettingsError::NoUser { key, user: token.front_user.clone() })?,
-        sessions: token.sessions.get(),
-        max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
-        pin_file: token.pin_file.clone(),
-    })
-}
-
-fn table(path: &Path) -> Result<toml::Table, SettingsError> {
-    let text = fs::read_to_string(path).map_err(|source| SettingsError::Io { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|e| SettingsError::Toml { path: path.to_owned(), source: Box::new(e) })
-}
-
-fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, SettingsError> {
-    let mut directory = file.as_os_str().to_owned();
-    directory.push(".d");
-    let directory = PathBuf::from(directory);
-    let failed = |source| SettingsError::Io { path: directory.clone(), source };
-    let mut found = Vec::new();
-    match fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-        Ok(entries) => {
-            for entry in entries {
-                let path = entry.map_err(failed)?.path();
-                if path.extension().is_some_and(|extension| extension == "toml") {
-                    found.push(path);
-                }
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Tables are merged, everything else is replaced.
-fn merge(whole: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (whole.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
-            (_, value) => {
-                whole.insert(key, value);
-            }
-        }
+        let front_uid = user_id(&token.front_user)
+            .ok_or_else(|| SettingsError::NoUser { name: name.to_owned(), user: token.front_user.clone() })?;
+        let plan = Plan {
+            name: name.to_owned(),
+            front_uid,
+            sessions: token.sessions.get(),
+            max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
+            pin_file: token.pin_file.clone(),
+        };
+        config.keys.retain(|_, key| key.token == name);
+        Ok(Self { token, uri, plan, keys: config.keys, log: config.log })
     }
 }
