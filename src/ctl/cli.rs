@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::settings::{Connection, Settings};
+use super::settings::{Access, Settings};
 
 /// Sign, verify and operate with the StellaOps Signer.
 ///
@@ -108,7 +108,7 @@ pub(crate) enum KeysCommand {
     List(Box<KeysListArgs>),
 }
 
-/// List the keys that the appliance publishes: active, next and retired.
+/// List the keys that the appliance publishes for the caller's tenant: active, next and retired.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXIT_STATUS)]
 pub(crate) struct KeysListArgs {
@@ -122,7 +122,7 @@ pub(crate) struct KeysListArgs {
     #[arg(long, value_name = "KEYID")]
     pub(crate) keyid: Option<String>,
     #[command(flatten)]
-    pub(crate) connection: Connection,
+    pub(crate) access: Access,
 }
 
 /// Commands on the configuration.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::problem::Refusal;
 use super::verify::Fault;
+use crate::config::{ConfigError, ConfigErrors};
 
 /// Exit codes; part of the interface, so they keep their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +55,9 @@ pub(crate) enum CtlError {
     /// The client profile is invalid.
     #[error("{0}")]
     Profile(String),
-    /// The appliance's configuration is invalid; each line is one problem with its place.
-    #[error("{}", .0.join("\n"))]
-    Config(Vec<String>),
+    /// The appliance's configuration is invalid.
+    #[error("{0}")]
+    Config(ConfigErrors),
     /// A peer answered with an error.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -157,7 +158,7 @@ impl CtlError {
         }
         match self {
             Self::Refused(refusal) => refusal.describe(&mut error),
-            Self::Config(problems) => error["problems"] = problems.clone().into(),
+            Self::Config(ConfigErrors(problems)) => error["problems"] = problems.iter().map(located).collect(),
             _ => {}
         }
         match self {
@@ -165,4 +166,14 @@ impl CtlError {
             _ => json!({ "error": error }),
         }
     }
+}
+
+fn located(problem: &ConfigError) -> Value {
+    json!({
+        "file": problem.origin.file.display().to_string(),
+        "line": problem.origin.line,
+        "column": problem.origin.column,
+        "key": problem.key,
+        "message": problem.message,
+    })
 }

@@ -1,7 +1,7 @@
 //! Files in and out: bounded reads, and writes that never replace what is there unless told.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::path::Path;
 
 use aws_lc_rs::digest;
@@ -77,16 +77,20 @@ pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<(), CtlError> 
 }
 
 /// Writes a file that a reader sees whole or not at all; an existing one is replaced only with `force`.
-pub(crate) fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), CtlError> {
+pub(crate) fn write_new(
+    path: &Path,
+    force: bool,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), CtlError> {
     let failed = |error| CtlError::write(path, error);
     refuse_existing(path, force)?;
     let mut name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?.to_owned();
     name.push(format!(".{}.part", std::process::id()));
     let part = path.with_file_name(name);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(&part)?);
+        content(&mut file)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         if force { fs::rename(&part, path) } else { link_then_unlink(&part, path) }
     })();
     if written.is_err() {
@@ -134,11 +138,11 @@ mod tests {
     fn an_existing_file_is_replaced_only_when_told_and_no_part_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.json");
-        write_new(&path, b"first", false).unwrap();
-        let refused = write_new(&path, b"second", false).unwrap_err();
+        write_new(&path, false, |file| file.write_all(b"first")).unwrap();
+        let refused = write_new(&path, false, |file| file.write_all(b"second")).unwrap_err();
         assert!(refused.to_string().contains("--force"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"first");
-        write_new(&path, b"third", true).unwrap();
+        write_new(&path, true, |file| file.write_all(b"third")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"third");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

@@ -7,6 +7,7 @@
 
 mod answer;
 mod answer_check;
+mod appliance;
 mod cli;
 mod client;
 mod config_check;
@@ -19,6 +20,7 @@ mod manual;
 mod optok;
 mod output;
 mod problem;
+mod profile;
 mod proof_key;
 mod request;
 mod settings;
@@ -42,8 +44,7 @@ use output::Report;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
-    let (result, to_stderr) = (run(cli.command, json), false);
-    output::finish(result, json, to_stderr)
+    output::finish(run(cli.command, json), json)
 }
 
 fn run(command: Command, json: bool) -> Result<Report, CtlError> {

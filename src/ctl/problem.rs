@@ -172,6 +172,8 @@ const APPLIANCE_REMEDIES: &[(&str, &str)] = &[
     ("plan_throttled", "wait as long as the appliance says, or let --retry-for do it"),
     ("overloaded", "wait as long as the appliance says, or let --retry-for do it"),
     ("signing_unavailable", "the token or its worker is away; `signerctl status` on the appliance says which"),
+    ("internal", "give the audit id to the appliance's operator; nothing was signed"),
+    ("not_found", "check --url: it must be the Signer API itself, without a path"),
     ("dependency_unavailable", "a service that the appliance asks is away; give the audit id to its operator"),
 ];
 

@@ -1,7 +1,7 @@
 //! Who calls which appliance: options, over environment, over profile.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,13 +9,22 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer, de};
 
 use super::error::CtlError;
-use super::files;
+use super::profile;
 use crate::config::{SigningMode, Span};
 
-/// Everything that a request needs besides the document. One type for the three places it may come from.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Everything that a request needs besides the document.
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Settings {
+    #[command(flatten)]
+    pub(crate) access: Access,
+    #[command(flatten)]
+    pub(crate) request: Defaults,
+}
+
+/// Which appliance, and who calls it.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Access {
     /// Client profile [default: $XDG_CONFIG_HOME/stellaops-signer/client.toml, if there].
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     #[serde(skip)]
@@ -69,7 +78,12 @@ pub(crate) struct Settings {
     /// PEM key of the DPoP proofs (P-256 or Ed25519) [default: a fresh one when the token is fetched].
     #[arg(long, value_name = "PEM", help_heading = "OpTok")]
     pub(crate) dpop_key: Option<PathBuf>,
+}
 
+/// What a request says besides its subjects and predicate; seldom another one from call to call.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Defaults {
     /// File with the PoE.
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     pub(crate) poe_file: Option<PathBuf>,
@@ -86,29 +100,6 @@ pub(crate) struct Settings {
     /// What comes back [default: dsse].
     #[arg(long, value_name = "FORM", help_heading = "Request")]
     pub(crate) bundle: Option<BundleForm>,
-}
-
-/// The part of [`Settings`] that reading public data needs.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Connection {
-    /// Client profile [default: $XDG_CONFIG_HOME/stellaops-signer/client.toml, if there].
-    #[arg(long, value_name = "FILE", help_heading = "Connection")]
-    profile: Option<PathBuf>,
-    /// The appliance, as in https://signer.example:8443.
-    #[arg(long, value_name = "URL", help_heading = "Connection")]
-    url: Option<String>,
-    /// PEM bundle that the appliance's certificate must chain to.
-    #[arg(long, value_name = "PEM", help_heading = "Connection")]
-    ca: Option<PathBuf>,
-    /// PEM certificate chain of this client, leaf first.
-    #[arg(long, value_name = "PEM", help_heading = "Connection")]
-    cert: Option<PathBuf>,
-    /// PEM private key of --cert.
-    #[arg(long, value_name = "PEM", help_heading = "Connection")]
-    key: Option<PathBuf>,
-    /// Longest wait for the answer [default: 60s].
-    #[arg(long, value_name = "DURATION", help_heading = "Connection")]
-    timeout: Option<Span>,
 }
 
 /// What a fetched token is bound to.
@@ -170,35 +161,50 @@ impl<'de> Deserialize<'de> for Patience {
     }
 }
 
-impl From<Connection> for Settings {
-    fn from(connection: Connection) -> Self {
-        let Connection { profile, url, ca, cert, key, timeout } = connection;
-        Self { profile, url, ca, cert, key, timeout, ..Self::default() }
-    }
-}
-
 impl Settings {
     /// These options, over the environment, over the profile.
     pub(crate) fn complete(self) -> Result<Self, CtlError> {
         let environment = Self::from_environment()?;
-        let named = self.profile.clone().or_else(|| environment.profile.clone());
+        let named = self.access.profile.clone().or_else(|| environment.access.profile.clone());
         let profile = match (named, default_profile()) {
-            (Some(path), _) => Self::from_profile(&path)?,
-            (None, Some(path)) if path.exists() => Self::from_profile(&path)?,
+            (Some(path), _) => profile::read(&path)?,
+            (None, Some(path)) if path.exists() => profile::read(&path)?,
             _ => Self::default(),
         };
-        self.one_token_source("the command line")?.over(environment.one_token_source("the environment")?.over(profile))
+        self.access.one_token_source("the command line")?;
+        environment.access.one_token_source("the environment")?;
+        Ok(self.over(environment.over(profile)))
     }
 
-    /// The value, or a usage error that says the three ways to give it.
-    pub(crate) fn required<T: Clone>(value: &Option<T>, option: &str) -> Result<T, CtlError> {
-        value.clone().ok_or_else(|| {
-            let name = option.replace('-', "_");
-            CtlError::Usage(format!(
-                "--{option} is missing; give it, set SIGNER_{}, or write `{name} = …` into the client profile",
-                name.to_uppercase()
-            ))
-        })
+    fn from_environment() -> Result<Self, CtlError> {
+        Ok(Self { access: Access::from_environment()?, request: Defaults::from_environment()? })
+    }
+
+    fn over(self, below: Self) -> Self {
+        Self { access: self.access.over(below.access), request: self.request.over(below.request) }
+    }
+}
+
+/// The value, or a usage error that says the three ways to give it.
+pub(crate) fn required<T: Clone>(value: &Option<T>, option: &str) -> Result<T, CtlError> {
+    value.clone().ok_or_else(|| {
+        let name = option.replace('-', "_");
+        CtlError::Usage(format!(
+            "--{option} is missing; give it, set SIGNER_{}, or write `{name} = …` into the client profile",
+            name.to_uppercase()
+        ))
+    })
+}
+
+impl Access {
+    /// An OpTok comes from a file or from an Authority; `place` is where both are named.
+    pub(super) fn one_token_source(&self, place: &str) -> Result<(), CtlError> {
+        if self.token_file.is_some() && self.authority.is_some() {
+            return Err(CtlError::Usage(format!(
+                "{place} names a token file and an Authority; the OpTok comes from one of them, drop the other"
+            )));
+        }
+        Ok(())
     }
 
     fn from_environment() -> Result<Self, CtlError> {
@@ -220,57 +226,15 @@ impl Settings {
             resource: variable("SIGNER_RESOURCE")?,
             binding: choice_variable("SIGNER_BINDING")?,
             dpop_key: path_variable("SIGNER_DPOP_KEY"),
-            poe_file: path_variable("SIGNER_POE_FILE"),
-            poe_in_header: variable("SIGNER_POE_IN_HEADER")?,
-            scanner_digest: variable("SIGNER_SCANNER_DIGEST")?,
-            mode: variable::<String>("SIGNER_MODE")?
-                .map(|text| mode(&text).map_err(|why| CtlError::Usage(format!("SIGNER_MODE: {why}"))))
-                .transpose()?,
-            bundle: choice_variable("SIGNER_BUNDLE")?,
         })
     }
 
-    fn from_profile(path: &Path) -> Result<Self, CtlError> {
-        let text = files::read_text(path, MAX_PROFILE_BYTES)?;
-        let profile: Self = toml::from_str(&text).map_err(|error| {
-            let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
-            CtlError::Profile(format!("{}:{line}:{column}: {}", path.display(), error.message()))
-        })?;
-        let directory = path.parent().unwrap_or(Path::new(""));
-        let at_profile = |file: Option<PathBuf>| file.map(|file| directory.join(file));
-        let settings = Self {
-            ca: at_profile(profile.ca),
-            cert: at_profile(profile.cert),
-            key: at_profile(profile.key),
-            token_file: at_profile(profile.token_file),
-            authority_ca: at_profile(profile.authority_ca),
-            client_key: at_profile(profile.client_key),
-            dpop_key: at_profile(profile.dpop_key),
-            poe_file: at_profile(profile.poe_file),
-            ..profile
-        };
-        settings.one_token_source(&path.display().to_string())
-    }
-
-    fn one_token_source(self, place: &str) -> Result<Self, CtlError> {
-        if self.token_file.is_some() && self.authority.is_some() {
-            return Err(CtlError::Usage(format!(
-                "{place} names a token file and an Authority; the OpTok comes from one of them, drop the other"
-            )));
-        }
-        Ok(self)
-    }
-
-    fn over(self, mut below: Self) -> Result<Self, CtlError> {
+    fn over(self, mut below: Self) -> Self {
         // A token source named above replaces one of the other kind below, it does not clash with it.
         if self.token_file.is_some() || self.authority.is_some() {
             (below.token_file, below.authority) = (None, None);
         }
-        // A certificate and its key belong together: half a pair from each place would never fit.
-        if self.cert.is_some() != self.key.is_some() && below.cert.is_some() && below.key.is_some() {
-            return Err(CtlError::Usage("--cert and --key belong together; give both or neither".to_owned()));
-        }
-        Ok(Self {
+        Self {
             profile: self.profile.or(below.profile),
             url: self.url.or(below.url),
             ca: self.ca.or(below.ca),
@@ -288,12 +252,30 @@ impl Settings {
             resource: self.resource.or(below.resource),
             binding: self.binding.or(below.binding),
             dpop_key: self.dpop_key.or(below.dpop_key),
+        }
+    }
+}
+
+impl Defaults {
+    fn from_environment() -> Result<Self, CtlError> {
+        let mode = variable::<String>("SIGNER_MODE")?.map(|text| mode(&text)).transpose();
+        Ok(Self {
+            poe_file: path_variable("SIGNER_POE_FILE"),
+            poe_in_header: variable("SIGNER_POE_IN_HEADER")?,
+            scanner_digest: variable("SIGNER_SCANNER_DIGEST")?,
+            mode: mode.map_err(|why| CtlError::Usage(format!("SIGNER_MODE: {why}")))?,
+            bundle: choice_variable("SIGNER_BUNDLE")?,
+        })
+    }
+
+    fn over(self, below: Self) -> Self {
+        Self {
             poe_file: self.poe_file.or(below.poe_file),
             poe_in_header: self.poe_in_header.or(below.poe_in_header),
             scanner_digest: self.scanner_digest.or(below.scanner_digest),
             mode: self.mode.or(below.mode),
             bundle: self.bundle.or(below.bundle),
-        })
+        }
     }
 }
 
@@ -333,12 +315,3 @@ fn choice_variable<T: ValueEnum>(name: &str) -> Result<Option<T>, CtlError> {
         CtlError::Usage(format!("{name}: `{text}` is none of {}", known.join(", ")))
     })
 }
-
-/// Line and column, both from 1, the column in characters.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-}
-
-const MAX_PROFILE_BYTES: u64 = 64 * 1024;
