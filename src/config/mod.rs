@@ -5,7 +5,17 @@
 
 #![forbid(unsafe_code)]
 
+mod de;
+mod error;
+mod files;
+mod load;
+mod rules;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod tree;
 mod units;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +24,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use files::Viewer;
+pub use load::{Loaded, UnknownToken, load, open};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.
@@ -339,8 +352,10 @@ pub struct Key {
     /// PEM certificate chain returned with `dsse+cert`, leaf first.
     pub certificate_chain: Option<PathBuf>,
     /// Signs from this moment on (RFC 3339).
+    #[serde(default, deserialize_with = "units::moment")]
     pub not_before: Option<jiff::Timestamp>,
     /// Signs up to this moment (RFC 3339).
+    #[serde(default, deserialize_with = "units::moment")]
     pub not_after: Option<jiff::Timestamp>,
 }
 
