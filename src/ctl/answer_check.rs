@@ -1,6 +1,6 @@
 //! What came back, held against what was sent.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::CtlError;
 use super::output::plain;

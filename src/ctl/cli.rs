@@ -14,7 +14,7 @@ use super::settings::{Access, Settings};
 #[command(name = "signerctl", version, after_long_help = EXIT_STATUS, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Print one JSON document on standard output, errors included.
+    /// Print one JSON document on standard output, errors included (but not those of the command line itself).
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// What to do.

@@ -120,6 +120,8 @@ fn concerns_client_certificate(alert: AlertDescription) -> bool {
             | A::UnknownCA
             | A::AccessDenied
             | A::CertificateRequired
+            // What a server says when a certificate's signature is not the CA's of that name.
+            | A::DecryptError
     )
 }
 

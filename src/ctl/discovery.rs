@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Method, Request, StatusCode, Uri};
+use http::{HeaderName, Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -47,7 +47,7 @@ struct Aliases {
 
 #[derive(Deserialize)]
 struct TokenAnswer {
-    access_token: Zeroizing<String>,
+    access_token: String,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +95,7 @@ impl Issuer {
         }
         let token: TokenAnswer = serde_json::from_slice(&answer.body)
             .map_err(|_| CtlError::Unexpected(format!("the token endpoint of {} gave no access_token", self.url)))?;
-        Ok(token.access_token)
+        Ok(Zeroizing::new(token.access_token))
     }
 
     async fn discover(&self) -> Result<Metadata, CtlError> {
@@ -106,9 +106,8 @@ impl Issuer {
         if answer.status != StatusCode::OK {
             return Err(CtlError::Refused(Box::new(Refusal::read(Peer::Authority, &answer))));
         }
-        let metadata: Metadata = serde_json::from_slice(&answer.body).map_err(|error| {
-            CtlError::Unexpected(format!("the metadata of {} cannot be read: {error}", self.url))
-        })?;
+        let metadata: Metadata = serde_json::from_slice(&answer.body)
+            .map_err(|error| CtlError::Unexpected(format!("the metadata of {} cannot be read: {error}", self.url)))?;
         // A metadata document of another issuer would send our assertion there (RFC 8414, section 3.3).
         if metadata.issuer.trim_end_matches('/') != self.url {
             return Err(CtlError::Unexpected(format!(
@@ -168,7 +167,9 @@ impl Issuer {
 fn wanted_nonce(answer: &Answer) -> Option<String> {
     let asks = answer.status == StatusCode::BAD_REQUEST || answer.status == StatusCode::UNAUTHORIZED;
     let error: ErrorAnswer = serde_json::from_slice(&answer.body).ok().filter(|_| asks)?;
-    (error.error == "use_dpop_nonce").then(|| answer.header("dpop-nonce").map(str::to_owned)).flatten()
+    (error.error == "use_dpop_nonce")
+        .then(|| answer.header(HeaderName::from_static("dpop-nonce")).map(str::to_owned))
+        .flatten()
 }
 
 /// RFC 8414, section 3.1: the well-known part goes between host and path.

@@ -141,9 +141,9 @@ impl CtlError {
     pub(crate) fn remedy(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.remedy(),
-            Self::CertificateRefused { .. } => {
-                Some("check --cert and --key: the certificate must chain to the appliance's client CA and not be revoked")
-            }
+            Self::CertificateRefused { .. } => Some(
+                "check --cert and --key: the certificate must chain to the appliance's client CA and not be revoked",
+            ),
             Self::Unreachable { remedy, .. } => Some(remedy),
             Self::NotVerified { fault, .. } => fault.remedy(),
             _ => None,

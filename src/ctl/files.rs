@@ -34,7 +34,8 @@ pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String, CtlError>
 /// Reads a secret of one line: the bytes are wiped after use, one trailing line break is not part of it.
 pub(crate) fn read_secret_line(path: &Path, what: &str) -> Result<Zeroizing<String>, CtlError> {
     let bytes = Zeroizing::new(read(path, MAX_SECRET_BYTES)?);
-    let text = std::str::from_utf8(&bytes).map_err(|_| CtlError::content(path, format!("holds no {what}: not text")))?;
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| CtlError::content(path, format!("holds no {what}: not text")))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -64,7 +65,10 @@ pub(crate) fn refuse_existing(path: &Path, force: bool) -> Result<(), CtlError> 
     if !force && fs::symlink_metadata(path).is_ok() {
         return Err(CtlError::write(
             path,
-            io::Error::new(io::ErrorKind::AlreadyExists, "it exists; choose another --output, or --force to replace it"),
+            io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "it exists; choose another --output, or --force to replace it",
+            ),
         ));
     }
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -151,9 +155,14 @@ mod tests {
     fn a_secret_loses_its_line_break_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
-        for (content, secret) in
-            [("abc\n", Some("abc")), ("abc\r\n", Some("abc")), ("abc", Some("abc")), ("a b", None), ("", None), ("a\nb", None)]
-        {
+        for (content, secret) in [
+            ("abc\n", Some("abc")),
+            ("abc\r\n", Some("abc")),
+            ("abc", Some("abc")),
+            ("a b", None),
+            ("", None),
+            ("a\nb", None),
+        ] {
             fs::write(&path, content).unwrap();
             assert_eq!(read_secret_line(&path, "OpTok").ok().as_deref().map(String::as_str), secret, "{content:?}");
         }

@@ -18,11 +18,15 @@ pub(crate) fn list(args: Box<KeysListArgs>) -> Result<Report, CtlError> {
     let settings = Settings { access, request: Defaults::default() }.complete()?;
     let mut appliance = Appliance::prepare(&settings.access)?;
     let answer = runtime()?.block_on(appliance.call(&ListCall))?;
-    let mut keys = published(&answer.body).map_err(|why| CtlError::Unexpected(format!("the appliance's answer {why}")))?;
+    let mut keys =
+        published(&answer.body).map_err(|why| CtlError::Unexpected(format!("the appliance's answer {why}")))?;
     if let Some(wanted) = &keyid {
         keys.retain(|key| key.key.keyid() == wanted);
         if keys.is_empty() {
-            return Err(CtlError::Unexpected(format!("the appliance publishes no key {} to this tenant", plain(wanted))));
+            return Err(CtlError::Unexpected(format!(
+                "the appliance publishes no key {} to this tenant",
+                plain(wanted)
+            )));
         }
     }
     let all = json!({ "keys": keys.iter().map(|key| key.about.clone()).collect::<Vec<Value>>() });

@@ -17,8 +17,8 @@ use super::output::Report;
 pub(crate) fn completions(shell: Shell) -> Result<Report, CtlError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
-    let script = String::from_utf8(script)
-        .map_err(|_| CtlError::Unexpected("the completion script is not UTF-8".to_owned()))?;
+    let script =
+        String::from_utf8(script).map_err(|_| CtlError::Unexpected("the completion script is not UTF-8".to_owned()))?;
     let json = json!({ "shell": shell.to_string(), "script": script });
     Ok(Report::new(script, json))
 }
@@ -35,7 +35,7 @@ pub(crate) fn man_pages(directory: &Path) -> Result<Report, CtlError> {
 }
 
 fn write_pages(command: &Command, directory: &Path, pages: &mut Vec<String>) -> Result<(), CtlError> {
-    let man = Man::new(command.clone()).manual("StellaOps Signer").source(concat!("signerctl ", env!("CARGO_PKG_VERSION")));
+    let man = Man::new(command.clone());
     let path = directory.join(man.get_filename());
     let page = render(command, &man).map_err(|error| CtlError::write(&path, error))?;
     fs::write(&path, page).map_err(|error| CtlError::write(&path, error))?;
@@ -46,7 +46,10 @@ fn write_pages(command: &Command, directory: &Path, pages: &mut Vec<String>) -> 
 /// As `Man::render`, with the exit codes as a table in a section of the name that man(7) has for them.
 fn render(command: &Command, man: &Man) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    man.render_title(&mut page)?;
+    // `Man::render_title` loses the empty date, and everything behind it moves up one place.
+    let name = man.get_filename();
+    let name = name.trim_end_matches(".1");
+    writeln!(page, ".TH {name} 1 \"\" \"{NAME} {}\" \"StellaOps Signer\"", env!("CARGO_PKG_VERSION"))?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
@@ -59,7 +62,9 @@ fn render(command: &Command, man: &Man) -> io::Result<Vec<u8>> {
         let (code, meaning) = line.trim_start().split_once(' ').unwrap_or((line, ""));
         writeln!(page, ".TP\n.B {code}\n{}", meaning.trim_start())?;
     }
-    writeln!(page, ".SH \"SEE ALSO\"\n.BR signerctl (1)")?;
+    if name != NAME {
+        writeln!(page, ".SH \"SEE ALSO\"\n.BR {NAME} (1)")?;
+    }
     Ok(page)
 }
 

@@ -120,9 +120,10 @@ impl Credentials {
         }
         let binding = match (claims.cnf.jkt, claims.cnf.x5t) {
             (Some(jkt), _) => {
-                let key = self.key.as_ref().ok_or_else(|| {
-                    wrong(format!("is bound to the DPoP key {jkt}; give that key with --dpop-key"))
-                })?;
+                let key = self
+                    .key
+                    .as_ref()
+                    .ok_or_else(|| wrong(format!("is bound to the DPoP key {jkt}; give that key with --dpop-key")))?;
                 if key.thumbprint() != jkt {
                     let ours = key.thumbprint();
                     return Err(wrong(format!("is bound to the DPoP key {jkt}, but --dpop-key is {ours}")));

@@ -156,7 +156,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 const APPLIANCE_REMEDIES: &[(&str, &str)] = &[
-    ("invalid_request", "correct the field that the detail names; `signerctl sign --help` lists what each option takes"),
+    (
+        "invalid_request",
+        "correct the field that the detail names; `signerctl sign --help` lists what each option takes",
+    ),
     (
         "invalid_token",
         "fetch a fresh OpTok; it must be bound to --dpop-key or to --cert, name audience and tenant, and clocks must agree",
@@ -168,7 +171,10 @@ const APPLIANCE_REMEDIES: &[(&str, &str)] = &[
     ),
     ("release_untrusted", "sign with evidence of a released scanner; --scanner-digest must be the digest of its image"),
     ("predicate_not_allowed", "ask the operator to allow this predicate type for the tenant, or choose another --type"),
-    ("artifact_too_large", "the plan's artifact limit is lower than this request; reduce the document or change the plan"),
+    (
+        "artifact_too_large",
+        "the plan's artifact limit is lower than this request; reduce the document or change the plan",
+    ),
     ("plan_throttled", "wait as long as the appliance says, or let --retry-for do it"),
     ("overloaded", "wait as long as the appliance says, or let --retry-for do it"),
     ("signing_unavailable", "the token or its worker is away; `signerctl status` on the appliance says which"),
@@ -206,10 +212,7 @@ mod tests {
             r#"{"code":"entitlement_denied","title":"Licence \u001b[31mrevoked","auditId":"a-1","reason":"poe_revoked"}"#,
         );
         let refusal = Refusal::read(Peer::Appliance, &answer);
-        assert_eq!(
-            refusal.to_string(),
-            "the appliance refused: 403 entitlement_denied, Licence \\u{1b}[31mrevoked"
-        );
+        assert_eq!(refusal.to_string(), "the appliance refused: 403 entitlement_denied, Licence \\u{1b}[31mrevoked");
         assert_eq!(refusal.facts(), [("reason", "poe_revoked".to_owned()), ("audit id", "a-1".to_owned())]);
         assert!(refusal.remedy().unwrap().contains("PoE"));
         assert!(!refusal.is_temporary());

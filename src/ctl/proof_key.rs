@@ -11,6 +11,8 @@ use aws_lc_rs::signature::{
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::RSAPublicKey;
 use zeroize::Zeroizing;
 
 use super::error::CtlError;
@@ -67,8 +69,9 @@ impl ProofKey {
     /// A fresh P-256 key that lives as long as this process.
     pub(crate) fn ephemeral() -> Result<Self, CtlError> {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).ok();
-        key.and_then(|key| Self::new(Private::P256(key)))
-            .ok_or_else(|| CtlError::Unexpected("no DPoP key could be made: random numbers are not available".to_owned()))
+        key.and_then(|key| Self::new(Private::P256(key))).ok_or_else(|| {
+            CtlError::Unexpected("no DPoP key could be made: random numbers are not available".to_owned())
+        })
     }
 
     fn new(private: Private) -> Option<Self> {
@@ -79,8 +82,9 @@ impl ProofKey {
                 Jwk::from_value(&json!({ "kty": "OKP", "crv": "Ed25519", "x": x })).ok()?
             }
             Private::Rsa(key) => {
-                let n = base64url(key.public_key().modulus().big_endian_without_leading_zero());
-                let e = base64url(key.public_key().exponent().big_endian_without_leading_zero());
+                let (_, public) = RSAPublicKey::from_der(key.public_key().as_ref()).ok()?;
+                let number = |bytes: &[u8]| base64url(bytes.strip_prefix(&[0]).unwrap_or(bytes));
+                let (n, e) = (number(public.modulus), number(public.exponent));
                 Jwk::from_value(&json!({ "kty": "RSA", "n": n, "e": e })).ok()?
             }
         };
@@ -206,8 +210,12 @@ mod tests {
             assert_eq!(jws.header().alg, algorithm);
             let jwk = jws.header().jwk.as_ref().unwrap();
             assert_eq!(base64url(&jwk.thumbprint()), key.thumbprint());
-            let claims: Value = serde_json::from_slice(&jws.verify(&VerifyingKey::from_jwk(jwk).unwrap()).unwrap()).unwrap();
-            assert_eq!((&claims["htm"], &claims["htu"], &claims["nonce"]), (&json!("POST"), &json!(proof.url), &json!("n-1")));
+            let claims: Value =
+                serde_json::from_slice(&jws.verify(&VerifyingKey::from_jwk(jwk).unwrap()).unwrap()).unwrap();
+            assert_eq!(
+                (&claims["htm"], &claims["htu"], &claims["nonce"]),
+                (&json!("POST"), &json!(proof.url), &json!("n-1"))
+            );
             // RFC 9449, section 7.1: the `ath` of the token in its example.
             assert_eq!(claims["ath"], "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo");
         }

@@ -27,7 +27,9 @@ pub(crate) fn run(mut args: Box<SignArgs>, json: bool) -> Result<Report, CtlErro
     let output = output_path(&args, settings.request.bundle.unwrap_or_default())?;
     let to_stdout = files::is_dash(&output);
     if to_stdout && json {
-        return Err(CtlError::Usage("--output - and --json both want standard output; give --output a file".to_owned()));
+        return Err(CtlError::Usage(
+            "--output - and --json both want standard output; give --output a file".to_owned(),
+        ));
     }
     if !to_stdout {
         files::refuse_existing(&output, args.force)?;
@@ -88,7 +90,9 @@ fn output_path(args: &SignArgs, bundle: BundleForm) -> Result<PathBuf, CtlError>
         return Ok(output.clone());
     }
     if files::is_dash(&args.file) {
-        return Err(CtlError::Usage("standard input has no name to derive the output's from; give --output".to_owned()));
+        return Err(CtlError::Usage(
+            "standard input has no name to derive the output's from; give --output".to_owned(),
+        ));
     }
     let mut name = args.file.clone().into_os_string();
     name.push(if bundle == BundleForm::Sigstore { ".sigstore.json" } else { ".dsse.json" });

@@ -125,7 +125,7 @@ mod tests {
             "ready      no",
             "audit      ok",
             "authority  stale",
-            "NAME  STATE                SESSIONS",
+            "NAME  STATE              SESSIONS",
             "main  lost \\u{1b}[32mok  4",
             "NAME  STATE   IN SERVICE",
             "k1    active  no",

@@ -30,8 +30,9 @@ impl Digest {
     /// Reads `ALG:HEX`; `option` names where it was written.
     pub(crate) fn parse(text: &str, option: &str) -> Result<Self, CtlError> {
         let wrong = |why: String| CtlError::Usage(format!("--{option}: `{text}` {why}"));
-        let (name, hex) =
-            text.split_once(':').ok_or_else(|| wrong("is no digest; write it as in sha256:<64 hex digits>".to_owned()))?;
+        let (name, hex) = text
+            .split_once(':')
+            .ok_or_else(|| wrong("is no digest; write it as in sha256:<64 hex digits>".to_owned()))?;
         let Some((algorithm, bytes, _)) = ALGORITHMS.iter().find(|(known, ..)| *known == name) else {
             return Err(wrong("names an algorithm that is none of sha256, sha384, sha512".to_owned()));
         };

@@ -25,7 +25,9 @@ impl Identity {
         let pem = Zeroizing::new(files::read(key, MAX_PEM_BYTES)?);
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
             let why = match error {
-                PemError::NoItemsFound => "no PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY block (an encrypted one cannot be used)",
+                PemError::NoItemsFound => {
+                    "no PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY block (an encrypted one cannot be used)"
+                }
                 _ => "damaged PEM",
             };
             CtlError::content(key, format!("holds no private key: {why}"))
@@ -58,9 +60,13 @@ pub(crate) fn client_config(ca: &Path, identity: Option<&Identity>) -> Result<Cl
         .with_root_certificates(roots);
     match identity {
         None => Ok(builder.with_no_client_auth()),
-        Some(Identity { chain, key }) => builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|error| {
-            CtlError::Usage(format!("--cert and --key do not make a client identity ({error}); the key must be the certificate's"))
-        }),
+        Some(Identity { chain, key }) => {
+            builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|error| {
+                CtlError::Usage(format!(
+                    "--cert and --key do not make a client identity ({error}); the key must be the certificate's"
+                ))
+            })
+        }
     }
 }
 

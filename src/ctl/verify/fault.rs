@@ -20,7 +20,11 @@ pub(crate) enum Fault {
     #[error("the bundle carries a certificate (keyless); this command verifies against a public key")]
     Certificate,
     /// The bundle's key hint is missing or names another key.
-    #[error("the bundle's publicKey.hint is `{}`, its signature's keyid is `{}`; they must be equal", plain(hint), plain(keyid))]
+    #[error(
+        "the bundle's publicKey.hint is `{}`, its signature's keyid is `{}`; they must be equal",
+        plain(hint),
+        plain(keyid)
+    )]
     Hint {
         /// What the bundle says.
         hint: String,

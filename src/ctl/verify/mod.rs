@@ -120,11 +120,7 @@ pub(crate) fn named_key<'f>(found: &Found<'f>, signature: &'f EnvelopeSignature)
 }
 
 /// The payload, once the signature over its PAE has proven to be the key's.
-fn authentic_payload(
-    found: &Found<'_>,
-    signature: &EnvelopeSignature,
-    key: &PublishedKey,
-) -> Result<Vec<u8>, Fault> {
+fn authentic_payload(found: &Found<'_>, signature: &EnvelopeSignature, key: &PublishedKey) -> Result<Vec<u8>, Fault> {
     let signature = form::decode(&signature.sig, "signature")?;
     let signature = Signature::from_der(&signature).map_err(Fault::SignatureForm)?;
     let payload = form::decode(&found.envelope.payload, "payload")?;
