@@ -133,13 +133,17 @@ pub(crate) enum ConfigCommand {
 
 /// Read and validate the configuration as the appliance would, without starting anything.
 ///
-/// Each problem is printed with file, line, column and key.
+/// Each problem is printed with file, line, column and key. Files that the configuration names are looked at as far
+/// as you may see them: there, what they should be, and not open to strangers.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXIT_STATUS)]
 pub(crate) struct ConfigCheckArgs {
     /// The configuration file; the drop-ins in FILE.d belong to it.
     #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+    /// Judge the configuration alone, not the files that it names: for another machine than the appliance.
+    #[arg(long)]
+    pub(crate) no_files: bool,
 }
 
 /// Show whether the appliance on this machine lives, is ready, and what it waits for.

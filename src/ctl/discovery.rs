@@ -116,9 +116,14 @@ impl Issuer {
                 super::output::plain(&metadata.issuer)
             )));
         }
-        for endpoint in [Some(&metadata.token_endpoint), metadata.mtls_endpoint_aliases.token_endpoint.as_ref()] {
-            if let Some(endpoint) = endpoint {
-                base_url(endpoint, "authority")?;
+        let alias = metadata.mtls_endpoint_aliases.token_endpoint.as_ref();
+        for endpoint in [Some(&metadata.token_endpoint), alias].into_iter().flatten() {
+            if base_url(endpoint, "authority").is_err() {
+                let shown = super::output::plain(endpoint);
+                return Err(CtlError::Unexpected(format!(
+                    "the token endpoint of {} is `{shown}`, not https",
+                    self.url
+                )));
             }
         }
         Ok(metadata)
@@ -126,7 +131,7 @@ impl Issuer {
 
     async fn read(&self, url: &str) -> Result<Answer, CtlError> {
         let request = Request::get(url).header(ACCEPT, "application/json").body(Upload::default());
-        self.client.send(request.map_err(unsendable)?, MAX_ANSWER_BYTES).await
+        self.client.send(request.map_err(|error| unsendable(&error))?, MAX_ANSWER_BYTES).await
     }
 
     async fn ask(&mut self, key: Option<&ProofKey>) -> Result<Answer, CtlError> {
@@ -160,7 +165,7 @@ impl Issuer {
             request = request.header("dpop", key.prove(&proof)?);
         }
         let body = Upload::new([Bytes::from(encode_form(&form))]);
-        self.client.send(request.body(body).map_err(unsendable)?, MAX_ANSWER_BYTES).await
+        self.client.send(request.body(body).map_err(|error| unsendable(&error))?, MAX_ANSWER_BYTES).await
     }
 }
 
@@ -198,7 +203,7 @@ fn encode_form(form: &[(&str, &str)]) -> String {
     text
 }
 
-fn unsendable(error: http::Error) -> CtlError {
+fn unsendable(error: &http::Error) -> CtlError {
     CtlError::Unexpected(format!("the Authority's metadata leads to a request that cannot be sent: {error}"))
 }
 

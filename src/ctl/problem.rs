@@ -188,7 +188,7 @@ const AUTHORITY_REMEDIES: &[(&str, &str)] = &[
     ("unauthorized_client", "the Authority does not let this client use client_credentials; ask its operator"),
     ("invalid_scope", "check --scope against what the Authority grants this client"),
     ("invalid_target", "check --resource against what the Authority knows"),
-    ("invalid_dpop_proof", "check the clock of this machine and the type of --dpop-key (P-256 or Ed25519)"),
+    ("invalid_dpop_proof", "check the clock of this machine and the type of --dpop-key"),
 ];
 
 #[cfg(test)]

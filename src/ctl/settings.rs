@@ -75,7 +75,7 @@ pub(crate) struct Access {
     /// What the fetched token shall be bound to [default: dpop].
     #[arg(long, value_name = "KIND", help_heading = "OpTok")]
     pub(crate) binding: Option<Binding>,
-    /// PEM key of the DPoP proofs (P-256 or Ed25519) [default: a fresh one when the token is fetched].
+    /// PEM key of the DPoP proofs: P-256, Ed25519 or RSA [default: a fresh one when the token is fetched].
     #[arg(long, value_name = "PEM", help_heading = "OpTok")]
     pub(crate) dpop_key: Option<PathBuf>,
 }

@@ -132,6 +132,12 @@ fn config_check_names_file_line_and_column() {
     assert_eq!((&unknown["column"], &unknown["file"]), (&json!(1), &json!("signer.toml")));
 
     signerctl(directory.path(), &["config", "check", "--config", "absent.toml"]).fails(5, &["absent.toml"]);
+
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/signer.example.toml");
+    let check = ["config", "check", "--config", example];
+    signerctl(directory.path(), &[&check[..], &["--no-files"]].concat()).succeeds(&["is valid", "1 token"]);
+    // The files that the example names belong to an installation, which this machine is not.
+    signerctl(directory.path(), &check).fails(5, &["signer.example.toml:", "server.tls.certificate"]);
     signerctl_with(directory.path(), &["config", "check"], &[("SIGNER_CONFIG", "absent.toml")])
         .fails(5, &["absent.toml"]);
 }
