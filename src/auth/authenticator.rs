@@ -167,8 +167,9 @@ impl Authenticator {
             None => self.verify(token, hash, now).await?,
         };
         let dpop_nonce = self.check_sender(presented, scheme, &verified, &hash, now)?;
-        if !optok::grants(&verified.scope, presented.required_scope) {
-            let refused = AuthError::new(Reason::OPTOK_SCOPE).of_caller(&verified.caller, presented.required_scope);
+        if !presented.any_scope.iter().any(|scope| optok::grants(&verified.scope, scope)) {
+            let named = presented.any_scope.first().copied().unwrap_or_default();
+            let refused = AuthError::new(Reason::OPTOK_SCOPE).of_caller(&verified.caller, named);
             return Err(refused);
         }
         Ok(Authenticated { caller: Arc::clone(&verified.caller), dpop_nonce })

@@ -24,6 +24,7 @@ mod token_cache;
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::clock::UnixTime;
@@ -77,8 +78,16 @@ pub struct Presented<'a> {
     pub headers: &'a HeaderMap,
     /// The peer of its connection.
     pub peer: &'a PeerCertificate,
-    /// The scope that its route needs.
-    pub required_scope: &'a str,
+    /// Scopes of which its route needs one; the first is named to a caller who has none.
+    pub any_scope: &'a [&'a str],
+}
+
+impl<'a> Presented<'a> {
+    /// What the head of a request presents, on a connection with `peer`.
+    #[must_use]
+    pub fn of(head: &'a Parts, peer: &'a PeerCertificate, any_scope: &'a [&'a str]) -> Self {
+        Self { method: &head.method, path: head.uri.path(), headers: &head.headers, peer, any_scope }
+    }
 }
 
 /// What authentication leaves behind.

@@ -2,11 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+mod base64;
+mod bundle;
 mod ecdsa;
+mod envelope;
 mod key;
 mod pae;
 
+pub use bundle::{Bundle, Form, RereadError};
 pub use ecdsa::{DerSignature, Signature, SignatureError};
+pub use envelope::{Envelope, EnvelopeError};
 pub use key::{PublicKey, PublicKeyError, keyid, verify_digest};
 pub use pae::{pae, pae_digest};
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,8 +41,7 @@ pub struct Metrics {
     tls_handshake_failures: Family<Fixed, Counter>,
     plan_throttle: Family<PlanLabels, Counter>,
     plans: Mutex<HashSet<PlanLabels>>,
-    custody_up: Family<Named, Gauge>,
-    queue_depth: Family<Named, Gauge>,
+    tokens: TokenMetrics,
     certificate_expiry: Family<Named, Gauge>,
     audit: AuditMetrics,
     /// Bytes of bundles answered.
@@ -54,6 +54,72 @@ pub struct Metrics {
     pub verify_after_sign_failures: Counter,
     /// Connections open now.
     pub connections: Gauge,
+}
+
+/// What is counted of one token. All but the first four only grow, until its worker is started again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenFigures {
+    /// Whether it can sign.
+    pub up: bool,
+    /// Requests waiting for a session.
+    pub queue_depth: u32,
+    /// Sessions that can sign now.
+    pub sessions: u32,
+    /// Sessions that the configuration asks for.
+    pub sessions_configured: u32,
+    /// Sign requests that reached the worker.
+    pub sign_requests: u64,
+    /// Signatures that the device made.
+    pub signatures: u64,
+    /// Log-ins to the token.
+    pub logins: u64,
+    /// Sessions closed because of a fatal code.
+    pub sessions_lost: u64,
+}
+
+/// The families of [`TokenFigures`].
+#[derive(Debug)]
+struct TokenMetrics {
+    gauges: [Family<Named, Gauge>; 4],
+    counters: [Family<Named, Counter>; 4],
+}
+
+impl TokenMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let mut gauge = |name, help| registered(registry, name, help, Family::<Named, Gauge>::default());
+        let gauges = [
+            gauge("custody_up", "1 while the token can sign"),
+            gauge("token_queue_depth", "Requests waiting for the token"),
+            gauge("token_sessions", "Sessions that can sign now"),
+            gauge("token_sessions_configured", "Sessions that the configuration asks for"),
+        ];
+        let mut counter = |name, help| registered(registry, name, help, Family::<Named, Counter>::default());
+        let counters = [
+            counter("token_sign_requests", "Sign requests that reached the token's worker"),
+            counter("token_signatures", "Signatures that the token made"),
+            counter("token_logins", "Log-ins to the token"),
+            counter("token_sessions_lost", "Sessions closed because of a fatal code"),
+        ];
+        Self { gauges, counters }
+    }
+
+    fn set(&self, token: &str, figures: &TokenFigures) {
+        let name = [("token", token.to_owned())];
+        let now = [
+            i64::from(figures.up),
+            figures.queue_depth.into(),
+            figures.sessions.into(),
+            figures.sessions_configured.into(),
+        ];
+        for (gauge, value) in self.gauges.iter().zip(now) {
+            gauge.get_or_create(&name).set(value);
+        }
+        let counted = [figures.sign_requests, figures.signatures, figures.logins, figures.sessions_lost];
+        for (counter, value) in self.counters.iter().zip(counted) {
+            // The worker counts; this process only passes the figure on.
+            counter.get_or_create(&name).inner().store(value, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What the audit log counts.
@@ -98,10 +164,7 @@ impl Metrics {
             "Signatures from a token that did not verify and were not released",
             Counter::default(),
         );
-        let custody_up =
-            registered(&mut registry, "custody_up", "1 while the token can sign", Family::<Named, Gauge>::default());
-        let queue_depth =
-            registered(&mut registry, "token_queue_depth", "Requests waiting for the token", Family::default());
+        let tokens = TokenMetrics::new(&mut registry);
         let connections = registered(&mut registry, "connections", "Connections open now", Gauge::default());
         let tls_handshake_failures =
             registered(&mut registry, "tls_handshake_failures", "TLS handshakes that failed", Family::default());
@@ -124,8 +187,7 @@ impl Metrics {
             tls_handshake_failures,
             plan_throttle,
             plans: Mutex::default(),
-            custody_up,
-            queue_depth,
+            tokens,
             certificate_expiry,
             audit,
             bundle_bytes,
@@ -181,15 +243,9 @@ impl Metrics {
         self.plan_throttle.get_or_create(&self.plan_labels(license, plan)).inc();
     }
 
-    /// Whether the token can sign.
-    pub fn custody_up(&self, token: &str, up: bool) {
-        self.custody_up.get_or_create(&[("token", token.to_owned())]).set(i64::from(up));
-    }
-
-    /// Requests that wait for the token: a gauge to keep.
-    #[must_use]
-    pub fn queue_depth(&self, token: &str) -> Gauge {
-        self.queue_depth.get_or_create_owned(&[("token", token.to_owned())])
+    /// How a token is, as its worker last said.
+    pub fn token(&self, token: &str, figures: &TokenFigures) {
+        self.tokens.set(token, figures);
     }
 
     /// When a certificate of the configuration ends, in Unix time.
@@ -269,7 +325,7 @@ mod tests {
         metrics.tls_handshake_failure("no_certificate");
         metrics.plan_throttle("lic-\"1\"", "pro");
         metrics.custody_up("main", true);
-        metrics.queue_depth("main").set(3);
+        metrics.token("main", &TokenFigures { up: true, queue_depth: 3, signatures: 7, ..TokenFigures::default() });
         metrics.certificate_expiry("server", 1_800_000_000);
         metrics.audit().records(Kind::Intent).inc();
         metrics.audit().failed.set(1);

@@ -7,4 +7,4 @@ pub mod log;
 mod metrics;
 
 pub use laps::{Laps, Stage};
-pub use metrics::{AuditMetrics, CONTENT_TYPE, Metrics, PlanLabels};
+pub use metrics::{AuditMetrics, CONTENT_TYPE, Metrics, PlanLabels, TokenFigures};

@@ -159,7 +159,7 @@ fn header_map(headers: &[(&str, &str)]) -> HeaderMap {
 fn presented(headers: &HeaderMap) -> Presented<'_> {
     static PEER: std::sync::LazyLock<PeerCertificate> =
         std::sync::LazyLock::new(|| PeerCertificate { thumbprint: CERTIFICATE, subject: "CN=scanner".into() });
-    Presented { method: &Method::POST, path: PATH, headers, peer: &PEER, required_scope: "signer.sign" }
+    Presented { method: &Method::POST, path: PATH, headers, peer: &PEER, any_scope: &["signer.sign"] }
 }
 
 fn challenge(error: &AuthError) -> String {
