@@ -65,8 +65,10 @@ impl LogFile {
             recovery.torn = Some(keep(path, damaged).map_err(unusable)?);
         }
         if log.end < length {
-            log.file.set_len(log.end).and_then(|()| log.file.sync_all()).map_err(unusable)?;
+            log.file.set_len(log.end).map_err(unusable)?;
         }
+        // Whole lines that a killed process had written but not synced are from here on taken for durable.
+        log.file.sync_all().map_err(unusable)?;
         if let Some(torn) = &recovery.torn {
             let kept_in = torn.kept_in.to_string_lossy();
             let details = [("bytes", Detail::Number(torn.bytes)), ("keptIn", Detail::Text(&kept_in))];

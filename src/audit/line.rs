@@ -108,7 +108,8 @@ fn bounded(value: &str, max: usize) -> &str {
 /// JSON escapes (RFC 8259, section 7), and also what could play tricks on a terminal or a reader: C1 controls, line
 /// separators, directional and invisible formatting characters.
 fn escape(out: &mut Vec<u8>, value: &str) {
-    if value.bytes().all(|c| (b' '..0x7f).contains(&c) && c != b'"' && c != b'\\') {
+    // Without a way out of the loop the compiler takes many bytes at once.
+    if value.bytes().fold(true, |plain, c| plain & (b' '..0x7f).contains(&c) & (c != b'"') & (c != b'\\')) {
         return out.extend_from_slice(value.as_bytes());
     }
     for c in value.chars() {
