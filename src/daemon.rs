@@ -38,7 +38,7 @@ struct Arguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.openapi {
-        println!("{}", openapi::document());
+        print!("{}", openapi::document());
         return ExitCode::SUCCESS;
     }
     let config = match config::open(&arguments.config)

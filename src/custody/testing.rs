@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 
 use super::PublicKey;

@@ -48,7 +48,8 @@ mod tests {
             let mut out = b"before".to_vec();
             append(&mut out, &bytes);
             let text = &out[6..];
-            prop_assert_eq!(text, base64::engine::general_purpose::STANDARD.encode(&bytes).as_bytes());
+            let expected = base64::engine::general_purpose::STANDARD.encode(&bytes);
+            prop_assert_eq!(text, expected.as_bytes());
             prop_assert!(decodes_to(text, &bytes));
             prop_assert_eq!(decode_either(std::str::from_utf8(text).unwrap()), Some(bytes.clone()));
             if !bytes.is_empty() {

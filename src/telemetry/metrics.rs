@@ -324,7 +324,6 @@ mod tests {
         metrics.release_verify_failure("unsigned");
         metrics.tls_handshake_failure("no_certificate");
         metrics.plan_throttle("lic-\"1\"", "pro");
-        metrics.custody_up("main", true);
         metrics.token("main", &TokenFigures { up: true, queue_depth: 3, signatures: 7, ..TokenFigures::default() });
         metrics.certificate_expiry("server", 1_800_000_000);
         metrics.audit().records(Kind::Intent).inc();
@@ -348,6 +347,7 @@ mod tests {
             "signer_plan_throttle_total{license=\"lic-\\\"1\\\"\",plan=\"pro\"} 1",
             "signer_custody_up{token=\"main\"} 1",
             "signer_token_queue_depth{token=\"main\"} 3",
+            "signer_token_signatures_total{token=\"main\"} 7",
             "signer_certificate_expiry_seconds{certificate=\"server\"} 1800000000",
             "signer_audit_records_total{kind=\"intent\"} 1",
             "signer_audit_records_total{kind=\"connection_refused\"} 0",
