@@ -1,7 +1,7 @@
 //! The configuration: one TOML file and its drop-ins, as data.
 //!
 //! Everything here is what an operator writes. Unknown keys are errors, secrets are never inline (only paths to
-//! them), durations and sizes carry their unit (`"30s"`, `"32 MiB"`). [`load`] reads and validates.
+//! them), durations and sizes carry their unit (`"30s"`, `"32 MiB"`). [`load()`] reads and validates.
 
 #![forbid(unsafe_code)]
 
