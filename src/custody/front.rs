@@ -312,3 +312,7 @@ fn state_name(state: WorkerState) -> &'static str {
 const EAGER: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(5);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+#[path = "front_tests.rs"]
+mod tests;

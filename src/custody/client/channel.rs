@@ -194,15 +194,21 @@ impl Shared {
         }
     }
 
-    /// What is to be written; `None` when the connection has ended.
-    fn batch(&self, mut spare: Vec<u8>) -> Option<Vec<u8>> {
+    /// What is to be written, and what `sent_below` was before; `None` when the connection has ended.
+    fn batch(&self, mut spare: Vec<u8>) -> Option<(Vec<u8>, u64)> {
         spare.clear();
         let mut state = locked(&self.state);
         if state.ended.is_some() {
             return None;
         }
-        state.sent_below = state.next_id;
-        Some(std::mem::replace(&mut state.out, spare))
+        let next_id = state.next_id;
+        let before = std::mem::replace(&mut state.sent_below, next_id);
+        Some((std::mem::replace(&mut state.out, spare), before))
+    }
+
+    /// The kernel took nothing of the last batch.
+    fn not_sent_after_all(&self, sent_below: u64) {
+        locked(&self.state).sent_below = sent_below;
     }
 }
 
@@ -262,13 +268,22 @@ async fn send(shared: &Shared, mut stream: OwnedWriteHalf) -> String {
     loop {
         shared.flush.notified().await;
         loop {
-            let Some(batch) = shared.batch(spare) else { return String::new() };
+            let Some((batch, sent_below)) = shared.batch(spare) else { return String::new() };
             spare = batch;
             if spare.is_empty() {
                 break;
             }
-            if let Err(error) = stream.write_all(&spare).await {
-                return unusable(&error);
+            let mut written = 0;
+            while written < spare.len() {
+                match stream.write(&spare[written..]).await {
+                    Ok(count) => written += count,
+                    Err(error) => {
+                        if written == 0 {
+                            shared.not_sent_after_all(sent_below);
+                        }
+                        return unusable(&error);
+                    }
+                }
             }
         }
     }

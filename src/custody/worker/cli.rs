@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::{Stopped, Worker, bench, harden, journal, socket};
 use crate::custody::token::pkcs11::Pkcs11Token;
 use crate::custody::token::{explain, inherited_listener};
+use crate::telemetry;
 
 /// Serves one token (HSM) to signerd over a Unix socket.
 ///
@@ -83,7 +84,7 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block()?;
     let settings = Settings::read(&which.config, &which.name)?;
-    log_to(&settings.log);
+    telemetry::log::init(&settings.log)?;
     let (listener, _lock) = match inherited_listener()? {
         Some(listener) => (listener, None),
         None => {
@@ -126,12 +127,6 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         println!("{measured}");
     }
     Ok(())
-}
-
-fn log_to(log: &crate::config::Log) {
-    let filter = tracing_subscriber::EnvFilter::try_new(log.filter.as_deref().unwrap_or("info"))
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
 /// For what is in flight at SIGTERM; systemd waits 90 s by default.

@@ -143,7 +143,7 @@ impl Connections {
 const MAX_CONNECTIONS: usize = 256;
 
 /// Longer than any pause of an event loop that is alive.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 
 /// Answers left waiting behind a write that does not finish: ten thousand signatures.
 const MAX_WAITING: usize = 1024 * 1024;

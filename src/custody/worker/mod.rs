@@ -118,6 +118,12 @@ impl Worker {
         Stopped::Clean
     }
 
+    /// As a kill looks from outside: every connection ends, nothing more is answered.
+    #[cfg(test)]
+    pub(in crate::custody) fn sever(&self) {
+        self.shared.connections.close_all();
+    }
+
     /// Called from a session thread when only a new process helps.
     fn on_beyond_repair(&self, act: Box<dyn Fn() + Send + Sync>) {
         self.shared.state.on_beyond_repair(act);

@@ -58,8 +58,11 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) {
     let (reading, kept) = (Arc::clone(shared), Arc::clone(&connection));
     let started = thread("connection", move || {
         serve(&reading, &kept);
-        kept.close();
-        reading.connections.forget(&kept);
+        // While the worker stops, only reading has ended: answers still go out.
+        if !reading.state.stopping() {
+            kept.close();
+            reading.connections.forget(&kept);
+        }
     });
     if let Err(error) = started {
         tracing::error!(%error, "connection refused: no thread for it");
