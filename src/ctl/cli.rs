@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::request;
 use super::settings::{Access, Settings};
 
 /// Sign, verify and operate with the StellaOps Signer.
@@ -57,7 +58,7 @@ pub(crate) struct SignArgs {
     /// The predicate, a JSON object; `-` reads standard input.
     pub(crate) file: PathBuf,
     /// Predicate type: a short name such as `sbom`, or the type as the catalog has it.
-    #[arg(long = "type", short = 't', value_name = "TYPE")]
+    #[arg(long = "type", short = 't', value_name = "TYPE", long_help = type_help())]
     pub(crate) predicate_type: String,
     /// What the predicate is about: a name and its digest; may be repeated.
     #[arg(long, value_name = "NAME@ALG:HEX", required_unless_present = "subject_file")]
@@ -174,6 +175,10 @@ pub(crate) struct ManArgs {
     /// The directory; made when it does not exist.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
+}
+
+fn type_help() -> String {
+    format!("Predicate type: the type as the catalog has it, or its short name: {}", request::short_names())
 }
 
 /// The exit codes, for `--help` and the man pages.

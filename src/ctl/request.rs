@@ -22,10 +22,15 @@ pub(crate) struct SignRequest {
     head: Bytes,
     predicate: Bytes,
     poe_header: Option<Zeroizing<String>>,
+    expected: Expected,
+}
+
+/// What must come back.
+pub(crate) struct Expected {
     pub(crate) predicate_type: String,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) bundle: BundleForm,
-    /// SHA-256 of the predicate in canonical form: what must come back.
+    /// SHA-256 of the predicate in canonical form.
     pub(crate) predicate_sha256: [u8; 32],
 }
 
@@ -64,7 +69,13 @@ impl SignRequest {
         head.pop();
         head.push_str(",\"predicate\":");
         let head = Bytes::from(head);
-        Ok(Self { head, predicate, poe_header, predicate_type, subjects, bundle, predicate_sha256 })
+        let expected = Expected { predicate_type, subjects, bundle, predicate_sha256 };
+        Ok(Self { head, predicate, poe_header, expected })
+    }
+
+    /// What to hold the answer against; the document itself is let go, because the answer is as large again.
+    pub(crate) fn into_expected(self) -> Expected {
+        self.expected
     }
 
     /// The body, sharing the bytes with every other one made here.
@@ -86,14 +97,18 @@ impl SignRequest {
 /// A predicate type from its short name or from itself. What the catalog does not know is passed on when it looks
 /// like a type, because the appliance's catalog may be newer than this program.
 pub(crate) fn predicate_type(text: &str) -> Result<String, CtlError> {
-    if let Some(known) = catalog::find(text) {
+    if let Some(known) = catalog::find_by_name(text) {
         return Ok(known.uri.to_owned());
     }
     if text.contains('/') && text.chars().all(|c| c.is_ascii_graphic()) {
         return Ok(text.to_owned());
     }
-    let known: Vec<&str> = catalog::list().iter().filter_map(|known| known.short_name).collect();
-    Err(CtlError::Usage(format!("--type: `{text}` is no predicate type; write its URI or one of {}", known.join(", "))))
+    Err(CtlError::Usage(format!("--type: `{text}` is no predicate type; write its URI, or one of {}", short_names())))
+}
+
+/// The short names of the catalog, for messages and help.
+pub(crate) fn short_names() -> String {
+    catalog::list().iter().map(|known| known.name).collect::<Vec<_>>().join(", ")
 }
 
 /// SHA-256 of a value in canonical form (RFC 8785).

@@ -94,7 +94,7 @@ pub(crate) struct Defaults {
     /// Digest of the scanner image that made the evidence.
     #[arg(long, value_name = "sha256:HEX", help_heading = "Request")]
     pub(crate) scanner_digest: Option<String>,
-    /// How the signature is made [default: the tenant's].
+    /// How the signature is made: `kms` or `keyless` [default: the tenant's].
     #[arg(long, value_name = "MODE", help_heading = "Request", value_parser = mode)]
     pub(crate) mode: Option<SigningMode>,
     /// What comes back [default: dsse].

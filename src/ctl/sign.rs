@@ -16,7 +16,7 @@ use super::client::runtime;
 use super::error::CtlError;
 use super::files;
 use super::output::{Report, plain};
-use super::request::SignRequest;
+use super::request::{Expected, SignRequest};
 use super::settings::BundleForm;
 use super::subject::Subject;
 use super::upload::{Upload, progress_bar};
@@ -39,14 +39,14 @@ pub(crate) fn run(mut args: Box<SignArgs>, json: bool) -> Result<Report, CtlErro
     let bar = progress_bar(request.len(), json);
     let answer = runtime()?.block_on(appliance.call(&SignCall { request: &request, bar: &bar }));
     bar.finish_and_clear();
-    let answer = answer?;
-    let checked = answer_check::check(&answer.body, &request)?;
+    let (answer, expected) = (answer?, request.into_expected());
+    let checked = answer_check::check(&answer.body, &expected)?;
     if to_stdout {
-        write_bundle(&checked, request.bundle, &mut io::stdout().lock()).map_err(CtlError::Stdout)?;
+        write_bundle(&checked, expected.bundle, &mut io::stdout().lock()).map_err(CtlError::Stdout)?;
     } else {
-        files::write_new(&output, args.force, |file| write_bundle(&checked, request.bundle, file))?;
+        files::write_new(&output, args.force, |file| write_bundle(&checked, expected.bundle, file))?;
     }
-    let mut report = report(&args.file, &output, &checked, &request, appliance.binding());
+    let mut report = report(&args.file, &output, &checked, &expected, appliance.binding());
     report.aside = to_stdout;
     Ok(report)
 }
@@ -110,12 +110,12 @@ fn write_bundle(answer: &ApiAnswer<'_>, form: BundleForm, mut file: &mut dyn Wri
     file.flush()
 }
 
-fn report(file: &Path, output: &Path, answer: &ApiAnswer<'_>, request: &SignRequest, binding: &str) -> Report {
+fn report(file: &Path, output: &Path, answer: &ApiAnswer<'_>, expected: &Expected, binding: &str) -> Report {
     let keyid = answer.bundle.found().ok().and_then(|found| Some(found.envelope.signatures.first()?.keyid.clone()));
     let mut text = format!("signed {}\n", plain(&file.display().to_string()));
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {value}\n"));
-    line("type", &request.predicate_type);
-    for subject in &request.subjects {
+    line("type", &expected.predicate_type);
+    for subject in &expected.subjects {
         line("subject", &format!("{} {}", plain(&subject.name), subject.digest));
     }
     if let Some(keyid) = keyid.as_deref().filter(|keyid| !keyid.is_empty()) {
@@ -137,8 +137,8 @@ fn report(file: &Path, output: &Path, answer: &ApiAnswer<'_>, request: &SignRequ
         "signed": true,
         "file": file.display().to_string(),
         "output": output.display().to_string(),
-        "predicateType": request.predicate_type,
-        "subject": request.subjects.iter().map(Subject::to_json).collect::<Vec<Value>>(),
+        "predicateType": expected.predicate_type,
+        "subject": expected.subjects.iter().map(Subject::to_json).collect::<Vec<Value>>(),
         "keyid": keyid,
         "mode": answer.bundle.mode,
         "signingIdentity": answer.bundle.signing_identity,
