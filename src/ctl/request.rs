@@ -97,7 +97,7 @@ impl SignRequest {
 /// A predicate type from its short name or from itself. What the catalog does not know is passed on when it looks
 /// like a type, because the appliance's catalog may be newer than this program.
 pub(crate) fn predicate_type(text: &str) -> Result<String, CtlError> {
-    if let Some(known) = catalog::find_by_name(text) {
+    if let Some(known) = catalog::named(text) {
         return Ok(known.uri.to_owned());
     }
     if text.contains('/') && text.chars().all(|c| c.is_ascii_graphic()) {
@@ -108,7 +108,7 @@ pub(crate) fn predicate_type(text: &str) -> Result<String, CtlError> {
 
 /// The short names of the catalog, for messages and help.
 pub(crate) fn short_names() -> String {
-    catalog::list().iter().map(|known| known.name).collect::<Vec<_>>().join(", ")
+    catalog::list().iter().filter_map(|known| known.short_name).collect::<Vec<_>>().join(", ")
 }
 
 /// SHA-256 of a value in canonical form (RFC 8785).
