@@ -1,15 +1,4 @@
-//! Which numbers are accepted.
-//!
-//! RFC 8785, section 3.2.2.3 writes every number as ECMAScript prints the IEEE 754 double nearest to it. A number is
-//! accepted when that changes its spelling at most, never its value:
-//!
-//! 1. A number written without fraction and exponent lies within ±(2^53−1).
-//! 2. Any other number denotes exactly the decimal number that its canonical text denotes, and that text, where it is
-//!    an integer without exponent, keeps rule 1.
-//!
-//! So `1.0`, `1e2`, `4.50`, `0.1` and `1E30` pass (as `1`, `100`, `4.5`, `0.1`, `1e+30`). `0.1000000000000000055`,
-//! `333333333.33333329`, `1e400`, `1e-400`, `9007199254740993` and `9007199254740993.0` do not. Minus zero passes and
-//! is written `0`, its equal. What is written is always accepted when read again, and written the same.
+//! Which numbers are accepted: those of the rules in the [module's documentation](super).
 
 use super::error::Problem;
 
