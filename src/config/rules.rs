@@ -1,5 +1,6 @@
 //! What single values must look like. Each rule answers with what is wrong and what would be right.
 
+use crate::custody::uri::{KeyUri, TokenUri};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -101,15 +102,14 @@ pub(super) fn image_digest(text: &str) -> Result<(), String> {
     }
 }
 
-/// An RFC 7512 URI without a PIN in it; the custody module reads the rest.
-pub(super) fn pkcs11_uri(text: &str) -> Result<(), String> {
-    if !text.starts_with("pkcs11:") {
-        return Err("this is no PKCS#11 URI; write one like \"pkcs11:token=signer\"".to_owned());
-    }
-    if text.to_ascii_lowercase().contains("pin-value") {
-        return Err("the URI carries a PIN; move it to a file and name that as `pin_file`".to_owned());
-    }
-    Ok(())
+/// An RFC 7512 URI that names a token, without a PIN in it.
+pub(super) fn token_uri(text: &str) -> Result<(), String> {
+    text.parse::<TokenUri>().map(drop).map_err(|error| format!("{error}; write one like \"pkcs11:token=signer\""))
+}
+
+/// An RFC 7512 URI that names a key within a token.
+pub(super) fn key_uri(text: &str) -> Result<(), String> {
+    text.parse::<KeyUri>().map(drop).map_err(|error| format!("{error}; write one like \"pkcs11:object=acme;id=%01\""))
 }
 
 /// At most `most`, said in the unit of the operator.
@@ -184,13 +184,13 @@ mod tests {
             ("a b", name),
             ("sha256:abc", image_digest),
             ("SHA256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", image_digest),
-            ("token=x", pkcs11_uri),
-            ("pkcs11:token=x?pin-value=1234", pkcs11_uri),
+            ("token=x", token_uri),
+            ("pkcs11:token=x?pin-value=1234", token_uri),
             ("https://a.example/?x", issuer),
         ] {
             assert!(rule(wrong).is_err(), "{wrong}");
         }
-        assert!(!pkcs11_uri("pkcs11:token=x?pin-value=1234").unwrap_err().contains("1234"));
+        assert!(!token_uri("pkcs11:token=x?pin-value=1234").unwrap_err().contains("1234"));
         assert_eq!(name("hsm-1.a_B"), Ok(()));
         assert_eq!(image_digest(&format!("sha256:{}", "0a".repeat(32))), Ok(()));
     }

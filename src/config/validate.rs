@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::statement::catalog::Allowed;
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
 use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, rules};
@@ -225,7 +226,7 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         report.expect(key!["tokens", name, "worker_user"], rules::label(&token.worker_user, 64));
         report.expect(key!["tokens", name, "module"], rules::absolute(&token.module));
         report.expect(key!["tokens", name, "pin_file"], rules::absolute(&token.pin_file));
-        report.expect(key!["tokens", name, "uri"], rules::pkcs11_uri(&token.uri));
+        report.expect(key!["tokens", name, "uri"], rules::token_uri(&token.uri));
         report.expect(key!["tokens", name, "sign_timeout"], rules::at_most(token.sign_timeout.get(), MINUTE));
         if token.sessions.get() > 1024 {
             let message = format!("{} sessions are more than tokens have; write at most 1024", token.sessions);
@@ -250,7 +251,7 @@ fn keys(config: &Config, report: &mut Report<'_>) {
     for (name, key) in &config.keys {
         report.expect(key!["keys", name], rules::name(name));
         known(key!["keys", name, "token"], "token", &key.token, config.tokens.keys(), report);
-        report.expect(key!["keys", name, "uri"], rules::pkcs11_uri(&key.uri));
+        report.expect(key!["keys", name, "uri"], rules::key_uri(&key.uri));
         for (field, file) in [("public_key", &key.public_key), ("certificate_chain", &key.certificate_chain)] {
             if let Some(file) = file {
                 report.expect(key!["keys", name, field], rules::absolute(file));
@@ -290,8 +291,14 @@ fn tenants(config: &Config, report: &mut Report<'_>) {
                 "the tenant may have nothing signed; list predicate types, or write [\"*\"] for the whole catalog";
             report.problem(key!["tenants", tid, "predicate_types"], message);
         }
+        if tenant.default_mode == SigningMode::Keyless {
+            let message = "keyless signing is not part of this version; write \"kms\" or leave it out";
+            report.problem(key!["tenants", tid, "default_mode"], message);
+        }
         let mut seen = BTreeSet::new();
         for (i, predicate_type) in tenant.predicate_types.iter().enumerate() {
+            let judged = Allowed::new(std::slice::from_ref(predicate_type)).map(drop);
+            report.expect(key!["tenants", tid, "predicate_types", i], judged.map_err(|error| error.to_string()));
             if !seen.insert(predicate_type) {
                 let message = format!("`{predicate_type}` is listed twice; write it once");
                 report.problem(key!["tenants", tid, "predicate_types", i], message);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -30,8 +30,8 @@ pub(crate) struct Expected {
     pub(crate) predicate_type: String,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) bundle: BundleForm,
-    /// SHA-256 of the predicate in canonical form.
-    pub(crate) predicate_sha256: [u8; 32],
+    /// SHA-256 of the payload.
+    pub(crate) payload_sha256: [u8; 32],
 }
 
 impl SignRequest {
@@ -52,9 +52,12 @@ impl SignRequest {
         let poe = files::read_secret_line(&required(&settings.poe_file, "poe-file")?, "PoE")?;
         let bundle = settings.bundle.unwrap_or_default();
 
-        let (predicate, predicate_sha256) = read_predicate(&args.file)?;
+        let (predicate, document) = read_predicate(&args.file)?;
+        let subject: Value = subjects.iter().map(Subject::to_json).collect();
+        let payload_sha256 = payload_sha256(document.root(), &predicate_type, &subject)?;
+        drop(document);
         let mut members = json!({
-            "subject": subjects.iter().map(Subject::to_json).collect::<Vec<_>>(),
+            "subject": subject,
             "predicateType": predicate_type,
             "scannerImageDigest": scanner.to_string(),
             "options": options(settings.mode, bundle),
@@ -69,7 +72,7 @@ impl SignRequest {
         head.pop();
         head.push_str(",\"predicate\":");
         let head = Bytes::from(head);
-        let expected = Expected { predicate_type, subjects, bundle, predicate_sha256 };
+        let expected = Expected { predicate_type, subjects, bundle, payload_sha256 };
         Ok(Self { head, predicate, poe_header, expected })
     }
 
@@ -111,26 +114,36 @@ pub(crate) fn short_names() -> String {
     catalog::list().iter().filter_map(|known| known.short_name).collect::<Vec<_>>().join(", ")
 }
 
-/// SHA-256 of a value in canonical form (RFC 8785).
-pub(crate) fn canonical_sha256(node: Node<'_>) -> [u8; 32] {
-    let mut bytes = Vec::new();
-    canonical::write(node, &mut bytes);
-    let mut sha256 = [0; 32];
-    sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
-    sha256
-}
-
 /// The file must be exactly one JSON object: anything else could end the predicate early and add members of its own
 /// to the request.
-fn read_predicate(path: &Path) -> Result<(Bytes, [u8; 32]), CtlError> {
+fn read_predicate(path: &Path) -> Result<(Bytes, Document), CtlError> {
     let bytes = Bytes::from(files::read(path, MAX_PREDICATE_BYTES)?);
     let document = Document::parse(bytes.clone(), &JsonLimits::default())
         .map_err(|error| CtlError::content(path, format!("is no JSON that can be signed: {error}")))?;
     if !document.root().is_object() {
         return Err(CtlError::content(path, "is no JSON object; a predicate must be one"));
     }
-    let sha256 = canonical_sha256(document.root());
-    Ok((bytes, sha256))
+    Ok((bytes, document))
+}
+
+/// SHA-256 of the one payload that says exactly this: the in-toto Statement v1 in canonical form (RFC 8785), whose
+/// members sort as they are written here.
+fn payload_sha256(predicate: Node<'_>, predicate_type: &str, subject: &Value) -> Result<[u8; 32], CtlError> {
+    let mut payload = Context::new(&SHA256);
+    payload.update(b"{\"_type\":\"https://in-toto.io/Statement/v1\",\"predicate\":");
+    let mut canonical = Vec::new();
+    canonical::write(predicate, &mut canonical);
+    payload.update(&canonical);
+    let subject = Document::parse(Bytes::from(subject.to_string()), &JsonLimits::default())
+        .map_err(|error| CtlError::Usage(format!("a subject cannot be written in canonical form: {error}")))?;
+    canonical.clear();
+    canonical::write(subject.root(), &mut canonical);
+    payload.update(format!(",\"predicateType\":{},\"subject\":", Value::from(predicate_type)).as_bytes());
+    payload.update(&canonical);
+    payload.update(b"}");
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(payload.finish().as_ref());
+    Ok(sha256)
 }
 
 fn options(mode: Option<SigningMode>, bundle: BundleForm) -> Value {

@@ -43,7 +43,7 @@ pub struct Allowed(HashSet<&'static str>);
 
 /// A configured predicate type that the catalog does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not in the catalog of predicate types; write one as `signerctl types` lists it, or \"*\" for all")]
+#[error("`{0}` is not in the catalog of predicate types; write its URI as docs/api.md lists it, or \"*\" for all")]
 pub struct UnknownPredicateType(pub String);
 
 /// The whole catalog, in the order in which it is listed to people.

@@ -209,8 +209,14 @@ fn an_answer_that_is_not_what_was_asked_for_is_not_written() {
         ("type", |a, s| resign(a, s, "predicateType", "stella.ops/vex@v1".into()), "its predicate type is"),
         (
             "subject",
-            |a, s| resign(a, s, "subject", json!([{ "digest": { "sha256": "00" } }])),
+            |a, s| resign(a, s, "subject", json!([{ "digest": { "sha256": sha256_hex(b"other") } }])),
             "its subjects are others",
+        ),
+        ("no statement", |a, s| resign(a, s, "_type", "other".into()), "no in-toto Statement v1"),
+        (
+            "not canonical",
+            |a, s| a["bundle"]["dsse"] = s.seal(PAYLOAD_TYPE, format!("{} ", statement(a)).as_bytes()),
+            "not in canonical form",
         ),
         ("audit id", |a, _| a["auditId"] = Value::Null, "no auditId"),
         ("no envelope", |a, _| a["bundle"] = json!({}), "neither"),

@@ -22,6 +22,16 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
+/// Builds the programs for release, and the package that drives them: in one build, so that what they share is
+/// compiled once.
+pub(crate) fn build_release_with(package: &str) -> Outcome {
+    let built = cargo()
+        .args(["build", "--release", "--locked", "--package", "stellaops-signer", "--package", package, "--bins"])
+        .status()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    if built.success() { Ok(()) } else { Err("the programs cannot be built; cargo says why above".to_owned()) }
+}
+
 /// `cargo metadata` of the locked workspace.
 pub(crate) fn metadata() -> Outcome<Value> {
     let output = cargo()

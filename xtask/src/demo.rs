@@ -9,8 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use xtask::ui;
 
-use crate::cargo::{self, cargo};
-use crate::{Outcome, host, sbom};
+use crate::{Outcome, cargo, host, sbom};
 
 /// `cargo xtask demo`.
 #[derive(Args)]
@@ -28,14 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
 
     let metadata = cargo::metadata()?;
     let target = cargo::target_dir(&metadata);
-    // One build for all of it, so that what they share is compiled once.
-    let built = cargo()
-        .args(["build", "--release", "--locked", "--package", "stellaops-signer", "--package", "demo", "--bins"])
-        .status()
-        .map_err(|error| format!("cannot run cargo: {error}"))?;
-    if !built.success() {
-        return Err("the programs cannot be built; cargo says why above".to_owned());
-    }
+    cargo::build_release_with("demo")?;
     ui::done(format!("release programs are built ({})", ui::spoken(start.elapsed())));
 
     let output = target.join("demo");

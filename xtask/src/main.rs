@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod demo;
 mod host;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the test suites, all or one, with the peers they need.
     Test(test::Arguments),
+    /// Measure what a signature costs: rate, latency, CPU, memory.
+    Bench(bench::Arguments),
     /// Build the peers that the tests need and that are not packages of the system.
     Peers,
     /// Write this project's SBOM (CycloneDX 1.6 JSON).
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         None => return list(),
         Some(Command::Demo(arguments)) => demo::run(&arguments),
         Some(Command::Test(arguments)) => test::run(&arguments),
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Peers) => peers::provide_all(),
         Some(Command::Sbom(arguments)) => sbom::run(&arguments),
     };

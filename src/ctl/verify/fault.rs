@@ -2,7 +2,7 @@
 
 use crate::ctl::output::plain;
 use crate::dsse::{PAYLOAD_TYPE, SignatureError};
-use crate::statement::json::JsonError;
+use crate::statement::StatementError;
 
 /// The first check that failed. Texts from the file are escaped for a terminal where they are shown.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +65,9 @@ pub(crate) enum Fault {
     /// The signature is not the key's over these bytes.
     #[error("the signature does not verify: type or payload were changed, or another key made it")]
     Signature,
-    /// The payload is not strict JSON.
-    #[error("the payload is signed, but it is no JSON that can be read in one way only: {}", plain(&.0.to_string()))]
-    Json(#[source] JsonError),
-    /// The payload is not an in-toto Statement v1.
-    #[error("the payload is signed, but it is no in-toto Statement v1: {}", plain(.0))]
-    Statement(String),
+    /// The payload is not strict JSON, or not an in-toto Statement v1.
+    #[error("it is signed, but {}", plain(&.0.to_string()))]
+    Statement(#[source] StatementError),
     /// Another predicate type than demanded.
     #[error("its predicate type is `{}`; `{wanted}` was demanded", plain(found))]
     Type {
@@ -102,7 +99,7 @@ impl Fault {
             Self::PayloadType(_) => "payload_type",
             Self::SignatureForm(_) => "signature_form",
             Self::Signature => "signature_invalid",
-            Self::Json(_) | Self::Statement(_) => "statement_invalid",
+            Self::Statement(_) => "statement_invalid",
             Self::Type { .. } => "type_mismatch",
             Self::Subject { .. } => "subject_mismatch",
         }

@@ -3,18 +3,17 @@
 mod fault;
 pub(crate) mod form;
 pub(crate) mod key;
-pub(crate) mod statement;
 
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
 
 pub(crate) use fault::Fault;
 
 use self::form::{EnvelopeSignature, Form, Found};
 use self::key::{KeySource, PublishedKey};
-use self::statement::{StatementHead, StatementSubject};
 use super::cli::VerifyArgs;
 use super::error::CtlError;
 use super::files;
@@ -22,6 +21,7 @@ use super::output::{Report, plain};
 use super::request;
 use super::subject::Digest;
 use crate::dsse::{PAYLOAD_TYPE, Signature, pae_digest, verify_digest};
+use crate::statement::{ReadStatement, Subject};
 
 /// What a caller demands beyond a good signature.
 struct Demands {
@@ -34,7 +34,7 @@ struct Demands {
 struct Verified<'k> {
     form: Form,
     key: &'k PublishedKey,
-    head: StatementHead,
+    statement: ReadStatement,
     payload_sha256: [u8; 32],
     matched: Vec<String>,
     unchecked: Vec<&'static str>,
@@ -78,9 +78,8 @@ fn check<'k>(json: &[u8], keys: &'k KeySource, demands: &Demands) -> Result<Veri
     let key = keys.find(named_key(&found, signature)?)?;
     let payload = authentic_payload(&found, signature, key)?;
     let payload_sha256 = digest(&SHA256, &payload).as_ref().try_into().unwrap_or([0; 32]);
-    let document = statement::parse(payload)?;
-    let (head, _) = statement::head(&document)?;
-    let matched = meets(&head, demands)?;
+    let statement = ReadStatement::parse(Bytes::from(payload)).map_err(Fault::Statement)?;
+    let matched = meets(&statement, demands)?;
     let mut unchecked = Vec::new();
     if matched.is_empty() {
         unchecked.push("no artifact was compared with the subjects; --subject-file or --digest does that");
@@ -91,7 +90,7 @@ fn check<'k>(json: &[u8], keys: &'k KeySource, demands: &Demands) -> Result<Veri
     if found.material.is_some_and(has_log_entry) {
         unchecked.push("the transparency log entry in the bundle");
     }
-    Ok(Verified { form: found.form, key, head, payload_sha256, matched, unchecked })
+    Ok(Verified { form: found.form, key, statement, payload_sha256, matched, unchecked })
 }
 
 /// The one signature of an envelope of the appliance's payload type.
@@ -130,43 +129,54 @@ fn authentic_payload(found: &Found<'_>, signature: &EnvelopeSignature, key: &Pub
 }
 
 /// Every demand is met, or the first that is not. Returns the subjects that were compared, in words.
-fn meets(head: &StatementHead, demands: &Demands) -> Result<Vec<String>, Failed> {
+fn meets(statement: &ReadStatement, demands: &Demands) -> Result<Vec<String>, Failed> {
     if let Some(wanted) = &demands.predicate_type
-        && *wanted != head.predicate_type
+        && *wanted != statement.predicate_type
     {
-        return Err(Fault::Type { found: head.predicate_type.clone(), wanted: wanted.clone() }.into());
+        return Err(Fault::Type { found: statement.predicate_type.clone(), wanted: wanted.clone() }.into());
     }
     let mut matched = Vec::new();
     for wanted in &demands.digests {
-        if !head.subjects.iter().any(|subject| subject.has(wanted)) {
+        if !statement.subjects.iter().any(|subject| has(subject, wanted)) {
             return Err(Fault::Subject { wanted: wanted.to_string() }.into());
         }
         matched.push(wanted.to_string());
     }
     for file in &demands.files {
-        let digest = matching_digest(head, file)?;
+        let digest = matching_digest(statement, file)?;
         matched.push(format!("{} {digest}", plain(&file.display().to_string())));
     }
     Ok(matched)
 }
 
 /// The digest under which `file` is a subject. The file is read once per algorithm that the subjects use.
-fn matching_digest(head: &StatementHead, file: &Path) -> Result<Digest, Failed> {
+fn matching_digest(statement: &ReadStatement, file: &Path) -> Result<Digest, Failed> {
     for algorithm in ["sha256", "sha512", "sha384"] {
-        let used = head.subjects.iter().any(|subject| subject.digests.iter().any(|(name, _)| name == algorithm));
+        let used = statement.subjects.iter().any(|subject| subject.digest.iter().any(|(name, _)| **name == *algorithm));
         let Some(digest) = used.then(|| Digest::of_file(file, algorithm)).flatten() else { continue };
         let digest = digest.map_err(Failed::Other)?;
-        if head.subjects.iter().any(|subject| subject.has(&digest)) {
+        if statement.subjects.iter().any(|subject| has(subject, &digest)) {
             return Ok(digest);
         }
     }
     Err(Fault::Subject { wanted: format!("{} (or the file was changed)", file.display()) }.into())
 }
 
-impl StatementSubject {
-    fn has(&self, wanted: &Digest) -> bool {
-        self.digests.iter().any(|(algorithm, hex)| algorithm == wanted.algorithm && *hex == wanted.hex)
-    }
+fn has(subject: &Subject, wanted: &Digest) -> bool {
+    subject.digest.iter().any(|(algorithm, hex)| **algorithm == *wanted.algorithm && **hex == *wanted.hex)
+}
+
+/// Subjects as in-toto writes them.
+pub(crate) fn subjects_to_json(subjects: &[Subject]) -> Value {
+    let one = |subject: &Subject| {
+        let digest: Map<String, Value> =
+            subject.digest.iter().map(|(algorithm, hex)| (algorithm.to_string(), Value::from(&**hex))).collect();
+        match subject.name.as_deref() {
+            Some(name) => json!({ "name": name, "digest": digest }),
+            None => json!({ "digest": digest }),
+        }
+    };
+    subjects.iter().map(one).collect()
 }
 
 impl Verified<'_> {
@@ -184,11 +194,11 @@ impl Verified<'_> {
             Some(state) => line("key", &format!("{keyid} ({state})")),
             None => line("key", keyid),
         }
-        line("type", &plain(&self.head.predicate_type));
-        for subject in &self.head.subjects {
+        line("type", &plain(&self.statement.predicate_type));
+        for subject in &self.statement.subjects {
             let name = subject.name.as_deref().unwrap_or("(no name)");
             let digests: Vec<String> =
-                subject.digests.iter().map(|(algorithm, hex)| format!("{}:{hex}", plain(algorithm))).collect();
+                subject.digest.iter().map(|(algorithm, hex)| format!("{}:{hex}", plain(algorithm))).collect();
             line("subject", &format!("{} {}", plain(name), digests.join(" ")));
         }
         for matched in &self.matched {
@@ -203,8 +213,8 @@ impl Verified<'_> {
             "keyid": keyid,
             "keyState": state,
             "payloadType": PAYLOAD_TYPE,
-            "predicateType": self.head.predicate_type,
-            "subject": self.head.subjects.iter().map(StatementSubject::to_json).collect::<Vec<_>>(),
+            "predicateType": self.statement.predicate_type,
+            "subject": subjects_to_json(&self.statement.subjects),
             "payloadSha256": files::hex(&self.payload_sha256),
             "compared": self.matched,
             "notChecked": self.unchecked,

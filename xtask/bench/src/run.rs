@@ -1,8 +1,4 @@
-//! `cargo xtask bench`: what a signature costs, as ratios within one run, because machines are noisy.
-
-mod load;
-mod measure;
-mod report;
+//! The phases of the bench.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,8 +8,9 @@ use std::time::Duration;
 use testkit::client::Client;
 use testkit::{Context, Error, Fixture, Result, sample};
 
-use load::{Prepared, Seen, Target};
-use report::{OpenLoop, Report, Saturation};
+use crate::load::{self, Prepared, Seen, Target};
+use crate::measure;
+use crate::report::{self, OpenLoop, Report, Saturation};
 
 /// How long and how hard.
 #[derive(Clone, Copy, Debug)]
