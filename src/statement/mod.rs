@@ -1,4 +1,7 @@
 //! What exactly will be signed: strict JSON in, canonical in-toto Statement v1 bytes out.
+//!
+//! A body of n bytes costs 3n at its peak, measured on compact bills of material: the body, its index, and the canonical
+//! bytes. Body and index go as soon as these are written, and the answer is made of them in one piece of 4n/3.
 
 #![forbid(unsafe_code)]
 
