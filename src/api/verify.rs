@@ -61,7 +61,7 @@ fn judge(envelope: &Envelope, keys: Vec<KeyListing>) -> Verdict {
         if envelope.verify(&public).is_err() {
             continue;
         }
-        return match ReadStatement::parse(Bytes::from(envelope.payload.clone())) {
+        return match ReadStatement::parse(envelope.payload.clone()) {
             Ok(statement) => {
                 let key = VerifiedKeyBody { name: key.name.to_string(), keyid: keyid.to_string(), state: key.state };
                 Verdict::Good { key, statement }

@@ -9,9 +9,7 @@ pub(super) fn encoded_len(bytes: usize) -> usize {
 
 /// Appends the padded standard encoding (RFC 4648, section 4).
 pub(super) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
-    let start = out.len();
-    out.resize(start + encoded_len(bytes.len()), 0);
-    let _ = STANDARD.encode(bytes, base64_simd::Out::from_slice(&mut out[start..]));
+    STANDARD.encode_append(bytes, out);
 }
 
 /// Whether `text` is the padded standard encoding of `bytes`, compared piece by piece in a small buffer.

@@ -11,7 +11,7 @@ mod pae;
 
 pub use bundle::{Bundle, Form, RereadError};
 pub use ecdsa::{DerSignature, Signature, SignatureError};
-pub use envelope::{Envelope, EnvelopeError};
+pub use envelope::Envelope;
 pub use key::{PublicKey, PublicKeyError, keyid, verify_digest};
 pub use pae::{pae, pae_digest};
 

@@ -3,6 +3,9 @@
 //! Sources: the StellaOps attestation catalog; the predicates of the in-toto attestation framework
 //! (`spec/predicates` there); SLSA provenance and verification summary; CycloneDX, SPDX and OpenVEX by their own
 //! specifications; the vulnerability predicate of cosign.
+//!
+//! Left out on purpose: `https://sigstore.dev/cosign/sign/v1`, because a statement of that type *is* an image
+//! signature, and `https://cosign.sigstore.dev/attestation/v1`, because it says nothing about what it holds.
 
 use std::collections::HashSet;
 
@@ -136,6 +139,9 @@ const CATALOG: &[PredicateType] = &[
     public("https://slsa.dev/verification_summary/v1", Topic::Other, "SLSA verification summary"),
     public("https://cyclonedx.org/bom", Topic::Bom, "CycloneDX"),
     public("https://cyclonedx.org/bom/v1.4", Topic::Bom, "CycloneDX 1.4"),
+    public("https://cyclonedx.org/bom/v1.5", Topic::Bom, "CycloneDX 1.5"),
+    public("https://cyclonedx.org/bom/v1.6", Topic::Bom, "CycloneDX 1.6"),
+    public("https://cyclonedx.org/bom/v1.7", Topic::Bom, "CycloneDX 1.7"),
     public("https://spdx.dev/Document", Topic::Bom, "SPDX"),
     public("https://spdx.dev/Document/v2.3", Topic::Bom, "SPDX 2.3"),
     public("https://spdx.dev/Document/v3", Topic::Bom, "SPDX 3"),
@@ -172,6 +178,11 @@ mod tests {
         }
         let uris: HashSet<_> = list().iter().map(|known| known.uri).collect();
         assert_eq!(uris.len(), list().len());
+    }
+
+    #[test]
+    fn a_statement_cannot_be_made_that_is_an_image_signature() {
+        assert_eq!(find("https://sigstore.dev/cosign/sign/v1"), None);
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! What exactly will be signed: strict JSON in, canonical in-toto Statement v1 bytes out.
+//!
+//! A body of n bytes costs 3n at its peak, measured on compact bills of material: the body, its index, and the canonical
+//! bytes. Body and index go as soon as these are written, and the answer is made of them in one piece of 4n/3.
 
 #![forbid(unsafe_code)]
 
@@ -11,14 +14,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 
 use crate::dsse;
-use json::{Document, JsonError, JsonLimits, Node};
+use json::{Document, Field, FieldError, JsonError, JsonLimits, Node};
 
 pub use catalog::PredicateType;
-pub use subject::{Subject, SubjectError};
-pub(crate) use subject::{read_all as read_subjects, shown};
+pub use subject::Subject;
+pub(crate) use subject::read_all as read_subjects;
 
 /// An in-toto Statement v1 in canonical form (RFC 8785): the bytes that are signed, and the bytes that are returned.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Statement {
     canonical: Bytes,
     subjects: Vec<Subject>,
@@ -42,12 +45,9 @@ pub enum StatementError {
     /// Not the JSON that is accepted here.
     #[error("the payload is not strict JSON: {0}")]
     Json(#[from] JsonError),
-    /// A subject is wrong.
-    #[error("the payload is no in-toto statement: {0}")]
-    Subject(#[from] SubjectError),
-    /// Another member is wrong.
+    /// Strict JSON, but not this.
     #[error("the payload is no in-toto Statement v1: {0}")]
-    Member(&'static str),
+    Field(#[from] FieldError),
 }
 
 impl Statement {
@@ -116,28 +116,40 @@ impl ReadStatement {
     /// [`StatementError`].
     pub fn parse(payload: Bytes) -> Result<Self, StatementError> {
         let document = Document::parse(payload, &JsonLimits::default())?;
-        let root = document.root();
-        if !root.is_object() {
-            return Err(StatementError::Member("it must be an object"));
+        let root = Field::root(document.root());
+        let fields = root.object(&["_type", "subject", "predicateType", "predicate"])?;
+        let typed = fields.required("_type", STATEMENT_TYPE)?;
+        if !typed.node().is_str(STATEMENT_TYPE) {
+            return Err(typed.wrong(format!("must be `{STATEMENT_TYPE}`")).into());
         }
-        let known = ["_type", "subject", "predicateType", "predicate"];
-        if root.members().any(|(name, _)| !known.iter().any(|known| name.is_str(known))) {
-            return Err(StatementError::Member("it has a member that a statement does not have"));
+        let predicate_type = fields.required("predicateType", "a URI")?;
+        let uri = predicate_type.text(MAX_URI, "a URI")?;
+        if uri.is_empty() {
+            return Err(predicate_type.wrong("must be a URI").into());
         }
-        if !root.get("_type").is_some_and(|value| value.is_str(STATEMENT_TYPE)) {
-            return Err(StatementError::Member("`_type` must be `https://in-toto.io/Statement/v1`"));
+        let predicate = fields.required("predicate", "an object")?;
+        if !predicate.node().is_object() {
+            return Err(predicate.wrong("must be an object").into());
         }
-        let predicate_type = root.get("predicateType").and_then(Node::as_str).filter(|text| !text.is_empty());
-        let predicate_type = predicate_type.ok_or(StatementError::Member("`predicateType` must be a string"))?;
-        if !root.get("predicate").is_some_and(Node::is_object) {
-            return Err(StatementError::Member("`predicate` must be an object"));
-        }
-        let subject = root.get("subject").ok_or(StatementError::Member("`subject` is missing"))?;
-        Ok(Self { predicate_type: predicate_type.into_owned(), subjects: read_subjects(subject)? })
+        let subjects = read_subjects(&fields.required("subject", "an array of artifacts")?)?;
+        Ok(Self { predicate_type: uri.into_owned(), subjects })
+    }
+}
+
+impl std::fmt::Debug for Statement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The predicate is the caller's evidence; it stays out of logs.
+        f.debug_struct("Statement")
+            .field("predicate_type", &self.predicate_type.uri)
+            .field("bytes", &self.canonical.len())
+            .finish_non_exhaustive()
     }
 }
 
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+
+/// Longest `predicateType` that is read.
+const MAX_URI: usize = 2048;
 
 /// Everything of a statement but predicate and subjects.
 const FRAME: usize = 256;
@@ -149,7 +161,7 @@ mod tests {
 
     fn statement(subject: &'static str, predicate: &'static str) -> Statement {
         let (subject, predicate) = (document(subject), document(predicate));
-        let subjects = read_subjects(subject.root()).unwrap();
+        let subjects = read_subjects(&Field::root(subject.root())).unwrap();
         Statement::new(catalog::find("stella.ops/sbom@v1").unwrap(), subject.root(), subjects, predicate.root(), 0)
     }
 
@@ -174,6 +186,7 @@ mod tests {
         let read = ReadStatement::parse(made.canonical().clone()).unwrap();
         assert_eq!((read.predicate_type.as_str(), read.subjects.len()), ("stella.ops/sbom@v1", 2));
         assert_eq!(read.subjects, made.subjects());
+        assert!(!format!("{made:?}").contains("sha256"));
     }
 
     #[test]

@@ -2,111 +2,117 @@
 
 use std::sync::Arc;
 
-use super::json::{Kind, Node};
+use super::json::{Field, FieldError};
 
-/// One artifact (in-toto attestation framework, `ResourceDescriptor`, of which `name` and `digest` are accepted).
+/// One artifact (in-toto attestation framework v1, `resource_descriptor.md`, of which `name` and `digest` are
+/// accepted): a name for people, and digests for machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// What it is called.
     pub name: Option<Arc<str>>,
-    /// Digests by algorithm, in lowercase hex, in the order in which they came.
+    /// Algorithms and digests in lowercase hex, sorted by algorithm.
     pub digest: Vec<(Arc<str>, Arc<str>)>,
-}
-
-/// What is wrong with a subject, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {want}")]
-pub struct SubjectError {
-    /// Where, as a JSON path.
-    pub path: String,
-    /// What would be right.
-    pub want: String,
 }
 
 /// Reads `subject`: 1 to 1,024 artifacts with 1 to 32 digests each, as much as verifiers read.
 ///
 /// # Errors
-/// [`SubjectError`] names the first place that is wrong.
-pub(crate) fn read_all(node: Node<'_>) -> Result<Vec<Subject>, SubjectError> {
-    let wrong = |path: String, want: &str| SubjectError { path, want: want.to_owned() };
-    if node.kind() != Kind::Array {
-        return Err(wrong("subject".into(), "must be an array of artifacts"));
-    }
-    let mut subjects = Vec::new();
-    for (index, element) in node.elements().enumerate() {
-        if index == MAX_SUBJECTS {
-            return Err(wrong("subject".into(), "must hold at most 1024 artifacts"));
-        }
-        subjects.push(read(element, index)?);
-    }
-    if subjects.is_empty() {
-        return Err(wrong("subject".into(), "must name at least one artifact"));
-    }
-    Ok(subjects)
+/// The first place that is wrong, and what would be right.
+pub(crate) fn read_all(field: &Field<'_>) -> Result<Vec<Subject>, FieldError> {
+    field.elements(1..=MAX_SUBJECTS, "artifacts")?.map(|artifact| read(&artifact)).collect()
 }
 
-fn read(node: Node<'_>, index: usize) -> Result<Subject, SubjectError> {
-    let wrong = |member: &str, want: String| Err(SubjectError { path: format!("subject[{index}]{member}"), want });
-    if !node.is_object() {
-        return wrong("", "must be an object with `digest` and, if it has one, `name`".into());
-    }
-    let (mut name, mut digests) = (None, None);
-    for (key, value) in node.members() {
-        match &*key.as_str().unwrap_or_default() {
-            "name" => match value.as_str() {
-                Some(text) if !text.is_empty() && text.len() <= MAX_NAME => name = Some(text.as_ref().into()),
-                _ => return wrong(".name", format!("must be a string of 1 to {MAX_NAME} bytes")),
-            },
-            "digest" if value.is_object() => digests = Some(value),
-            "digest" => return wrong(".digest", "must be an object of digests by algorithm".into()),
-            unknown => return wrong("", format!("has no member `{}`; it has name and digest", shown(unknown))),
-        }
-    }
-    let Some(digests) = digests else { return wrong(".digest", "is missing".into()) };
+fn read(field: &Field<'_>) -> Result<Subject, FieldError> {
+    let fields = field.object(&["name", "digest"])?;
+    let name = fields.optional("name").map(|name| read_name(&name)).transpose()?;
+    let digests = fields.required("digest", "an object of lowercase hex digests by algorithm")?;
     let mut digest = Vec::new();
-    for (key, value) in digests.members() {
-        let algorithm = key.as_str().unwrap_or_default();
-        let Some((_, length)) = ALGORITHMS.iter().find(|(known, _)| *known == algorithm) else {
-            let known: Vec<_> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
-            return wrong(
-                ".digest",
-                format!("`{}` is no digest algorithm here; use {}", shown(&algorithm), known.join(", ")),
-            );
-        };
-        let hex = value.as_str().unwrap_or_default();
-        let is_hex = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if hex.len() != *length || !is_hex {
-            return wrong(&format!(".digest.{algorithm}"), format!("must be {length} lowercase hex digits"));
-        }
-        digest.push((algorithm.as_ref().into(), hex.as_ref().into()));
+    let mut identifies = false;
+    for (algorithm, value) in digests.members(1..=MAX_DIGESTS, "digests by algorithm")? {
+        let (known, hex) = read_digest(&algorithm, &value)?;
+        identifies |= known.identifies;
+        digest.push((known.name.into(), hex));
     }
-    if digest.is_empty() || digest.len() > MAX_DIGESTS {
-        return wrong(".digest", format!("must hold 1 to {MAX_DIGESTS} digests"));
+    if !identifies {
+        return Err(digests.wrong("md5, sha1 and ripemd160 do not identify an artifact; add sha256 or a stronger one"));
     }
+    digest.sort_unstable();
     Ok(Subject { name, digest })
 }
 
-/// Text from outside, cut to what an error message needs.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+fn read_name(field: &Field<'_>) -> Result<Arc<str>, FieldError> {
+    let name = field.text(MAX_NAME, "a string of 1 to 2048 bytes")?;
+    if name.is_empty() {
+        return Err(field.wrong("is empty; name the artifact, or leave the name out"));
+    }
+    // Names end up in logs and on terminals.
+    if name.chars().any(char::is_control) {
+        return Err(field.wrong("has a control character; remove it"));
+    }
+    Ok(name.into())
 }
 
+fn read_digest(algorithm: &str, field: &Field<'_>) -> Result<(&'static Algorithm, Arc<str>), FieldError> {
+    let Some(known) = ALGORITHMS.iter().find(|known| known.name == algorithm) else {
+        let names: Vec<&str> = ALGORITHMS.iter().map(|known| known.name).collect();
+        return Err(field.wrong(format!("is no digest algorithm here; use {}", names.join(", "))));
+    };
+    let hex = field.text(MAX_HEX, "a string of lowercase hex digits")?;
+    if !known.lengths.contains(&hex.len()) || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        let lengths: Vec<String> = known.lengths.iter().map(ToString::to_string).collect();
+        return Err(field.wrong(format!("must be {} lowercase hex digits", lengths.join(" or "))));
+    }
+    Ok((known, hex.into()))
+}
+
+/// A digest algorithm of in-toto's `digest_set.md`.
+struct Algorithm {
+    name: &'static str,
+    /// Hex digits.
+    lengths: &'static [usize],
+    /// Whether its digest names one artifact by itself. A broken one may only stand beside another.
+    identifies: bool,
+}
+
+const fn strong(name: &'static str, lengths: &'static [usize]) -> Algorithm {
+    Algorithm { name, lengths, identifies: true }
+}
+
+const fn broken(name: &'static str, lengths: &'static [usize]) -> Algorithm {
+    Algorithm { name, lengths, identifies: false }
+}
+
+/// Those of fixed length. Git's object ids count as identifying although they may be SHA-1, because a commit has no
+/// other name, and git detects the known attack.
+const ALGORITHMS: &[Algorithm] = &[
+    strong("sha256", &[64]),
+    strong("sha384", &[96]),
+    strong("sha512", &[128]),
+    strong("sha224", &[56]),
+    strong("sha512_224", &[56]),
+    strong("sha512_256", &[64]),
+    strong("sha3_224", &[56]),
+    strong("sha3_256", &[64]),
+    strong("sha3_384", &[96]),
+    strong("sha3_512", &[128]),
+    strong("blake2b", &[128]),
+    strong("blake2s", &[64]),
+    strong("sm3", &[64]),
+    strong("dirHash", &[64]),
+    strong("dirHash1", &[64]),
+    strong("gitCommit", &[40, 64]),
+    strong("gitTree", &[40, 64]),
+    strong("gitBlob", &[40, 64]),
+    strong("gitTag", &[40, 64]),
+    broken("sha1", &[40]),
+    broken("md5", &[32]),
+    broken("ripemd160", &[40]),
+];
+
+/// These two as sigstore-go has them.
 const MAX_SUBJECTS: usize = 1024;
 const MAX_DIGESTS: usize = 32;
+
 const MAX_NAME: usize = 2048;
 
-/// Algorithms and lengths in hex digits (in-toto `digest_set.md`: the cryptographic ones, and git's object names).
-const ALGORITHMS: [(&str, usize); 12] = [
-    ("sha256", 64),
-    ("sha512", 128),
-    ("sha384", 96),
-    ("sha224", 56),
-    ("sha512_256", 64),
-    ("sha512_224", 56),
-    ("sha3_256", 64),
-    ("sha3_384", 96),
-    ("sha3_512", 128),
-    ("sha3_224", 56),
-    ("gitCommit", 40),
-    ("gitTree", 40),
-];
+const MAX_HEX: usize = 256;

@@ -41,12 +41,6 @@ impl<'d> Field<'d> {
         self.node
     }
 
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// This field is not what belongs there.
     pub fn wrong(&self, problem: impl Into<Cow<'static, str>>) -> FieldError {
         FieldError { path: self.path.clone(), problem: problem.into() }
@@ -84,7 +78,7 @@ impl<'d> Field<'d> {
         let in_range = self.node.kind() == Kind::Array
             && range.contains(&self.node.elements().take(range.end().saturating_add(1)).count());
         if !in_range {
-            return Err(self.wrong(format!("must be an array of {} to {} {what}", range.start(), range.end())));
+            return Err(self.wrong(format!("must be an array of {} {what}", counts(&range))));
         }
         let elements = self.node.elements().enumerate();
         Ok(elements.map(|(index, node)| Field { node, path: format!("{}[{index}]", self.path) }))
@@ -102,13 +96,19 @@ impl<'d> Field<'d> {
         let in_range =
             self.node.is_object() && range.contains(&self.node.members().take(range.end().saturating_add(1)).count());
         if !in_range {
-            return Err(self.wrong(format!("must be an object of {} to {} {what}", range.start(), range.end())));
+            return Err(self.wrong(format!("must be an object of {} {what}", counts(&range))));
         }
         Ok(self.node.members().map(|(key, node)| {
             let key = key.as_str().unwrap_or_default();
             let path = member_path(&self.path, &key);
             (key, Field { node, path })
         }))
+    }
+
+    /// A member of an object that may have any others.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<Field<'d>> {
+        self.node.get(name).map(|node| Field { node, path: member_path(&self.path, name) })
     }
 
     /// It as a string of at most `max` bytes; `right` says which.
@@ -147,6 +147,11 @@ fn member_path(parent: &str, key: &str) -> String {
     let mut path = Path::from(parent);
     path.key(key);
     path.finish()
+}
+
+/// `1 to 8`, or just `1`.
+fn counts(range: &std::ops::RangeInclusive<usize>) -> String {
+    if range.start() == range.end() { range.end().to_string() } else { format!("{} to {}", range.start(), range.end()) }
 }
 
 /// `a`, `b` and `c`.

@@ -73,11 +73,6 @@ impl Document {
         Node::new(self, 0)
     }
 
-    /// The value at a place that [`Node::place`] named.
-    pub(crate) fn node(&self, index: usize) -> Node<'_> {
-        Node::new(self, index)
-    }
-
     /// Bytes held, input and index together.
     #[must_use]
     pub fn memory(&self) -> usize {

@@ -130,7 +130,7 @@ impl<'d> Node<'d> {
     }
 
     /// The document and where in its tape this value begins, for writing.
-    pub(crate) fn place(self) -> (&'d Document, usize) {
+    pub(in crate::statement) fn place(self) -> (&'d Document, usize) {
         (self.document, self.index)
     }
 
