@@ -22,9 +22,8 @@ pub(crate) struct Report {
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct RawToken {
     pub(crate) sessions: u32,
-    pub(crate) signatures: u64,
-    pub(crate) seconds: f64,
-    pub(crate) cpu_seconds: f64,
+    pub(crate) per_second: f64,
+    pub(crate) cpu_us_per_signature: f64,
 }
 
 /// One body size at saturation. Times are CPU time per signature, but for the percentiles.
@@ -110,15 +109,15 @@ impl Report {
 impl RawToken {
     /// CPU time of one signature in the token.
     pub(crate) fn cpu_per_signature(&self) -> Duration {
-        Duration::from_secs_f64(self.cpu_seconds / self.signatures.max(1) as f64)
+        Duration::from_secs_f64(self.cpu_us_per_signature / 1e6)
     }
 
     pub(crate) fn line(&self) -> String {
         format!(
             "bare PKCS#11 loop   {:>8.0} signatures/s, {} sessions, {:.1} µs CPU each",
-            self.signatures as f64 / self.seconds.max(f64::MIN_POSITIVE),
+            self.per_second,
             self.sessions,
-            self.cpu_per_signature().as_secs_f64() * 1e6
+            self.cpu_us_per_signature
         )
     }
 }
