@@ -24,7 +24,7 @@ pub(crate) mod testing;
 pub use attributes::KeyAttributes;
 pub use error::{Cause, CustodyError, CustodySetupError, OutOfService, ResolveError};
 pub use front::{Custody, KeyListing, TokenStatus};
-pub use public_key::{PublicKey, PublicKeyError, Verifier};
+pub use public_key::{PublicKey, PublicKeyError};
 pub use registry::SigningKey;
 
 /// The number of a user given by name or number.

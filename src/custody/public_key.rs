@@ -4,12 +4,13 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{Digest, SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
+
+use crate::dsse;
 
 /// An uncompressed SEC 1 point on P-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,40 +86,24 @@ impl PublicKey {
         (BASE64_URL_SAFE_NO_PAD.encode(&self.sec1[1..33]), BASE64_URL_SAFE_NO_PAD.encode(&self.sec1[33..]))
     }
 
-    /// `SHA256:` and the unpadded base64 of the SSH wire form's digest: the `keyid` that Sigstore clients derive.
+    /// Made ready to verify many signatures with.
+    ///
+    /// # Errors
+    /// [`PublicKeyError::NotAPoint`]; cannot happen, because the point was checked when this value was made.
+    pub fn verifier(&self) -> Result<dsse::PublicKey, PublicKeyError> {
+        dsse::PublicKey::from_sec1(&self.sec1).map_err(|_| PublicKeyError::NotAPoint)
+    }
+
+    /// The `keyid` of signatures by this key: its SSH fingerprint.
     #[must_use]
     pub fn keyid(&self) -> String {
-        let mut wire = Vec::with_capacity(104);
-        for part in [b"ecdsa-sha2-nistp256".as_slice(), b"nistp256", &self.sec1] {
-            wire.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-            wire.extend_from_slice(part);
-        }
-        format!("SHA256:{}", BASE64_STANDARD_NO_PAD.encode(digest(&SHA256, &wire)))
+        dsse::keyid(&self.sec1)
     }
 }
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.keyid())
-    }
-}
-
-/// A public key made ready for many verifications.
-#[derive(Clone, Debug)]
-pub struct Verifier(ParsedPublicKey);
-
-impl Verifier {
-    /// # Errors
-    /// [`PublicKeyError::NotAPoint`]; cannot happen for a [`PublicKey`], which was checked when it was made.
-    pub fn new(key: &PublicKey) -> Result<Self, PublicKeyError> {
-        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.sec1).map(Self).map_err(|_| PublicKeyError::NotAPoint)
-    }
-
-    /// Is `signature` (raw r ‖ s) over this SHA-256 digest by this key?
-    #[must_use]
-    pub fn verifies(&self, digest: &[u8; 32], signature: &[u8; 64]) -> bool {
-        Digest::import_less_safe(digest, &SHA256)
-            .is_ok_and(|digest| self.0.verify_digest_sig(&digest, signature).is_ok())
     }
 }
 
@@ -158,7 +143,7 @@ mod tests {
     #[test]
     fn the_keyid_is_the_ssh_fingerprint() {
         // Made with `ssh-keygen -t ecdsa -b 256` and `ssh-keygen -lf`.
-        let point = BASE64_STANDARD_NO_PAD.decode(SSH_POINT).unwrap();
+        let point = base64::prelude::BASE64_STANDARD_NO_PAD.decode(SSH_POINT).unwrap();
         assert_eq!(PublicKey::from_sec1(&point).unwrap().keyid(), SSH_FINGERPRINT);
     }
 

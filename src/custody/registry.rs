@@ -10,8 +10,9 @@ use jiff::Timestamp;
 
 use super::error::{OutOfService, ResolveError};
 use super::wire::OpenedKey;
-use super::{KeyAttributes, PublicKey, Verifier};
+use super::{KeyAttributes, PublicKey};
 use crate::config::{KeyState, SigningMode};
+use crate::dsse;
 
 /// A key whose public half is known: from the configuration, or from the token at first sight. It stays the same for
 /// the life of the process.
@@ -25,7 +26,7 @@ pub struct SigningKey {
     state: KeyState,
     public_key: PublicKey,
     keyid: Arc<str>,
-    verifier: Verifier,
+    verifier: dsse::PublicKey,
     certificate_chain: Arc<[String]>,
 }
 
@@ -81,7 +82,14 @@ impl SigningKey {
     /// Is `signature` (raw r ‖ s) over this SHA-256 digest by this key?
     #[must_use]
     pub fn verifies(&self, digest: &[u8; 32], signature: &[u8; 64]) -> bool {
-        self.verifier.verifies(digest, signature)
+        dsse::Signature::from_raw(signature)
+            .is_ok_and(|signature| dsse::verify_digest(&self.verifier, digest, &signature).is_ok())
+    }
+
+    /// The public half, ready to verify signatures that came from elsewhere.
+    #[must_use]
+    pub fn verifier(&self) -> &dsse::PublicKey {
+        &self.verifier
     }
 }
 
@@ -138,7 +146,7 @@ pub(super) struct Entry {
 impl Entry {
     /// Pins the public key, if none is pinned yet. Returns the one that is.
     pub(super) fn pin(&self, public_key: PublicKey) -> Result<&Arc<SigningKey>, super::PublicKeyError> {
-        let verifier = Verifier::new(&public_key)?;
+        let verifier = public_key.verifier()?;
         Ok(self.pinned.get_or_init(|| {
             Arc::new(SigningKey {
                 index: self.index,
@@ -148,7 +156,7 @@ impl Entry {
                 token: Arc::clone(&self.token),
                 state: self.state,
                 public_key,
-                keyid: public_key.keyid().into(),
+                keyid: verifier.keyid().into(),
                 verifier,
                 certificate_chain: Arc::clone(&self.certificate_chain),
             })

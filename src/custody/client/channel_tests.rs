@@ -84,7 +84,8 @@ async fn requests_of_one_turn_leave_in_one_write() {
 
 #[tokio::test]
 async fn whatever_breaks_the_protocol_ends_the_connection() {
-    let table: [(&str, fn(u64) -> Vec<u8>); 6] = [
+    type Offence = fn(u64) -> Vec<u8>;
+    let table: [(&str, Offence); 6] = [
         ("an answer to nothing", |id| frame(id + 7, &Reply::Signed([0; 64]))),
         ("an answer of the wrong kind", |id| frame(id, &Reply::Pong)),
         ("a second hello", |id| frame(id, &Reply::Hello(Hello::new("main")))),

@@ -106,7 +106,9 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
     tracing::info!(token = name, %signal, "worker stops");
     journal::stopping();
     if worker.stop(PATIENCE) == Stopped::CallPending {
-        tracing::error!("a call into the module did not return; the process ends without it");
+        tracing::error!("a call into the module did not return; the process is killed");
+        // Leaving properly would run the module's exit handlers under a call that is still in it.
+        kill(Pid::this(), Signal::SIGKILL)?;
     }
     Ok(if beyond_repair.load(Ordering::SeqCst) { ExitCode::from(70) } else { ExitCode::SUCCESS })
 }

@@ -115,6 +115,7 @@ impl Worker {
         if woken {
             let _ = self.accept.join();
         }
+        finalize(self.shared);
         Stopped::Clean
     }
 
@@ -127,6 +128,20 @@ impl Worker {
     /// Called from a session thread when only a new process helps.
     fn on_beyond_repair(&self, act: Box<dyn Fn() + Send + Sync>) {
         self.shared.state.on_beyond_repair(act);
+    }
+}
+
+/// Drops the token, and so finalises the module, on this thread: were the last reader to do it while the process exits,
+/// it would meet the module's own exit handlers.
+fn finalize(mut shared: Arc<Shared>) {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while let Err(still_shared) = Arc::try_unwrap(shared) {
+        if Instant::now() >= deadline {
+            std::mem::forget(still_shared);
+            return;
+        }
+        shared = still_shared;
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Why the worker cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -47,22 +50,20 @@ pub(super) fn bind(path: &Path) -> Result<Bound, SocketError> {
         Err(error) => return Err(io("look at what is there")(error)),
         Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
         Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(io("remove the stale one"))?;
+            }
             // Listening, or too busy to accept: alive in any case.
             _ => return Err(SocketError::Live(path.to_owned())),
         },
     }
-    // Bound under another name and moved into place with its final mode: there is no moment in which the path is open
-    // to everybody, or missing, or refuses connections.
-    let temporary = beside(path, "new");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove a left-over")(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&temporary).map_err(io("bind"))?;
-    fs::set_permissions(&temporary, Permissions::from_mode(0o660)).map_err(io("set its mode"))?;
-    fs::rename(&temporary, path).map_err(io("move it into place"))?;
-    Ok(Bound { listener, lock })
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(io("make a socket"))?;
+    // Linux gives the file the mode of the unbound socket, less the umask: at no moment is it open to everybody.
+    fchmod(&socket, MODE).map_err(|error| io("set its mode")(error.into()))?;
+    SockAddr::unix(path).and_then(|address| socket.bind(&address)).map_err(io("bind"))?;
+    fs::set_permissions(path, Permissions::from_mode(MODE.bits())).map_err(io("set its mode"))?;
+    socket.listen(BACKLOG).map_err(io("listen"))?;
+    Ok(Bound { listener: UnixListener::from(OwnedFd::from(socket)), lock })
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -71,6 +72,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+/// The front is let in by group, and then by its user.
+const MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR).union(Mode::S_IRGRP).union(Mode::S_IWGRP);
+
+const BACKLOG: i32 = 128;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -101,7 +101,7 @@ impl State {
     pub(super) fn session_opened(&self, facts: TokenFacts) {
         let mut inner = locked(&self.inner);
         inner.sessions += 1;
-        if inner.sessions == 1 {
+        if inner.sessions == 1 && !inner.stopping {
             tracing::info!("token {facts} is ready");
             super::journal::ready(&facts);
         }
@@ -119,6 +119,9 @@ impl State {
     /// Opening a session failed. Logged when it is news; with other sessions still open, the worker can sign.
     pub(super) fn trouble(&self, state: WorkerState, detail: String) {
         let mut inner = locked(&self.inner);
+        if inner.stopping {
+            return;
+        }
         if inner.trouble.as_ref().is_none_or(|(_, known)| *known != detail) {
             tracing::error!("no session with the token: {detail}");
             if inner.sessions == 0 {

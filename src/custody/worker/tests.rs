@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use super::*;
+use crate::custody::KeyAttributes;
 use crate::custody::testing::{FakeToken, Place, eventually};
 use crate::custody::token::{PinState, Remedy};
 use crate::custody::wire::{
     FailureCode, Hello, Inbox, KeyHandle, OpenedKey, Reply, Request, decode_reply, encode_request,
 };
-use crate::custody::{KeyAttributes, Verifier};
+use crate::dsse;
 
 /// The front's end of a connection, to misbehave with.
 struct FakeFront {
@@ -102,7 +103,8 @@ fn a_digest_is_signed_and_counted() {
     let key = front.open();
     assert_eq!(key.public_key, token.public_key());
     let Reply::Signed(signature) = front.ask(&sign(key.handle, 5_000)) else { panic!("a signature") };
-    assert!(Verifier::new(&key.public_key).unwrap().verifies(&[5; 32], &signature));
+    let signature = dsse::Signature::from_raw(&signature).unwrap();
+    dsse::verify_digest(&key.public_key.verifier().unwrap(), &[5; 32], &signature).unwrap();
     let Reply::Status(report) = front.ask(&Request::Status) else { panic!("a report") };
     assert_eq!((report.state, report.label.as_str(), report.connections), (WorkerState::Ready, "fake", 1));
     assert_eq!((report.counters.sign_requests, report.counters.signatures), (1, 1));

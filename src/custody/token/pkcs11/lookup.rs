@@ -35,7 +35,9 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
         })?,
     };
     let public_key = PublicKey::from_ec_point(&point).map_err(|e| unsuitable(format!("its public key is {e}")))?;
-    Ok(FoundKey { slot: KeySlot(key.handle().into()), public_key, attributes: described.attributes })
+    #[allow(clippy::useless_conversion, reason = "a handle is as wide as a C long, which is not 64 bits everywhere")]
+    let slot = KeySlot(key.handle().into());
+    Ok(FoundKey { slot, public_key, attributes: described.attributes })
 }
 
 fn private_key(session: &Session, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
