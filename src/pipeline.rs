@@ -89,7 +89,7 @@ pub(crate) async fn sign(
     // Record the intent, sign, verify, record the outcome.
     let order = Order { statement, key, options, entitlement, permit };
     let task = tokio::spawn(fulfil(Arc::clone(appliance), case.hand_over(), order));
-    let (body, permit) = task.await.map_err(Refusal::lost)??;
+    let (body, permit) = task.await.map_err(|error| Refusal::lost(&error))??;
     Ok(Answer { body, permit, dpop_nonce })
 }
 
@@ -120,7 +120,7 @@ async fn sign_and_check(appliance: &Appliance, case: &mut Case, order: &Order) -
     let deadline = Instant::now() + appliance.config.server.limits.request_timeout.get();
     // Custody verifies the signature against the pinned key before it hands it over.
     let signature = appliance.custody.sign(key, statement.pae_sha256(), deadline).await?;
-    let signature = Signature::from_raw(&signature).map_err(Refusal::lost)?.to_der();
+    let signature = Signature::from_raw(&signature).map_err(|error| Refusal::lost(&error))?.to_der();
     case.signed();
 
     let bundle = Bundle {
@@ -165,7 +165,7 @@ async fn off_the_loop_if_large<T: Send + 'static>(
     if bytes <= LARGE {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work).await.map_err(Refusal::lost)
+    tokio::task::spawn_blocking(work).await.map_err(|error| Refusal::lost(&error))
 }
 
 const X_POE: HeaderName = HeaderName::from_static("x-poe");

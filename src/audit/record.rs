@@ -209,11 +209,14 @@ impl Record<'_> {
                 if let Some(statement) = &facts.statement {
                     line.hex("payloadSha256", statement.payload_sha256);
                 }
-                line.word("outcome", match (refused, facts.operation) {
-                    (Some(_), _) => "failed",
-                    (None, "sign") => "signed",
-                    (None, _) => "answered",
-                });
+                line.word(
+                    "outcome",
+                    match (refused, facts.operation) {
+                        (Some(_), _) => "failed",
+                        (None, "sign") => "signed",
+                        (None, _) => "answered",
+                    },
+                );
                 if let Some(refused) = refused {
                     refused.write(&mut line);
                 }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::statement::catalog::Allowed;
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
 use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, rules};
+use crate::statement::catalog::Allowed;
 
 /// Every problem of `config`; `tree` knows where each value was written.
 pub(super) fn problems(config: &Config, tree: &Node) -> Vec<ConfigError> {

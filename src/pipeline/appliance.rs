@@ -110,7 +110,7 @@ impl Appliance {
 
     /// The caller's tenant. Authentication has refused tenants that the configuration does not know.
     pub(super) fn tenant(&self, caller: &Caller) -> Result<&TenantPolicy, Refusal> {
-        self.tenants.get(&caller.tenant).ok_or_else(|| Refusal::lost("an authenticated tenant is not configured"))
+        self.tenants.get(&caller.tenant).ok_or_else(|| Refusal::lost(&"an authenticated tenant is not configured"))
     }
 
     /// Records, at a bounded rate, a connection or request that strangers can cause at will.

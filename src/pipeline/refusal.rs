@@ -42,43 +42,43 @@ enum Source {
 }
 
 impl Refusal {
-    fn new(source: Source, problem: Problem, reason: &'static str, detail: impl ToString) -> Self {
+    fn new(source: Source, problem: Problem, reason: &'static str, detail: &dyn ToString) -> Self {
         Self { problem, reason, detail: detail.to_string(), source }
     }
 
     /// What any scanner of ports can cause: recorded at a bounded rate.
     pub(crate) fn noise(reason: &'static str, problem: Problem) -> Self {
-        Self::new(Source::Noise, problem, reason, "")
+        Self::new(Source::Noise, problem, reason, &"")
     }
 
     /// The request took longer than any may.
     pub(crate) fn timed_out(limit: Duration) -> Self {
         let detail = format!("not answered within {} s", limit.as_secs());
         let problem = Problem::new(Code::Overloaded).reason("timed_out").retry_after(Duration::from_secs(1));
-        Self::new(Source::Appliance, problem, "timed_out", detail)
+        Self::new(Source::Appliance, problem, "timed_out", &detail)
     }
 
     /// The client closed the connection before there was an answer.
     pub(super) fn client_gone() -> Self {
-        Self::new(Source::Caller, Problem::new(Code::InvalidRequest), "client_gone", "the client went away")
+        Self::new(Source::Caller, Problem::new(Code::InvalidRequest), "client_gone", &"the client went away")
     }
 
     /// The task that signs ended without an answer.
-    pub(super) fn lost(detail: impl ToString) -> Self {
+    pub(super) fn lost(detail: &dyn ToString) -> Self {
         Self::new(Source::Appliance, Problem::new(Code::Internal), "internal", detail)
     }
 
     /// A PoE in the body and in the header, or in a header that is no text.
     pub(super) fn poe_placement(detail: &'static str) -> Self {
         let problem = Problem::new(Code::InvalidRequest).reason("poe_placement").detail(detail);
-        Self::new(Source::Caller, problem, "poe_placement", detail)
+        Self::new(Source::Caller, problem, "poe_placement", &detail)
     }
 
     /// The tenant of a valid OpTok may not have this predicate type signed.
     pub(super) fn predicate_not_allowed(predicate_type: &str) -> Self {
         let detail = format!("`{predicate_type}` is not among this tenant's predicate types");
         let problem = Problem::new(Code::PredicateNotAllowed).detail(detail.clone());
-        Self::new(Source::Caller, problem, "predicate_not_allowed", detail)
+        Self::new(Source::Caller, problem, "predicate_not_allowed", &detail)
     }
 
     pub(super) fn is_noise(&self) -> bool {
@@ -125,7 +125,7 @@ impl From<Problem> for Refusal {
         let source = if problem.code() == Code::Overloaded { Source::Appliance } else { Source::Caller };
         let reason = problem.named_reason().unwrap_or(problem.code().as_str());
         let detail = problem.described().unwrap_or_default().to_owned();
-        Self::new(source, problem, reason, detail)
+        Self::new(source, problem, reason, &detail)
     }
 }
 
@@ -154,7 +154,7 @@ impl From<AuthError> for Refusal {
 impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
         let problem = Problem::new(Code::InvalidRequest).reason(error.reason()).detail(error.to_string());
-        Self::new(Source::Caller, problem, error.reason(), error)
+        Self::new(Source::Caller, problem, error.reason(), &error)
     }
 }
 
@@ -168,7 +168,7 @@ impl From<PoeError> for Refusal {
         if let Some(wait) = error.retry_after() {
             problem = problem.retry_after(wait);
         }
-        Self::new(source, problem, error.reason(), causes(&error))
+        Self::new(source, problem, error.reason(), &causes(&error))
     }
 }
 
@@ -190,14 +190,14 @@ impl From<quota::Refused> for Refusal {
         }
         let source = if refused.kind == quota::Kind::Overloaded { Source::Appliance } else { Source::Quota };
         let reason = problem.named_reason().unwrap_or("plan");
-        Self::new(source, problem, reason, refused)
+        Self::new(source, problem, reason, &refused)
     }
 }
 
 impl From<ReleaseError> for Refusal {
     fn from(error: ReleaseError) -> Self {
         let problem = Problem::new(Code::ReleaseUntrusted).reason(error.reason());
-        Self::new(Source::Release, problem, error.reason(), error)
+        Self::new(Source::Release, problem, error.reason(), &error)
     }
 }
 
@@ -209,7 +209,7 @@ impl From<ResolveError> for Refusal {
             _ => Problem::new(Code::SigningUnavailable).reason(error.reason()).retry_after(SIGNING_RETRY),
         };
         let source = if problem.code() == Code::InvalidRequest { Source::Caller } else { Source::Appliance };
-        Self::new(source, problem, error.reason(), error)
+        Self::new(source, problem, error.reason(), &error)
     }
 }
 
@@ -218,20 +218,20 @@ impl From<CustodyError> for Refusal {
         let code = if error.code() == "overloaded" { Code::Overloaded } else { Code::SigningUnavailable };
         let problem =
             Problem::new(code).reason(error.reason()).retry_after(error.retry_after().unwrap_or(SIGNING_RETRY));
-        Self::new(Source::Appliance, problem, error.reason(), causes(&error))
+        Self::new(Source::Appliance, problem, error.reason(), &causes(&error))
     }
 }
 
 impl From<RereadError> for Refusal {
     fn from(error: RereadError) -> Self {
-        Self::new(Source::Appliance, Problem::new(Code::Internal), "reread_failed", error)
+        Self::new(Source::Appliance, Problem::new(Code::Internal), "reread_failed", &error)
     }
 }
 
 impl From<AuditError> for Refusal {
     fn from(error: AuditError) -> Self {
         let problem = Problem::new(Code::DependencyUnavailable).reason("audit_unavailable").retry_after(AUDIT_RETRY);
-        Self::new(Source::Appliance, problem, error.reason(), causes(&error))
+        Self::new(Source::Appliance, problem, error.reason(), &causes(&error))
     }
 }
 

@@ -235,7 +235,8 @@ async fn read_answer(stream: &mut TlsStream<TcpStream>, buffer: &mut Vec<u8>) ->
             break (end + 4, length);
         }
     };
-    let status = std::str::from_utf8(&buffer[9..12]).ok().and_then(|s| s.parse().ok()).ok_or_else(|| broken("no status"))?;
+    let status =
+        std::str::from_utf8(&buffer[9..12]).ok().and_then(|s| s.parse().ok()).ok_or_else(|| broken("no status"))?;
     while buffer.len() < head + length {
         if stream.read_buf(buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
-use nix::time::{ClockId, clock_gettime, clock_getcpuclockid};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 /// CPU time that a process has used so far, all threads together.
@@ -36,7 +38,8 @@ pub(crate) struct Primitives {
 /// power with another one is slower than a core alone.
 pub(crate) fn primitives(threads: usize, time: Duration) -> Primitives {
     let workers: Vec<_> = (0..threads).map(|_| std::thread::spawn(move || primitives_here(time))).collect();
-    let all: Vec<Primitives> = workers.into_iter().map(|worker| worker.join().expect("no panic in arithmetic")).collect();
+    let all: Vec<Primitives> =
+        workers.into_iter().map(|worker| worker.join().expect("no panic in arithmetic")).collect();
     let count = u32::try_from(all.len()).expect("a few threads");
     Primitives {
         verify: all.iter().map(|one| one.verify).sum::<Duration>() / count,

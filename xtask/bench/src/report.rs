@@ -79,7 +79,11 @@ impl Report {
     pub(crate) fn rest(&self) -> String {
         let mut text = String::new();
         let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
-        let _ = writeln!(text, "full handshakes     {:>8.0} /s, the client on the same {} cores", self.handshakes_per_second, self.cores);
+        let _ = writeln!(
+            text,
+            "full handshakes     {:>8.0} /s, the client on the same {} cores",
+            self.handshakes_per_second, self.cores
+        );
         let _ = writeln!(
             text,
             "memory of the front {:>8.1} MiB idle, {:.1} at 256 connections, {:.1} at 2,000",
@@ -91,7 +95,12 @@ impl Report {
         let mut row = |name: &str, measured: f64, target: f64, at_most: bool, unit: &str| {
             let met = if at_most { measured <= target } else { measured >= target };
             let bound = if at_most { "≤" } else { "≥" };
-            let _ = writeln!(text, "{name:<34}{measured:>10.2}{:>12} {unit:<4} {}", format!("{bound} {target}"), if met { "met" } else { "MISSED" });
+            let _ = writeln!(
+                text,
+                "{name:<34}{measured:>10.2}{:>12} {unit:<4} {}",
+                format!("{bound} {target}"),
+                if met { "met" } else { "MISSED" }
+            );
         };
         for (saturation, target) in self.saturation.iter().zip([1.6, 3.0, 8.0]) {
             row(&format!("CPU ÷ unavoidable crypto, {}", saturation.body), saturation.ratio(), target, true, "");
@@ -115,9 +124,7 @@ impl RawToken {
     pub(crate) fn line(&self) -> String {
         format!(
             "bare PKCS#11 loop   {:>8.0} signatures/s, {} sessions, {:.1} µs CPU each",
-            self.per_second,
-            self.sessions,
-            self.cpu_us_per_signature
+            self.per_second, self.sessions, self.cpu_us_per_signature
         )
     }
 }

@@ -133,8 +133,8 @@ fn open_loop(fixture: &Fixture, plan: Plan, capacity: f64, share: f64) -> Result
 
 fn memory_and_handshakes(fixture: &mut Fixture, plan: Plan, cores: usize, report: &mut Report) -> Result<()> {
     let target = target(fixture)?;
-    report.handshakes_per_second = load::handshakes(&target, cores, plan.phase).context("make handshakes")? as f64
-        / plan.phase.as_secs_f64();
+    report.handshakes_per_second =
+        load::handshakes(&target, cores, plan.phase).context("make handshakes")? as f64 / plan.phase.as_secs_f64();
     // A front that has just been under load keeps freed memory for a while; idle connections are measured on a
     // fresh one.
     fixture.appliance.restart_front()?;

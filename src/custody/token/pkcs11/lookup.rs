@@ -36,7 +36,7 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     };
     let public_key = PublicKey::from_ec_point(&point).map_err(|e| unsuitable(format!("its public key is {e}")))?;
     #[allow(clippy::useless_conversion, reason = "a handle is as wide as a C long, which is not 64 bits everywhere")]
-    let slot = KeySlot(key.handle().into());
+    let slot = KeySlot(key.handle());
     Ok(FoundKey { slot, public_key, attributes: described.attributes })
 }
 
