@@ -314,7 +314,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Whether the client broke the protocol, as opposed to going away.
+/// Whether the client broke the protocol, as opposed to going away or saying itself that it gives up.
 fn is_protocol_error(error: &hyper::Error) -> bool {
     use std::error::Error;
     if error.is_parse() || error.is_parse_too_large() {
@@ -323,7 +323,7 @@ fn is_protocol_error(error: &hyper::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(h2) = error.downcast_ref::<h2::Error>() {
-            return !h2.is_io() && !h2.is_go_away();
+            return h2.is_library();
         }
         cause = error.source();
     }
