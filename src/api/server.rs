@@ -237,7 +237,14 @@ impl Front {
         loop {
             tokio::select! {
                 ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
-                cut = watch.cut() => return Ended::Cut(cut),
+                cut = watch.cut() => match cut {
+                    // Said before it is done, so that a client who asks just now knows that nothing came of it.
+                    Cut::Idle if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    cut => return Ended::Cut(cut),
+                },
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -271,7 +278,13 @@ impl Front {
         loop {
             tokio::select! {
                 ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
-                cut = watch.cut() => return Ended::Cut(cut),
+                cut = watch.cut() => match cut {
+                    Cut::Idle if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    cut => return Ended::Cut(cut),
+                },
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
