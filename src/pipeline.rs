@@ -106,7 +106,7 @@ struct Order {
 async fn fulfil(appliance: Arc<Appliance>, mut case: Case, order: Order) -> Result<(Vec<u8>, Permit), Refusal> {
     if let Err(refusal) = case.record_intent().await {
         // Nothing was signed and nothing can be recorded: the case goes back with nothing to tell.
-        case.abandon();
+        case.abandon(&refusal);
         return Err(refusal);
     }
     let signed = sign_and_check(&appliance, &mut case, &order).await;

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::ALLOW;
-use http::{HeaderValue, Method, Request, Response};
+use http::header::{ALLOW, HOST};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -48,6 +49,7 @@ pub(super) async fn dispatch(
     let mut case = Case::open(appliance, peer, remote);
     let limit = appliance.config.server.limits.request_timeout.get();
     let answered = tokio::time::timeout(limit, async {
+        check_host(head.version, &head.headers)?;
         match find(&head.method, head.uri.path())? {
             Operation::SignDsse => {
                 Ok(pipeline::sign(appliance, &mut case, peer, &head, &mut incoming).await?.into_response())
@@ -66,6 +68,22 @@ pub(super) async fn dispatch(
         body::discard(rest).await;
     }
     response
+}
+
+/// A request that names no host, or two, may mean something else to a proxy in front (RFC 9112, section 3.2). HTTP/2 has
+/// `:authority` instead.
+fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let sound = match (hosts.next(), hosts.next()) {
+        (None, _) => version != Version::HTTP_11,
+        (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@')),
+        (Some(_), Some(_)) => false,
+    };
+    if sound {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::InvalidRequest).reason("host").detail("name the host once, in the Host header");
+    Err(Refusal::from(problem))
 }
 
 fn find(method: &Method, path: &str) -> Result<Operation, Refusal> {

@@ -237,7 +237,14 @@ impl Front {
         loop {
             tokio::select! {
                 ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
-                cut = watch.cut() => return Ended::Cut(cut),
+                cut = watch.cut() => match cut {
+                    // Said before it is done, so that a client who asks just now knows that nothing came of it.
+                    Cut::Idle if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    cut => return Ended::Cut(cut),
+                },
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -271,7 +278,13 @@ impl Front {
         loop {
             tokio::select! {
                 ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
-                cut = watch.cut() => return Ended::Cut(cut),
+                cut = watch.cut() => match cut {
+                    Cut::Idle if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    cut => return Ended::Cut(cut),
+                },
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -314,7 +327,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Whether the client broke the protocol, as opposed to going away.
+/// Whether the client broke the protocol, as opposed to going away or saying itself that it gives up.
 fn is_protocol_error(error: &hyper::Error) -> bool {
     use std::error::Error;
     if error.is_parse() || error.is_parse_too_large() {
@@ -323,7 +336,7 @@ fn is_protocol_error(error: &hyper::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(h2) = error.downcast_ref::<h2::Error>() {
-            return !h2.is_io() && !h2.is_go_away();
+            return h2.is_library();
         }
         cause = error.source();
     }

@@ -152,7 +152,12 @@ impl Case {
         let Some(mut known) = self.known.take() else { return Ok(()) };
         let latency = known.started.elapsed();
         let refused = refusal.map(Refusal::as_record);
-        known.append(|facts| known.appliance.audit.append(&Record::Outcome { facts, refused, latency })).await?;
+        let recorded = known.append(|facts| known.appliance.audit.append(&Record::Outcome { facts, refused, latency }));
+        if let Err(error) = recorded.await {
+            let refusal = Refusal::from(error);
+            known.finished(Some(&refusal));
+            return Err(refusal);
+        }
         known.passed(Stage::AuditOutcome);
         known.finished(refusal);
         Ok(())
@@ -167,9 +172,9 @@ impl Case {
     }
 
     /// Closes the case without a record, because the log takes none.
-    pub(crate) fn abandon(mut self) {
+    pub(crate) fn abandon(mut self, refusal: &Refusal) {
         if let Some(known) = self.known.take() {
-            known.finished(None);
+            known.finished(Some(refusal));
         }
     }
 
@@ -187,15 +192,10 @@ impl Case {
         Ok(json(body(audit_id), dpop_nonce))
     }
 
-    /// Records a refusal and makes the answer that tells of it. Where the outcome was recorded already, or the
-    /// refusal is noise that any scanner of ports can make, nothing durable is written here.
+    /// Records a refusal and makes the answer that tells of it. Where the outcome was recorded already, nothing is
+    /// written here; of refusals that are noise, so many a second are.
     pub(crate) async fn refuse(&mut self, refusal: Refusal) -> Response<Full<Bytes>> {
         let Some(known) = self.known.take() else { return refusal.problem.into_response(self.audit_id) };
-        if refusal.is_noise() {
-            known.appliance.refused_connection(known.remote, Some(&known.peer), refusal.reason, &refusal.detail);
-            known.finished(Some(&refusal));
-            return refusal.problem.into_response(self.audit_id);
-        }
         let recorded = known.refusal(&refusal).await;
         known.finished(Some(&refusal));
         match recorded {
@@ -252,7 +252,11 @@ impl Known {
 
     fn refusal(&self, refusal: &Refusal) -> Append {
         let (refused, latency) = (refusal.as_record(), self.started.elapsed());
-        self.append(|facts| self.appliance.audit.append(&Record::Refusal { facts, refused, latency }))
+        let audit = &self.appliance.audit;
+        self.append(|facts| {
+            let record = Record::Refusal { facts, refused, latency };
+            if refusal.is_noise() { audit.append_noise(&record) } else { audit.append(&record) }
+        })
     }
 
     /// Gives `enter` all that is known, in the form of the record.

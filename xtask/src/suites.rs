@@ -42,6 +42,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "hostile",
+        proves: "bad input gets its documented answer and its record, and never a signature",
+        runs: &[&["--test", "hostile"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
         name: "authority",
         proves: "tokens of a real OpenID provider, bound both ways, keys rotating",
         runs: &[&["--test", "authority"]],

@@ -3,13 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::client::{Answer, TlsOptions};
 use crate::{Context, Result};
@@ -69,11 +69,20 @@ impl Raw {
     /// # Errors
     /// When the handshake fails.
     pub fn tls(addr: SocketAddr, options: &TlsOptions) -> Result<Self> {
-        let mut tcp = TcpStream::connect(addr).context(format!("connect to {addr}"))?;
+        let tcp = TcpStream::connect(addr).context(format!("connect to {addr}"))?;
+        Self::tls_over(tcp, options.config()?, options)
+    }
+
+    /// As [`tls`](Self::tls), over a connection that is already there, with any rustls configuration; of `options`
+    /// only the server's name is used.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub fn tls_over(mut tcp: TcpStream, config: ClientConfig, options: &TlsOptions) -> Result<Self> {
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut connection = ClientConnection::new(Arc::new(options.config()?), options.server_name()?)
-            .context("begin the TLS handshake")?;
+        let mut connection =
+            ClientConnection::new(Arc::new(config), options.server_name()?).context("begin the TLS handshake")?;
         while connection.is_handshaking() {
             connection.complete_io(&mut tcp).context("finish the TLS handshake")?;
         }
@@ -89,6 +98,28 @@ impl Raw {
             Stream::Plain(stream) => stream.write_all(bytes.as_ref()),
             Stream::Tls(stream) => stream.write_all(bytes.as_ref()).and_then(|()| stream.flush()),
         }
+    }
+
+    /// Says that nothing more will be sent (a TLS `close_notify`, or a half-closed TCP connection) and goes on reading.
+    ///
+    /// # Errors
+    /// When the peer has gone.
+    pub fn finish_sending(&mut self) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()
+            }
+        }
+    }
+
+    /// The client's end of the connection, as the server's audit log names it.
+    ///
+    /// # Errors
+    /// When the socket does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()
     }
 
     /// Sends bytes one by one with a pause after each, until the peer has gone; returns how many went out.
@@ -120,6 +151,11 @@ impl Raw {
         ))
     }
 
+    /// Reads until `enough` of what came, or until the peer closes or the time is up.
+    pub fn receive_until(&mut self, patience: Duration, enough: impl Fn(&[u8]) -> bool) -> Received {
+        self.receive_while(patience, |bytes| !enough(bytes))
+    }
+
     fn receive_while(&mut self, patience: Duration, more: impl Fn(&[u8]) -> bool) -> Received {
         let deadline = Instant::now() + patience;
         let mut bytes = Vec::new();
@@ -131,7 +167,7 @@ impl Raw {
             }
             let read = self.set_timeout(left).and_then(|()| match &mut self.stream {
                 Stream::Plain(stream) => stream.read(&mut chunk),
-                Stream::Tls(stream) => stream.read(&mut chunk),
+                Stream::Tls(stream) => read_tls(stream, &mut chunk),
             });
             match read {
                 Ok(0) => return Received { bytes, end: End::Closed },
@@ -144,16 +180,48 @@ impl Raw {
     }
 
     fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        let socket = match &self.stream {
+        self.socket().set_read_timeout(Some(timeout.max(Duration::from_millis(1))))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.stream {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => &stream.sock,
-        };
-        socket.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))
+        }
     }
+}
+
+/// Reads without writing first, as rustls' own stream would: who was cut off while sending can still read why.
+fn read_tls(stream: &mut StreamOwned<ClientConnection, TcpStream>, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.conn.reader().read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+        stream.conn.read_tls(&mut stream.sock)?;
+        stream.conn.process_new_packets().map_err(io::Error::other)?;
+    }
+}
+
+/// The complete HTTP/1.1 responses that these bytes begin with, in their order; interim ones (1xx) are left out.
+#[must_use]
+pub fn parse_answers(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while let Some((answer, length)) = parse_one(bytes) {
+        bytes = &bytes[length..];
+        if answer.status >= 200 {
+            answers.push(answer);
+        }
+    }
+    answers
 }
 
 /// A complete HTTP/1.1 response, if it is there.
 fn parse_answer(bytes: &[u8]) -> Option<Answer> {
+    parse_answers(bytes).into_iter().next()
+}
+
+fn parse_one(bytes: &[u8]) -> Option<(Answer, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");
@@ -168,5 +236,6 @@ fn parse_answer(bytes: &[u8]) -> Option<Answer> {
         None => 0,
     };
     let body = bytes.get(end + 4..end + 4 + length)?;
-    Some(Answer { status, version: Version::HTTP_11, headers, body: Bytes::copy_from_slice(body) })
+    let answer = Answer { status, version: Version::HTTP_11, headers, body: Bytes::copy_from_slice(body) };
+    Some((answer, end + 4 + length))
 }
