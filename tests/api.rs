@@ -7,7 +7,8 @@ use std::process::Command;
 
 use http::Version;
 use serde_json::{Value, json};
-use testkit::{Fixture, base64, envelope, sample, shell};
+use testkit::client::Answer;
+use testkit::{Fixture, base64, envelope, sample, schema, shell};
 
 #[test]
 fn a_dpop_bound_caller_gets_a_statement_signed_by_the_tenants_key() {
@@ -157,4 +158,38 @@ fn curl(fixture: &Fixture, arguments: &[&str]) -> Value {
     curl.args(["--silent", "--show-error", "--fail-with-body", "--cacert"]).arg(&pki.server_ca.certificate);
     curl.arg("--cert").arg(pki.acme.certificate()).arg("--key").arg(pki.acme.private_key()).args(arguments);
     serde_json::from_slice(&shell::run(&mut curl).unwrap()).unwrap()
+}
+
+#[test]
+fn every_answer_is_what_the_openapi_document_says() {
+    let document: Value = serde_json::from_str(include_str!("../docs/openapi.json")).unwrap();
+    let described = |method: &str, path: &str, answer: &Answer| {
+        let response = &document["paths"][path][method]["responses"][answer.status.to_string()];
+        let media_type = answer.header("content-type").unwrap();
+        let schema = &response["content"][media_type]["schema"];
+        assert!(schema.is_object(), "{method} {path} answers {} {media_type}, which is not described", answer.status);
+        schema::conforms(&answer.json(), schema, &document).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    };
+    let fixture = Fixture::start();
+    let client = fixture.client();
+    let (sign, verify, keys) = ("/api/v1/signer/sign/dsse", "/api/v1/signer/verify/dsse", "/api/v1/signer/keys");
+    for form in ["dsse", "dsse+cert", "sigstore"] {
+        let call = client.sign(&sample::request()).body(|body| body["options"] = json!({ "returnBundle": form }));
+        described("post", sign, &call.send().expect(200));
+    }
+    described("get", keys, &client.keys().send().expect(200));
+    let envelope = client.sign(&sample::request()).send().expect(200).envelope_json();
+    described("post", verify, &client.verify(&envelope).send().expect(200));
+    let mut tampered = envelope.clone();
+    tampered["payload"] = base64("{}").into();
+    described("post", verify, &client.verify(&tampered).send().expect(200));
+    for (method, path, status, refused) in [
+        ("post", sign, 400, client.sign(&json!({})).send()),
+        ("post", verify, 400, client.verify(&json!({})).send()),
+        ("post", sign, 401, client.sign(&sample::request()).without_token().send()),
+        ("get", keys, 401, client.keys().without_token().send()),
+        ("post", sign, 403, client.sign(&sample::request()).without_poe().send()),
+    ] {
+        described(method, path, &refused.expect(status));
+    }
 }

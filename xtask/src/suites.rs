@@ -42,6 +42,27 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "crash",
+        proves: "SIGKILL at any point: no answer without its durable record, and nobody is needed to go on",
+        runs: &[&["--test", "crash"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "custody",
+        proves: "the token worker on a real PKCS#11 module, through its socket",
+        runs: &[&["--test", "custody_worker"]],
+        needs: &[&SOFTHSM, &OPENSC],
+        peers: &[],
+    },
+    Suite {
+        name: "cli",
+        proves: "signerctl: its options, exit codes, man pages, and what it does with hostile files and answers",
+        runs: &[&["--test", "cli"]],
+        needs: &[&OPENSSL],
+        peers: &[],
+    },
+    Suite {
         name: "hostile",
         proves: "bad input gets its documented answer and its record, and never a signature",
         runs: &[&["--test", "hostile"]],

@@ -121,7 +121,7 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
         ),
         (
             "tokens.main.uri = 'pkcs11:token=x?pin-value=1234'",
-            format!("{d}:1:19: tokens.main.uri: the URI carries a PIN; move "),
+            format!("{d}:1:19: tokens.main.uri: a PIN is never written in a URI"),
         ),
         (
             "tokens.main.pin_file = '123456'",

@@ -15,6 +15,7 @@
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
 //! | [`sample`] | subjects and predicates to be signed |
+//! | [`schema`] | whether an answer is what the OpenAPI document says |
 //! | [`peers`] | programs that are not ours: where they are, and why one is missing |
 //!
 //! Functions block; what has to wait for others runs on [`runtime`]. Mistakes of the set-up are [`Error`]s with a
@@ -35,6 +36,7 @@ pub mod peers;
 pub mod pki;
 pub mod raw;
 pub mod sample;
+pub mod schema;
 pub mod shell;
 pub mod softhsm;
 
