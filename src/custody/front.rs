@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::client::{Channel, LinkError};
@@ -29,6 +30,8 @@ struct TokenSeen {
     configured: Configured,
     seen: Mutex<Option<Result<StatusReport, LinkError>>>,
     bad_signatures: AtomicU64,
+    /// Somebody could not reach the worker: it is time to look.
+    doubted: Notify,
 }
 
 /// One token, for `/readyz` and metrics.
@@ -78,7 +81,12 @@ impl Custody {
         let (links, registry) = setup::build(config)?;
         let tokens = links
             .into_iter()
-            .map(|configured| TokenSeen { configured, seen: Mutex::default(), bad_signatures: AtomicU64::new(0) })
+            .map(|configured| TokenSeen {
+                configured,
+                seen: Mutex::default(),
+                bad_signatures: AtomicU64::new(0),
+                doubted: Notify::new(),
+            })
             .collect();
         Ok(Self { registry, tokens })
     }
@@ -108,7 +116,10 @@ impl Custody {
             Err(NotSigned::Surely) => token.signature(entry, digest, deadline).await,
             signed => signed,
         };
-        let failed = |source: LinkError| CustodyError::Token { token: Arc::clone(key.token()), source: source.into() };
+        let failed = |source: LinkError| {
+            token.doubt(&source);
+            CustodyError::Token { token: Arc::clone(key.token()), source: source.into() }
+        };
         let signature = signed.map_err(|not_signed| match not_signed {
             NotSigned::Surely => failed(LinkError::Lost("it ended twice before the request was sent".into())),
             NotSigned::Failed(error) => failed(error),
@@ -158,7 +169,7 @@ impl Custody {
         tokens.join_all().await;
     }
 
-    /// Does so for ever: every second while something is not ready, every five seconds otherwise. Runs on the runtime
+    /// Does so for ever: every 250 ms while something is not ready, every five seconds otherwise, and at once when a signature failed. Runs on the runtime
     /// that polls it, over connections of its own.
     pub async fn watch(self: Arc<Self>) {
         let mut tokens = JoinSet::new();
@@ -168,7 +179,9 @@ impl Custody {
                 loop {
                     custody.look_at(index).await;
                     let ready = custody.token_status(index).ready;
-                    tokio::time::sleep(if ready { CALM } else { EAGER }).await;
+                    let pause = if ready { CALM } else { EAGER };
+                    // A failed signature is news; otherwise the pause is long enough.
+                    let _ = tokio::time::timeout(pause, custody.tokens[index].doubted.notified()).await;
                 }
             });
         }
@@ -246,6 +259,14 @@ impl From<LinkError> for NotSigned {
 }
 
 impl TokenSeen {
+    /// Notes that the worker could not be reached, so that `/readyz` says so at once, and has it looked at.
+    fn doubt(&self, error: &LinkError) {
+        if !matches!(error, LinkError::Refused(_)) {
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Err(error.clone()));
+        }
+        self.doubted.notify_one();
+    }
+
     async fn signature(&self, entry: &Entry, digest: &[u8; 32], deadline: Instant) -> Result<[u8; 64], NotSigned> {
         let channel = self.configured.link.channel(deadline).await?;
         let handle = self.handle(entry, &channel, deadline).await?;
@@ -309,7 +330,7 @@ fn state_name(state: WorkerState) -> &'static str {
     }
 }
 
-const EAGER: Duration = Duration::from_secs(1);
+const EAGER: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(5);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -132,11 +132,11 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:1:24: tokens.main.sessions: 5000 sessions are more than tokens have; write at most 1024"),
         ),
         (
-            "tokens.second = { socket = '/run/s', front_user = 'a', worker_user = 'b', module = '/m', uri = 'pkcs11:' }",
+            "tokens.second = { socket = '/run/s', front_user = 'a', worker_user = 'b', module = '/m', uri = 'pkcs11:token=x' }",
             format!("{d}:1:17: tokens.second.pin_file: it is missing; write `pin_file = …` in [tokens.second]"),
         ),
         (
-            "[tokens.second]\nsocket = '/run/stellaops-signer/token-main.sock'\nfront_user = 'a'\nworker_user = 'b'\nmodule = '/m'\nuri = 'pkcs11:'\npin_file = '/p'",
+            "[tokens.second]\nsocket = '/run/stellaops-signer/token-main.sock'\nfront_user = 'a'\nworker_user = 'b'\nmodule = '/m'\nuri = 'pkcs11:token=x'\npin_file = '/p'",
             format!("{d}:2:10: tokens.second.socket: token `main` has the same socket; "),
         ),
         (

@@ -28,6 +28,8 @@ pub(super) struct Link {
     /// Who must serve the socket.
     pub(super) worker_uid: u32,
     seats: Mutex<Vec<(runtime::Id, Arc<Seat>)>>,
+    /// Of all runtimes together: what one has found out about the worker, the others need not find out again.
+    attempts: Mutex<Attempts>,
 }
 
 /// One runtime's connection.
@@ -35,7 +37,7 @@ pub(super) struct Link {
 struct Seat {
     current: Mutex<Option<Arc<Channel>>>,
     /// Held while connecting, so that those who ask at the same time share one attempt.
-    attempt: tokio::sync::Mutex<Attempts>,
+    connecting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +48,7 @@ struct Attempts {
 
 impl Link {
     pub(super) fn new(name: Arc<str>, socket: PathBuf, worker_uid: u32) -> Self {
-        Self { name, socket, worker_uid, seats: Mutex::default() }
+        Self { name, socket, worker_uid, seats: Mutex::default(), attempts: Mutex::default() }
     }
 
     /// This runtime's connection, made now if there is none. After a failed attempt the next one waits a little; until
@@ -62,25 +64,22 @@ impl Link {
     }
 
     async fn connect(&self, seat: &Seat) -> Result<Arc<Channel>, LinkError> {
-        let mut attempts = seat.attempt.lock().await;
+        let _one_at_a_time = seat.connecting.lock().await;
         if let Some(channel) = seat.live() {
             return Ok(channel);
         }
-        if let Some((at, error)) = &attempts.last
-            && at.elapsed() < pause(attempts.failed)
-        {
-            return Err(error.clone());
+        if let Some(error) = locked(&self.attempts).pausing() {
+            return Err(error);
         }
         match handshake::connect(self).await {
             Ok(channel) => {
-                *attempts = Attempts::default();
+                *locked(&self.attempts) = Attempts::default();
                 let channel = Arc::new(channel);
                 *locked(&seat.current) = Some(Arc::clone(&channel));
                 Ok(channel)
             }
             Err(error) => {
-                attempts.failed = attempts.failed.saturating_add(1);
-                attempts.last = Some((Instant::now(), error.clone()));
+                locked(&self.attempts).note(&error);
                 Err(error)
             }
         }
@@ -95,6 +94,19 @@ impl Link {
         let seat = Arc::<Seat>::default();
         seats.push((id, Arc::clone(&seat)));
         seat
+    }
+}
+
+impl Attempts {
+    /// The last failure, while it is too early for another attempt.
+    fn pausing(&self) -> Option<LinkError> {
+        let (at, error) = self.last.as_ref()?;
+        (at.elapsed() < pause(self.failed)).then(|| error.clone())
+    }
+
+    fn note(&mut self, error: &LinkError) {
+        self.failed = self.failed.saturating_add(1);
+        self.last = Some((Instant::now(), error.clone()));
     }
 }
 

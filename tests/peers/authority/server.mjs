@@ -40,7 +40,7 @@ function configuration() {
     response_types: [],
     // The only key is P-256, and the default of this member is RS256.
     id_token_signed_response_alg: 'ES256',
-    scope: 'signer.sign',
+    scope: 'signer.sign signer.read',
   };
   return {
     jwks: { keys },
