@@ -116,9 +116,13 @@ async fn serve(
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => tracing::warn!("SIGHUP is ignored: this version reads its configuration at the start only"),
+        }
     }
     tracing::info!("signerd stops: no new connections, open requests are finished");
     notify(&[sd_notify::NotifyState::Stopping]);

@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 
 use crate::api::request::{Options, ReturnBundle, SignRequest};
 use crate::api::response::Answer;
-use crate::api::take_body;
+use crate::api::{Held, take_body};
 use crate::auth::{Authenticated, PeerCertificate, Presented};
 use crate::custody::SigningKey;
 use crate::dsse::{Bundle, Form, Signature};
@@ -58,7 +58,8 @@ pub(crate) async fn sign(
     // What do they ask?
     let (bytes, held) = take_body(&head.headers, incoming, &appliance.config.server.limits, &appliance.bodies).await?;
     let body_bytes = bytes.len() as u64;
-    let request = off_the_loop_if_large(body_bytes, move || SignRequest::parse(bytes)).await??;
+    let (request, held) = off_the_loop_if_large(body_bytes, move || (SignRequest::parse(bytes), held)).await?;
+    let request = request?;
     case.passed(Stage::Read);
 
     // What are they entitled to?
@@ -78,8 +79,7 @@ pub(crate) async fn sign(
     let tenant = appliance.tenant(&caller)?;
     tenant.allows(request.predicate_type())?;
     let options = request.options();
-    let statement = off_the_loop_if_large(body_bytes, move || request.into_statement()).await?;
-    drop(held);
+    let (statement, held) = off_the_loop_if_large(body_bytes, move || (request.into_statement(), held)).await?;
     case.stated(&statement);
 
     // With which key?
@@ -87,10 +87,10 @@ pub(crate) async fn sign(
     case.resolved(&key);
 
     // Record the intent, sign, verify, record the outcome.
-    let order = Order { statement, key, options, entitlement, permit };
+    let order = Order { statement, key, options, entitlement, permit, held };
     let task = tokio::spawn(fulfil(Arc::clone(appliance), case.hand_over(), order));
-    let (body, permit) = task.await.map_err(|error| Refusal::lost(&error))??;
-    Ok(Answer { body, permit, dpop_nonce })
+    let (body, permit, held) = task.await.map_err(|error| Refusal::lost(&error))??;
+    Ok(Answer { body, permit, held, dpop_nonce })
 }
 
 /// Everything that was authorised, and nothing that was not.
@@ -100,10 +100,11 @@ struct Order {
     options: Options,
     entitlement: Arc<Entitlement>,
     permit: Permit,
+    held: Held,
 }
 
 /// Signs an authorised order: after this function has recorded the intent, it records the outcome, whatever happens.
-async fn fulfil(appliance: Arc<Appliance>, mut case: Case, order: Order) -> Result<(Vec<u8>, Permit), Refusal> {
+async fn fulfil(appliance: Arc<Appliance>, mut case: Case, order: Order) -> Result<(Vec<u8>, Permit, Held), Refusal> {
     if let Err(refusal) = case.record_intent().await {
         // Nothing was signed and nothing can be recorded: the case goes back with nothing to tell.
         case.abandon(&refusal);
@@ -111,13 +112,13 @@ async fn fulfil(appliance: Arc<Appliance>, mut case: Case, order: Order) -> Resu
     }
     let signed = sign_and_check(&appliance, &mut case, &order).await;
     case.record_outcome(signed.as_ref().err()).await?;
-    Ok((signed?, order.permit))
+    Ok((signed?, order.permit, order.held))
 }
 
 /// Has the token sign, and writes an answer that was read back and found to be what was authorised.
 async fn sign_and_check(appliance: &Appliance, case: &mut Case, order: &Order) -> Result<Vec<u8>, Refusal> {
-    let Order { statement, key, options, entitlement, permit } = order;
-    let deadline = Instant::now() + appliance.config.server.limits.request_timeout.get();
+    let Order { statement, key, options, entitlement, permit, held: _ } = order;
+    let deadline = case.deadline();
     // Custody verifies the signature against the pinned key before it hands it over.
     let signature = appliance.custody.sign(key, statement.pae_sha256(), deadline).await?;
     let signature = Signature::from_raw(&signature).map_err(|error| Refusal::lost(&error))?.to_der();
@@ -138,6 +139,7 @@ async fn sign_and_check(appliance: &Appliance, case: &mut Case, order: &Order) -
     };
     let body = Answer::write(&bundle, entitlement, permit, case.audit_id());
     bundle.reread(&body)?;
+    appliance.metrics.bundle_bytes.inc_by(body.len() as u64);
     case.passed(Stage::Verify);
     Ok(body)
 }
@@ -158,7 +160,7 @@ fn presented_poe<'a>(head: &'a Parts, request: &'a SignRequest) -> Result<Presen
 }
 
 /// Runs `work` here, or on a thread of its own where it would keep this event loop's other requests waiting.
-async fn off_the_loop_if_large<T: Send + 'static>(
+pub(crate) async fn off_the_loop_if_large<T: Send + 'static>(
     bytes: u64,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -1,5 +1,6 @@
 //! Reads a request body: bounded in size, in time, and in what all bodies together may hold.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ pub(crate) struct BodyBudget {
     limit: u64,
 }
 
-/// A body and its share of the budget, given back on drop.
+/// A share of the budget, given back on drop: it goes wherever the bytes go.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
-    budget: &'a BodyBudget,
+pub(crate) struct Held {
+    budget: Arc<BodyBudget>,
     bytes: u64,
 }
 
@@ -32,12 +33,24 @@ impl BodyBudget {
         Self { held: AtomicU64::new(0), limit }
     }
 
-    fn hold(&self) -> Held<'_> {
-        Held { budget: self, bytes: 0 }
+    /// Bytes held now.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn hold(self: &Arc<Self>) -> Held {
+        Held { budget: Arc::clone(self), bytes: 0 }
     }
 }
 
-impl Held<'_> {
+impl Held {
+    /// Counts what the bytes have become, without asking whether there is room: they are there.
+    pub(crate) fn now_holds(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.budget.held.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.held.fetch_sub(std::mem::replace(&mut self.bytes, bytes), Ordering::Relaxed);
+    }
+
     fn grow_to(&mut self, bytes: u64) -> Result<(), Problem> {
         let more = bytes.saturating_sub(self.bytes);
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
@@ -50,7 +63,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -62,12 +75,12 @@ impl Drop for Held<'_> {
 /// # Errors
 /// A [`Problem`]: 400 for another content type or a body that breaks off or trickles, 413 for one that is larger
 /// than `limits.max_body_bytes`, 503 when all bodies together hold what they may.
-pub(crate) async fn take<'b>(
+pub(crate) async fn take(
     headers: &HeaderMap,
     incoming: &mut Option<Incoming>,
     limits: &Limits,
-    budget: &'b BodyBudget,
-) -> Result<(Bytes, Held<'b>), Problem> {
+    budget: &Arc<BodyBudget>,
+) -> Result<(Bytes, Held), Problem> {
     require_json(headers)?;
     let Some(body) = incoming.as_mut() else { return Ok((Bytes::new(), budget.hold())) };
     let limit = limits.max_body_bytes.get();
@@ -75,9 +88,8 @@ pub(crate) async fn take<'b>(
     if announced.is_some_and(|bytes| bytes > limit) {
         return Err(too_large(limit));
     }
+    // What is announced costs nothing; what has come does.
     let mut held = budget.hold();
-    held.grow_to(announced.unwrap_or(0))?;
-
     let started = Instant::now();
     let mut first = Bytes::new();
     let mut buffer = BytesMut::new();
@@ -106,15 +118,19 @@ pub(crate) async fn take<'b>(
         if started.elapsed() > expected {
             return Err(too_slow());
         }
-        // Most bodies are one frame, which is used as it is. Otherwise one buffer of the announced size.
+        // Most bodies are one frame, which is used as it is. Otherwise there is one buffer, of the announced size once a
+        // part of it has come.
         if first.is_empty() && buffer.is_empty() {
             first = data;
             continue;
         }
         if buffer.is_empty() {
-            let announced = announced.unwrap_or(0).try_into().unwrap_or(0);
-            buffer.reserve(usize::max(announced, first.len() + data.len()));
+            buffer.reserve(first.len() + data.len());
             buffer.extend_from_slice(&std::mem::take(&mut first));
+        }
+        if buffer.len() + data.len() > buffer.capacity() && buffer.len() >= CREDIBLE {
+            let announced = announced.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+            buffer.reserve(announced.saturating_sub(buffer.len()).max(data.len()));
         }
         buffer.extend_from_slice(&data);
     }
@@ -169,5 +185,7 @@ fn too_slow() -> Problem {
     Problem::new(Code::InvalidRequest).reason("body_too_slow").detail("the body did not come in time; send it faster")
 }
 
+/// From so many bytes on the announced length is believed.
+const CREDIBLE: usize = 256 * 1024;
 const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
 const MAX_DISCARD: usize = 256 * 1024;

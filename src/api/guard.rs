@@ -24,12 +24,15 @@ pub(super) struct Watch {
     header_timeout: Duration,
     stall_timeout: Duration,
     idle_timeout: Duration,
+    request_limit: Duration,
     /// HTTP/2 sends bytes (settings, pings) that begin no request, so only silence counts there.
     heads_are_bytes: bool,
 }
 
 struct State {
-    requests: u32,
+    /// Requests whose answers are not yet on their way, oldest first.
+    requests: Vec<(u64, Instant)>,
+    next_request: u64,
     quiet_since: Instant,
     head_since: Option<Instant>,
     write_blocked_since: Option<Instant>,
@@ -47,16 +50,27 @@ pub(super) enum Cut {
 }
 
 /// Counts a request as in progress until dropped.
-pub(super) struct InProgress(Arc<Watch>);
+pub(super) struct InProgress {
+    watch: Arc<Watch>,
+    request: u64,
+}
 
 impl<S> Guarded<S> {
     pub(super) fn new(stream: S, limits: &Limits, heads_are_bytes: bool) -> Self {
-        let state = State { requests: 0, quiet_since: Instant::now(), head_since: None, write_blocked_since: None };
+        let state = State {
+            requests: Vec::new(),
+            next_request: 0,
+            quiet_since: Instant::now(),
+            head_since: None,
+            write_blocked_since: None,
+        };
         let watch = Watch {
             state: Mutex::new(state),
             header_timeout: limits.header_timeout.get(),
             stall_timeout: limits.body_timeout.get(),
             idle_timeout: limits.idle_timeout.get(),
+            // As long again as the answer may take to make, to be taken.
+            request_limit: limits.request_timeout.get() * 2,
             heads_are_bytes,
         };
         Self { stream, watch: Arc::new(watch) }
@@ -71,9 +85,11 @@ impl Watch {
     /// Notes that a request's headers are complete.
     pub(super) fn begin(self: &Arc<Self>) -> InProgress {
         let mut state = self.state();
-        state.requests += 1;
+        let request = state.next_request;
+        state.next_request += 1;
+        state.requests.push((request, Instant::now()));
         state.head_since = None;
-        InProgress(Arc::clone(self))
+        InProgress { watch: Arc::clone(self), request }
     }
 
     /// Resolves when the connection must be cut. Looks a few times per timeout rather than re-arming a timer at
@@ -94,21 +110,29 @@ impl Watch {
         if state.write_blocked_since.is_some_and(|since| over(since, self.stall_timeout)) {
             return Some(Cut::NotReading);
         }
+        // An HTTP/2 client can leave an answer untaken without blocking the socket.
+        if state.requests.first().is_some_and(|(_, since)| over(*since, self.request_limit)) {
+            return Some(Cut::NotReading);
+        }
         if state.head_since.is_some_and(|since| over(since, self.header_timeout)) {
             return Some(Cut::SlowHead);
         }
-        (state.requests == 0 && over(state.quiet_since, self.idle_timeout)).then_some(Cut::Idle)
+        (state.requests.is_empty() && over(state.quiet_since, self.idle_timeout)).then_some(Cut::Idle)
     }
 
     fn bytes_came(&self) {
         let mut state = self.state();
-        if self.heads_are_bytes && state.requests == 0 && state.head_since.is_none() {
+        if self.heads_are_bytes && state.requests.is_empty() && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
         }
     }
 
-    fn write_progress(&self, blocked: bool) {
+    fn write_progress(&self, blocked: bool, wrote: bool) {
         let mut state = self.state();
+        if wrote {
+            // A client that reads its answer, however slowly, is not idle.
+            state.quiet_since = Instant::now();
+        }
         if !blocked {
             state.write_blocked_since = None;
         } else if state.write_blocked_since.is_none() {
@@ -124,8 +148,8 @@ impl Watch {
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.requests = state.requests.saturating_sub(1);
+        let mut state = self.watch.state();
+        state.requests.retain(|(request, _)| *request != self.request);
         state.quiet_since = Instant::now();
     }
 }
@@ -144,7 +168,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.watch.write_progress(result.is_pending());
+        self.watch.write_progress(result.is_pending(), matches!(result, Poll::Ready(Ok(1..))));
         result
     }
 
@@ -154,7 +178,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.watch.write_progress(result.is_pending());
+        self.watch.write_progress(result.is_pending(), matches!(result, Poll::Ready(Ok(1..))));
         result
     }
 
@@ -164,7 +188,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch.write_progress(result.is_pending());
+        self.watch.write_progress(result.is_pending(), false);
         result
     }
 
@@ -228,7 +252,12 @@ mod tests {
         let (stream, _client) = duplex(64);
         let watch = Guarded::new(stream, &limits(), true).watch();
         let request = watch.begin();
-        assert_eq!(watch.overdue(Instant::now() + Duration::from_secs(3600)), None);
+        assert_eq!(watch.overdue(Instant::now() + Duration::from_secs(119)), None);
+        assert_eq!(
+            watch.overdue(Instant::now() + Duration::from_secs(121)),
+            Some(Cut::NotReading),
+            "an answer untaken"
+        );
         drop(request);
         assert_eq!(watch.overdue(Instant::now() + Duration::from_secs(3600)), Some(Cut::Idle));
     }

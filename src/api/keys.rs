@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
-use http_body_util::Full;
 
 use super::contract::{CustodyBody, KeyBody, KeysBody};
+use super::sending::Sending;
 use crate::auth::{PeerCertificate, Presented};
 use crate::custody::KeyListing;
 use crate::pipeline::{Appliance, Case, Refusal};
@@ -21,7 +20,7 @@ pub(super) async fn list(
     case: &mut Case,
     peer: &PeerCertificate,
     head: &Parts,
-) -> Result<Response<Full<Bytes>>, Refusal> {
+) -> Result<Response<Sending>, Refusal> {
     case.asks_for("keys");
     let scopes = [READ_SCOPE, &appliance.config.authority.scope];
     let presented = Presented::of(head, peer, &scopes);

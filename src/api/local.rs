@@ -110,6 +110,8 @@ pub(crate) struct Readiness {
     pub(crate) audit: &'static str,
     /// The Authority's key set: `ok` or `unavailable`.
     pub(crate) authority: &'static str,
+    /// The licensing revocation list: `ok` or `stale`.
+    pub(crate) revocations: &'static str,
     /// The tokens.
     pub(crate) tokens: Vec<TokenReadiness>,
     /// The keys.

@@ -12,11 +12,13 @@ pub mod problem;
 pub mod request;
 pub(crate) mod response;
 mod routes;
+mod sending;
 mod server;
 mod tls;
 mod verify;
 
-pub(crate) use body::{BodyBudget, take as take_body};
+pub(crate) use body::{BodyBudget, Held, take as take_body};
 pub(crate) use local::{LocalListener, Readiness};
+pub(crate) use sending::Sending;
 pub(crate) use server::EventLoops;
 pub(crate) use tls::server_tls;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use super::sending::Sending;
 use crate::audit::AuditId;
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
 use serde::Serialize;
 
 /// The stable code of a refusal. A caller switches on it; titles and details may change.
@@ -39,7 +38,7 @@ pub enum Code {
     Overloaded,
     /// 503: Authority, Licensing Service or registry cannot be asked, or the audit log cannot be written.
     DependencyUnavailable,
-    /// 500: a defect of the appliance; nothing was signed.
+    /// 500: a defect of the appliance; no signature was released.
     Internal,
 }
 
@@ -118,7 +117,7 @@ impl Code {
             Self::SigningUnavailable => "The signing token is not available now",
             Self::Overloaded => "The appliance has more waiting than it can serve in time",
             Self::DependencyUnavailable => "A service that this request depends on is not available now",
-            Self::Internal => "The appliance failed; nothing was signed",
+            Self::Internal => "The appliance failed; no signature was released",
         }
     }
 }
@@ -215,7 +214,7 @@ impl Problem {
 
     /// The response, naming the audit record that tells the rest.
     #[must_use]
-    pub fn into_response(self, audit_id: AuditId) -> Response<Full<Bytes>> {
+    pub(crate) fn into_response(self, audit_id: AuditId) -> Response<Sending> {
         let status = self.code.status();
         let document = ProblemDocument {
             r#type: format!("urn:stellaops:signer:problem:{}", self.code.as_str()),
@@ -227,7 +226,7 @@ impl Problem {
             audit_id: audit_id.to_string(),
         };
         let body = serde_json::to_vec(&document).expect("strings and numbers always serialize");
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        let mut response = Response::new(Sending::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

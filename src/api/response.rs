@@ -1,10 +1,10 @@
 //! The answer to a signed request.
 
-use bytes::Bytes;
 use http::Response;
 use http::header::HeaderValue;
-use http_body_util::Full;
 
+use super::body::Held;
+use super::sending::{Sending, keeping};
 use crate::audit::AuditId;
 use crate::dsse::Bundle;
 use crate::entitlement::Entitlement;
@@ -15,6 +15,7 @@ use crate::quota::Permit;
 pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     pub(crate) permit: Permit,
+    pub(crate) held: Held,
     pub(crate) dpop_nonce: Option<HeaderValue>,
 }
 
@@ -34,12 +35,14 @@ impl Answer {
         body
     }
 
-    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+    /// The response. The permit, and the memory that the body takes of all bodies', are given back when it is sent.
+    pub(crate) fn into_response(mut self) -> Response<Sending> {
+        self.held.now_holds(self.body.len());
         let mut response = json(self.body, self.dpop_nonce);
         let standing = self.permit.rate_limit();
         response.headers_mut().insert(RATE_LIMIT_POLICY, standing.policy_value());
         response.headers_mut().insert(RATE_LIMIT, standing.value());
-        response
+        keeping(keeping(response, self.permit), self.held)
     }
 }
 

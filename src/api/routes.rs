@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{ALLOW, HOST};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
-use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::problem::{Code, Problem};
+use super::sending::Sending;
 use super::{body, keys, verify};
 use crate::auth::PeerCertificate;
 use crate::pipeline::{self, Appliance, Case, Refusal};
@@ -43,7 +42,7 @@ pub(super) async fn dispatch(
     peer: &Arc<PeerCertificate>,
     remote: SocketAddr,
     request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+) -> Response<Sending> {
     let (head, incoming) = request.into_parts();
     let mut incoming = Some(incoming);
     let mut case = Case::open(appliance, peer, remote);

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::guard::{Cut, Guarded, Watch};
+use super::sending::keeping;
 use super::{routes, tls};
 use crate::auth::PeerCertificate;
 use crate::config::Limits;
@@ -220,8 +221,7 @@ impl Front {
             let (appliance, peer, progress) = (Arc::clone(&self.appliance), Arc::clone(peer), watch.begin());
             async move {
                 let response = routes::dispatch(&appliance, &peer, address, request).await;
-                drop(progress);
-                Ok::<_, std::convert::Infallible>(response)
+                Ok::<_, std::convert::Infallible>(keeping(response, progress))
             }
         });
         let connection = http1::Builder::new()
@@ -260,8 +260,7 @@ impl Front {
             let (appliance, peer, progress) = (Arc::clone(&appliance), Arc::clone(&peer), progress.begin());
             async move {
                 let response = routes::dispatch(&appliance, &peer, address, request).await;
-                drop(progress);
-                Ok::<_, std::convert::Infallible>(response)
+                Ok::<_, std::convert::Infallible>(keeping(response, progress))
             }
         });
         let max_header_list = u32::try_from(limits.max_header_bytes.get()).unwrap_or(u32::MAX);

@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
-use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::body;
 use super::contract::{SubjectBody, VerifiedKeyBody, VerifyResponseBody};
 use super::keys::READ_SCOPE;
 use super::request::VerifyRequest;
+use super::sending::Sending;
 use crate::audit::AuditId;
 use crate::auth::{PeerCertificate, Presented};
 use crate::config::KeyState;
 use crate::custody::KeyListing;
 use crate::dsse::{Envelope, PublicKey};
-use crate::pipeline::{Appliance, Case, Refusal};
+use crate::pipeline::{Appliance, Case, Refusal, off_the_loop_if_large};
 use crate::statement::{ReadStatement, Subject};
 
 /// Verifies one envelope against the current and retired keys of the caller's tenant.
@@ -30,16 +29,20 @@ pub(super) async fn dsse(
     peer: &PeerCertificate,
     head: &Parts,
     incoming: &mut Option<Incoming>,
-) -> Result<Response<Full<Bytes>>, Refusal> {
+) -> Result<Response<Sending>, Refusal> {
     case.asks_for("verify");
     let scopes = [READ_SCOPE, &appliance.config.authority.scope];
     let presented = Presented::of(head, peer, &scopes);
     let authenticated = appliance.authenticator.authenticate(&presented).await?;
     case.authenticated(&authenticated.caller);
-    let (bytes, _held) =
-        body::take(&head.headers, incoming, &appliance.config.server.limits, &appliance.bodies).await?;
-    let request = VerifyRequest::parse(bytes)?;
-    let verdict = judge(&request.envelope, appliance.custody.keys(Some(&authenticated.caller.tenant)));
+    let (bytes, held) = body::take(&head.headers, incoming, &appliance.config.server.limits, &appliance.bodies).await?;
+    let keys = appliance.custody.keys(Some(&authenticated.caller.tenant));
+    let judged = off_the_loop_if_large(bytes.len() as u64, move || {
+        let verdict = VerifyRequest::parse(bytes).map(|request| judge(&request.envelope, keys));
+        (verdict, held)
+    });
+    let (verdict, _held) = judged.await?;
+    let verdict = verdict?;
     case.answer(|audit_id| verdict.body(audit_id), authenticated.dpop_nonce).await
 }
 

@@ -93,17 +93,29 @@ impl LogFile {
         Failure { path: self.path.clone(), what, source, since: jiff::Timestamp::now() }
     }
 
-    /// A log that was deleted while in use takes every record with it when this process ends. Looked at now and then.
+    /// A log that was deleted, renamed or truncated while in use loses records, at once or when whoever did it is done
+    /// with it. Looked at now and then.
     fn still_there(&mut self) -> io::Result<()> {
         let now = Instant::now();
         if self.seen.is_some_and(|seen| now.duration_since(seen) < LOOK_EVERY) {
             return Ok(());
         }
-        if self.file.metadata()?.nlink() == 0 {
-            return Err(io::Error::new(
-                ErrorKind::NotFound,
-                "the file was deleted while in use; restart to begin a new one",
-            ));
+        let held = self.file.metadata()?;
+        let lost = |what: &str| {
+            let remedy = "restart to begin a new one, and rotate the log only while the appliance is stopped";
+            Err(io::Error::new(ErrorKind::NotFound, format!("the file was {what} while in use; {remedy}")))
+        };
+        if held.nlink() == 0 {
+            return lost("deleted");
+        }
+        if held.len() < self.end {
+            return lost("truncated");
+        }
+        if std::fs::metadata(&self.path).is_ok_and(|named| (named.dev(), named.ino()) != (held.dev(), held.ino())) {
+            return lost("replaced by another");
+        }
+        if !self.path.exists() {
+            return lost("renamed");
         }
         self.seen = Some(now);
         Ok(())

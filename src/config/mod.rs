@@ -132,7 +132,7 @@ pub struct Limits {
     pub body_timeout: Span,
     /// How long an idle connection is kept.
     pub idle_timeout: Span,
-    /// The whole of a request, from its headers to the last byte of the answer.
+    /// From a request's headers until its answer is ready; sending the answer may take as long again.
     pub request_timeout: Span,
     /// Bytes of request line and headers together.
     pub max_header_bytes: ByteSize,
@@ -210,7 +210,7 @@ pub struct Dpop {
 pub enum NoncePolicy {
     /// Every proof.
     Always,
-    /// Until `iat_window` has passed since the start, because proofs seen before the start are forgotten.
+    /// Until `iat_window` and twice `clock_skew` have passed since the start, because proofs seen before the start are forgotten.
     #[default]
     AfterRestart,
 }

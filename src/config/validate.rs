@@ -147,8 +147,13 @@ fn authority(authority: &Authority, report: &mut Report<'_>) {
         authority.jwks_refresh,
         report,
     );
-    if let Some(ca) = &authority.ca {
-        report.expect(key!["authority", "ca"], rules::absolute(ca));
+    match (&authority.ca, &authority.jwks) {
+        (Some(ca), _) => report.expect(key!["authority", "ca"], rules::absolute(ca)),
+        (None, JwksSource::Discovery(url) | JwksSource::Url(url)) if url.starts_with("https:") => {
+            let message = "is missing, so that any public CA could vouch for the Authority; name the PEM bundle of the one that does";
+            report.problem(key!["authority", "ca"], message);
+        }
+        (None, _) => {}
     }
     let dpop = &authority.dpop;
     report.expect(key!["authority", "dpop", "nonce_lifetime"], rules::at_most(dpop.nonce_lifetime.get(), HOUR));

@@ -180,7 +180,8 @@ impl Custody {
                     custody.look_at(index).await;
                     let ready = custody.token_status(index).ready;
                     let pause = if ready { CALM } else { EAGER };
-                    // A failed signature is news; otherwise the pause is long enough.
+                    // A failed signature is news, though not more often than this.
+                    tokio::time::sleep(BRIEF).await;
                     let _ = tokio::time::timeout(pause, custody.tokens[index].doubted.notified()).await;
                 }
             });
@@ -261,9 +262,11 @@ impl From<LinkError> for NotSigned {
 impl TokenSeen {
     /// Notes that the worker could not be reached, so that `/readyz` says so at once, and has it looked at.
     fn doubt(&self, error: &LinkError) {
-        if !matches!(error, LinkError::Refused(_)) {
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Err(error.clone()));
+        // A worker that is slow or busy is there; only one that is gone must not count as ready.
+        if matches!(error, LinkError::Refused(_) | LinkError::Timeout | LinkError::Overloaded) {
+            return;
         }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Err(error.clone()));
         self.doubted.notify_one();
     }
 
@@ -330,6 +333,7 @@ fn state_name(state: WorkerState) -> &'static str {
     }
 }
 
+const BRIEF: Duration = Duration::from_millis(100);
 const EAGER: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(5);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -107,21 +107,23 @@ impl Health {
 
     /// Says it in the log when it is news. A bad signature outlives everything said later.
     pub(super) fn take_out(&self, key: &str, why: OutOfService) {
-        let before = self.trouble.load_full();
-        if before.as_deref() == Some(&OutOfService::BadSignature) {
-            return;
-        }
-        if before.as_deref() != Some(&why) {
+        let why = Arc::new(why);
+        let before = self.trouble.rcu(|before| match before {
+            Some(lasting) if **lasting == OutOfService::BadSignature => Some(Arc::clone(lasting)),
+            _ => Some(Arc::clone(&why)),
+        });
+        if before.as_deref().is_none_or(|before| *before != *why && *before != OutOfService::BadSignature) {
             tracing::error!(key, "key out of service: {why}");
         }
-        self.trouble.store(Some(Arc::new(why)));
     }
 
     fn restore(&self, key: &str) {
-        let before = self.trouble.load_full();
+        let before = self.trouble.rcu(|before| match before {
+            Some(lasting) if **lasting == OutOfService::BadSignature => Some(Arc::clone(lasting)),
+            _ => None,
+        });
         if before.as_deref().is_some_and(|why| *why != OutOfService::BadSignature) {
             tracing::info!(key, "key in service again");
-            self.trouble.store(None);
         }
     }
 }

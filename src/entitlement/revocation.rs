@@ -141,7 +141,7 @@ impl RevocationList {
     }
 
     /// Looks at the file and takes a changed list into force. A file that was judged and refused is not judged
-    /// again; one that could not be read is tried again by the next look.
+    /// again; one that could not be read, or was issued in the future, is tried again by the next look.
     ///
     /// # Errors
     /// [`RevocationListError`]; the list in force stays.
@@ -153,8 +153,12 @@ impl RevocationList {
             return Ok(Refreshed::Unchanged);
         }
         let (state, bytes) = self.source.read()?;
-        *judged = state;
-        let list = self.source.judge(&bytes, now)?;
+        let list = self.source.judge(&bytes, now);
+        // A list from the future becomes acceptable by waiting: our clock may be the one that is wrong.
+        if !matches!(list, Err(RevocationListError::IssuedInFuture { .. })) {
+            *judged = state;
+        }
+        let list = list?;
         let in_force = self.in_force.load();
         // The same sequence may come again with a later `iat`: signed anew because nothing happened.
         if (list.sequence, list.issued_at) < (in_force.sequence, in_force.issued_at) {

@@ -14,8 +14,10 @@ use super::Refusal;
 use crate::api::{BodyBudget, Readiness};
 use crate::audit::{AuditLog, Record};
 use crate::auth::{Authenticator, Caller, PeerCertificate};
+use crate::clock::UnixTime;
 use crate::config::{Config, SigningMode};
-use crate::custody::{Custody, TokenStatus};
+use crate::custody::Custody;
+use crate::custody::wire::StatusReport;
 use crate::entitlement::Entitlements;
 use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
 use crate::quota::Quotas;
@@ -33,7 +35,7 @@ pub(crate) struct Appliance {
     pub(crate) releases: TrustedReleases,
     pub(crate) custody: Arc<Custody>,
     pub(crate) metrics: Metrics,
-    pub(crate) bodies: BodyBudget,
+    pub(crate) bodies: Arc<BodyBudget>,
     tenants: HashMap<Arc<str>, TenantPolicy>,
 }
 
@@ -85,7 +87,7 @@ impl Appliance {
             quotas: Quotas::new(),
             releases: TrustedReleases::new(&config.release)?,
             custody: Arc::new(Custody::new(&config)?),
-            bodies: BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get()),
+            bodies: Arc::new(BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get())),
             tenants,
             metrics,
             audit,
@@ -137,10 +139,16 @@ impl Appliance {
         let can_sign = |tenant| self.custody.resolve(tenant, SigningMode::Kms).is_ok();
         let tokens = self.custody.status();
         let tokens_ready = tokens.iter().all(|token| token.ready);
+        let revocations = self.entitlements.revocation_list().is_none_or(|list| UnixTime::now() <= list.fresh_until);
         Readiness {
-            ready: audit && authority && tokens_ready && self.config.tenants.keys().all(|tenant| can_sign(tenant)),
+            ready: audit
+                && authority
+                && revocations
+                && tokens_ready
+                && self.config.tenants.keys().all(|tenant| can_sign(tenant)),
             audit: now(audit, "failed"),
             authority: now(authority, "unavailable"),
+            revocations: now(revocations, "stale"),
             tokens: tokens.into_iter().map(Into::into).collect(),
             keys: self.custody.keys(None).into_iter().map(Into::into).collect(),
         }
@@ -154,17 +162,23 @@ impl Appliance {
         let mut bad_signatures = 0;
         for token in self.custody.status() {
             bad_signatures += token.bad_signatures;
-            self.metrics.token(&token.name, &figures(&token));
+            match &token.report {
+                Some(report) => self.metrics.token(&token.name, &figures(token.ready, report)),
+                None => self.metrics.token_down(&token.name),
+            }
+        }
+        self.metrics.body_bytes_held.set(self.bodies.held().cast_signed());
+        if let Some(list) = self.entitlements.revocation_list() {
+            self.metrics.revocation_list_fresh_until(list.fresh_until.0);
         }
         self.metrics.verify_after_sign_failures.inner().store(bad_signatures, Ordering::Relaxed);
         self.metrics.render()
     }
 }
 
-fn figures(token: &TokenStatus) -> TokenFigures {
-    let Some(report) = &token.report else { return TokenFigures::default() };
+fn figures(up: bool, report: &StatusReport) -> TokenFigures {
     TokenFigures {
-        up: token.ready,
+        up,
         queue_depth: report.queue_depth,
         sessions: report.sessions_open,
         sessions_configured: report.sessions_configured,

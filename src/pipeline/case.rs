@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response};
-use http_body_util::Full;
 
 use super::{Appliance, Refusal};
+use crate::api::Sending;
 use crate::audit::{Append, AuditId, Facts, KeyFacts, MAX_SUBJECTS, Record, ReleaseFacts, StatementFacts};
 use crate::auth::{Caller, PeerCertificate};
 use crate::config::SigningMode;
@@ -24,6 +23,8 @@ use crate::telemetry::Stage;
 pub(crate) struct Case {
     known: Option<Box<Known>>,
     audit_id: AuditId,
+    opened: Instant,
+    patience: Duration,
 }
 
 struct Known {
@@ -37,6 +38,8 @@ struct Known {
     release: Option<TrustedRelease>,
     statement: Option<Stated>,
     key: Option<Arc<SigningKey>>,
+    /// An intent is in the log, which an outcome must follow.
+    intended: bool,
     started: Instant,
     stage_began: Instant,
 }
@@ -66,14 +69,21 @@ impl Case {
             release: None,
             statement: None,
             key: None,
+            intended: false,
             started: now,
             stage_began: now,
         };
-        Self { known: Some(Box::new(known)), audit_id }
+        let patience = appliance.config.server.limits.request_timeout.get();
+        Self { known: Some(Box::new(known)), audit_id, opened: now, patience }
     }
 
     pub(crate) fn audit_id(&self) -> AuditId {
         self.audit_id
+    }
+
+    /// Until when the request must be answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.opened + self.patience
     }
 
     pub(crate) fn asks_for(&mut self, operation: &'static str) {
@@ -130,7 +140,7 @@ impl Case {
 
     /// Hands the case on to whoever will record its outcome.
     pub(crate) fn hand_over(&mut self) -> Self {
-        Self { known: self.known.take(), audit_id: self.audit_id }
+        Self { known: self.known.take(), ..*self }
     }
 
     /// Records the intent to sign; returns when it is durable.
@@ -141,6 +151,7 @@ impl Case {
         let Some(known) = &self.known else { return Ok(()) };
         known.append(|facts| known.appliance.audit.append(&Record::Intent(facts))).await?;
         self.passed(Stage::AuditIntent);
+        self.note(|known| known.intended = true);
         Ok(())
     }
 
@@ -186,7 +197,7 @@ impl Case {
         &mut self,
         body: impl FnOnce(AuditId) -> Vec<u8>,
         dpop_nonce: Option<HeaderValue>,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Sending>, Refusal> {
         let audit_id = self.audit_id;
         self.hand_over().record_outcome(None).await?;
         Ok(json(body(audit_id), dpop_nonce))
@@ -194,7 +205,7 @@ impl Case {
 
     /// Records a refusal and makes the answer that tells of it. Where the outcome was recorded already, nothing is
     /// written here; of refusals that are noise, so many a second are.
-    pub(crate) async fn refuse(&mut self, refusal: Refusal) -> Response<Full<Bytes>> {
+    pub(crate) async fn refuse(&mut self, refusal: Refusal) -> Response<Sending> {
         let Some(known) = self.known.take() else { return refusal.problem.into_response(self.audit_id) };
         let recorded = known.refusal(&refusal).await;
         known.finished(Some(&refusal));
@@ -215,7 +226,7 @@ impl Case {
 impl Drop for Case {
     fn drop(&mut self) {
         let Some(known) = self.known.take() else { return };
-        let refusal = Refusal::client_gone();
+        let refusal = if known.intended { Refusal::lost(&"signing broke off") } else { Refusal::client_gone() };
         // Outside a runtime there is nobody to wait for the record; the process is ending.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
@@ -252,6 +263,10 @@ impl Known {
 
     fn refusal(&self, refusal: &Refusal) -> Append {
         let (refused, latency) = (refusal.as_record(), self.started.elapsed());
+        if self.intended {
+            let refused = Some(refused);
+            return self.append(|facts| self.appliance.audit.append(&Record::Outcome { facts, refused, latency }));
+        }
         let audit = &self.appliance.audit;
         self.append(|facts| {
             let record = Record::Refusal { facts, refused, latency };
@@ -290,8 +305,8 @@ impl Known {
 }
 
 /// A 200 with a JSON body.
-pub(crate) fn json(body: Vec<u8>, dpop_nonce: Option<HeaderValue>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+pub(crate) fn json(body: Vec<u8>, dpop_nonce: Option<HeaderValue>) -> Response<Sending> {
+    let mut response = Response::new(Sending::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -42,6 +42,7 @@ pub struct Metrics {
     plan_throttle: Family<PlanLabels, Counter>,
     plans: Mutex<HashSet<PlanLabels>>,
     tokens: TokenMetrics,
+    revocation_list: Gauge,
     certificate_expiry: Family<Named, Gauge>,
     audit: AuditMetrics,
     /// Bytes of bundles answered.
@@ -54,6 +55,8 @@ pub struct Metrics {
     pub verify_after_sign_failures: Counter,
     /// Connections open now.
     pub connections: Gauge,
+    /// Memory that bodies of requests and answers hold now, in bytes.
+    pub body_bytes_held: Gauge,
 }
 
 /// What is counted of one token. All but the first four only grow, until its worker is started again.
@@ -165,7 +168,15 @@ impl Metrics {
             Counter::default(),
         );
         let tokens = TokenMetrics::new(&mut registry);
+        let revocation_list = registered(
+            &mut registry,
+            "revocation_list_fresh_until_seconds",
+            "From when on the licensing revocation list proves nothing, in Unix time",
+            Gauge::default(),
+        );
         let connections = registered(&mut registry, "connections", "Connections open now", Gauge::default());
+        let body_bytes_held =
+            registered(&mut registry, "body_bytes_held", "Bytes of bodies held now", Gauge::default());
         let tls_handshake_failures =
             registered(&mut registry, "tls_handshake_failures", "TLS handshakes that failed", Family::default());
         let certificate_expiry = registered(
@@ -188,6 +199,7 @@ impl Metrics {
             plan_throttle,
             plans: Mutex::default(),
             tokens,
+            revocation_list,
             certificate_expiry,
             audit,
             bundle_bytes,
@@ -195,6 +207,7 @@ impl Metrics {
             kms_sign,
             verify_after_sign_failures,
             connections,
+            body_bytes_held,
         }
     }
 
@@ -246,6 +259,16 @@ impl Metrics {
     /// How a token is, as its worker last said.
     pub fn token(&self, token: &str, figures: &TokenFigures) {
         self.tokens.set(token, figures);
+    }
+
+    /// A token's worker cannot be asked. What it has counted stays as it was last heard.
+    pub fn token_down(&self, token: &str) {
+        self.tokens.gauges[0].get_or_create(&[("token", token.to_owned())]).set(0);
+    }
+
+    /// From when on the licensing revocation list proves nothing, in Unix time.
+    pub fn revocation_list_fresh_until(&self, moment: i64) {
+        self.revocation_list.set(moment);
     }
 
     /// When a certificate of the configuration ends, in Unix time.

@@ -1,15 +1,18 @@
 //! A load generator that costs little beside the server: HTTP/1.1 over kept-alive TLS connections, requests made
 //! before the clock starts, latencies counted from when a request was due, not from when it could be sent.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -135,42 +138,16 @@ fn run(target: &Target, connections: usize, requests: Vec<Prepared>, pace: Optio
         for _ in 0..connections {
             streams.push(connect(target).await?);
         }
-        let queue = std::rc::Rc::new(std::cell::RefCell::new(VecDeque::from(requests)));
+        let due = Rc::new(Due::default());
         let started = Instant::now();
-        let first_index = std::rc::Rc::new(std::cell::Cell::new(0_u32));
+        if pace.is_none() {
+            due.extend(requests.into_iter().map(|request| (None, request)));
+        } else {
+            tokio::task::spawn_local(due.clone().feed(requests, started, pace.unwrap_or_default()));
+        }
         let tasks: Vec<_> = streams
             .into_iter()
-            .map(|mut stream| {
-                let (queue, first_index, target) = (queue.clone(), first_index.clone(), target.clone());
-                tokio::task::spawn_local(async move {
-                    let mut seen = Seen::default();
-                    let mut buffer = Vec::with_capacity(16 * 1024);
-                    loop {
-                        let Some(request) = queue.borrow_mut().pop_front() else { break };
-                        let index = first_index.get();
-                        first_index.set(index + 1);
-                        let due = match pace {
-                            None => Instant::now(),
-                            Some(pace) => started + pace * index,
-                        };
-                        if due > Instant::now() {
-                            sleep_until(due).await;
-                        }
-                        match exchange(&mut stream, &request, &mut buffer).await {
-                            Ok(200) => seen.latencies.push(due.elapsed()),
-                            Ok(status) => seen.failures.push(status),
-                            Err(_) => {
-                                seen.failures.push(0);
-                                match connect(&target).await {
-                                    Ok(fresh) => stream = fresh,
-                                    Err(_) => break,
-                                }
-                            }
-                        }
-                    }
-                    seen
-                })
-            })
+            .map(|stream| tokio::task::spawn_local(call(target.clone(), stream, due.clone())))
             .collect();
         let mut all = Seen::default();
         for task in tasks {
@@ -183,18 +160,74 @@ fn run(target: &Target, connections: usize, requests: Vec<Prepared>, pace: Optio
     })
 }
 
-/// Tokio's timer has a granularity of a millisecond, which would be half of what is measured: it is used for the
-/// bulk of a wait, and the rest is spent yielding to the other connections.
-async fn sleep_until(due: Instant) {
-    let now = Instant::now();
-    if due > now + Duration::from_millis(2) {
-        tokio::time::sleep(due - now - Duration::from_millis(2)).await;
+/// Requests that are due, and since when; without a moment, since they are taken.
+#[derive(Default)]
+struct Due {
+    queue: RefCell<VecDeque<(Option<Instant>, Prepared)>>,
+    more: Notify,
+    complete: Cell<bool>,
+}
+
+impl Due {
+    fn extend(&self, requests: impl Iterator<Item = (Option<Instant>, Prepared)>) {
+        self.queue.borrow_mut().extend(requests);
+        self.complete.set(true);
     }
-    while Instant::now() < due {
-        // A kernel sleep of a few dozen microseconds leaves the core to the server.
-        std::thread::sleep((due - Instant::now()).min(Duration::from_micros(30)));
-        tokio::task::yield_now().await;
+
+    /// Puts the requests in, each at its moment, whether the earlier ones were answered or not. A thread of its own keeps
+    /// the time: tokio's timer has a resolution of a millisecond, which would be half of what is measured.
+    async fn feed(self: Rc<Self>, requests: Vec<Prepared>, started: Instant, pace: Duration) {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let clock = std::thread::spawn(move || {
+            for (index, request) in (0..).zip(requests) {
+                let due = started + pace * index;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                if sender.send((Some(due), request)).is_err() {
+                    break;
+                }
+            }
+        });
+        while let Some(next) = receiver.recv().await {
+            self.queue.borrow_mut().push_back(next);
+            self.more.notify_one();
+        }
+        drop(clock);
+        self.complete.set(true);
+        self.more.notify_waiters();
     }
+
+    async fn next(&self) -> Option<(Instant, Prepared)> {
+        loop {
+            let more = self.more.notified();
+            if let Some((due, request)) = self.queue.borrow_mut().pop_front() {
+                return Some((due.unwrap_or_else(Instant::now), request));
+            }
+            if self.complete.get() {
+                return None;
+            }
+            more.await;
+        }
+    }
+}
+
+/// One connection's share of the load.
+async fn call(target: Target, mut stream: TlsStream<TcpStream>, due: Rc<Due>) -> Seen {
+    let mut seen = Seen::default();
+    let mut buffer = Vec::with_capacity(16 * 1024);
+    while let Some((due, request)) = due.next().await {
+        match exchange(&mut stream, &request, &mut buffer).await {
+            Ok(200) => seen.latencies.push(due.elapsed()),
+            Ok(status) => seen.failures.push(status),
+            Err(_) => {
+                seen.failures.push(0);
+                match connect(&target).await {
+                    Ok(fresh) => stream = fresh,
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+    seen
 }
 
 async fn connect(target: &Target) -> io::Result<TlsStream<TcpStream>> {

@@ -26,6 +26,9 @@ struct Arguments {
     /// Seconds of each measured phase.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Measure full handshakes and nothing else.
+    #[arg(long)]
+    handshakes: bool,
     /// Connections that keep the front busy.
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -35,7 +38,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let plan = run::Plan { phase: Duration::from_secs(arguments.seconds), connections: arguments.connections };
     let binaries = Binaries::in_dir(&arguments.programs);
-    match binaries.and_then(|binaries| run::run(binaries, plan, arguments.json.as_deref())) {
+    let outcome = binaries.and_then(|binaries| match arguments.handshakes {
+        true => run::handshakes(binaries, plan),
+        false => run::run(binaries, plan, arguments.json.as_deref()),
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -23,16 +23,7 @@ pub(crate) struct Plan {
 
 /// Runs the whole bench on release binaries and prints it; with `json`, also as one JSON document.
 pub(crate) fn run(binaries: testkit::appliance::Binaries, plan: Plan, json: Option<&Path>) -> Result<()> {
-    let cores = std::thread::available_parallelism().context("count the cores")?.get();
-    let mut fixture = Fixture::builder()
-        .binaries(binaries)
-        .set("server.threads", i64::try_from(cores).unwrap_or(2))
-        .set("server.limits.idle_timeout", "10m")
-        .set("plans.pro.qps", 1_000_000)
-        .set("plans.pro.burst", 1_000_000)
-        .set("plans.pro.concurrency", 10_000)
-        .set("log.filter", "warn")
-        .try_start()?;
+    let (mut fixture, cores) = fixture(binaries)?;
     let mut report = Report::new(cores);
 
     report.front_idle_bytes = measure::resident(front(&mut fixture)).context("read the front's memory")?;
@@ -58,6 +49,35 @@ pub(crate) fn run(binaries: testkit::appliance::Binaries, plan: Plan, json: Opti
         println!("as JSON: {}", path.display());
     }
     Ok(())
+}
+
+/// Full handshakes alone, for whoever works on them.
+pub(crate) fn handshakes(binaries: testkit::appliance::Binaries, plan: Plan) -> Result<()> {
+    let (mut fixture, cores) = fixture(binaries)?;
+    let before = front_cpu(&mut fixture)?;
+    let count = load::handshakes(&target(&fixture)?, cores, plan.phase).context("make handshakes")?;
+    let each = (front_cpu(&mut fixture)? - before) / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    println!(
+        "{:.0} full handshakes/s, {} µs CPU of the front each",
+        count as f64 / plan.phase.as_secs_f64(),
+        each.as_micros()
+    );
+    Ok(())
+}
+
+/// An appliance that no plan holds back, with an event loop per core.
+fn fixture(binaries: testkit::appliance::Binaries) -> Result<(Fixture, usize)> {
+    let cores = std::thread::available_parallelism().context("count the cores")?.get();
+    let fixture = Fixture::builder()
+        .binaries(binaries)
+        .set("server.threads", i64::try_from(cores).unwrap_or(2))
+        .set("server.limits.idle_timeout", "10m")
+        .set("plans.pro.qps", 1_000_000)
+        .set("plans.pro.burst", 1_000_000)
+        .set("plans.pro.concurrency", 10_000)
+        .set("log.filter", "warn")
+        .try_start()?;
+    Ok((fixture, cores))
 }
 
 /// The rate of a bare PKCS#11 loop with the sessions that the worker has, on the very token.
