@@ -160,11 +160,13 @@ impl Writer {
             // Under load, what comes in until then shares the sync. When idle, that moment has passed long ago.
             std::thread::sleep(next_sync.saturating_duration_since(Instant::now()));
             let started = Instant::now();
-            next_sync = started + self.group_commit;
             std::mem::swap(&mut self.shared.lock().pending, &mut self.batch);
             let outcome = self.file.commit(&self.batch.lines);
+            let took = started.elapsed();
+            // A disk that is always syncing serves nobody else, and each sync costs CPU: one that takes long makes room.
+            next_sync = started + (took * SYNC_PACE).clamp(self.group_commit, self.group_commit * SYNC_PACE);
             if let Some(metrics) = self.shared.metrics.get() {
-                metrics.flush.observe(started.elapsed().as_secs_f64());
+                metrics.flush.observe(took.as_secs_f64());
             }
             match outcome {
                 Ok(()) => self.batch.complete(&Ok(())),
@@ -287,6 +289,10 @@ impl Drop for Writer {
         pending.complete(&Err(failure));
     }
 }
+
+/// Under load a sync takes at most one part in so many of the time, and the interval grows by no more than so many
+/// times for it.
+const SYNC_PACE: u32 = 4;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);

@@ -402,7 +402,8 @@ pub enum SigningMode {
 pub struct Audit {
     /// The log file; its directory must exist and belong to the front's user.
     pub path: PathBuf,
-    /// Under load, records are made durable together, at most this far apart; when idle, at once.
+    /// When idle, records are made durable at once. Under load they are made so together, this far apart, or up to four
+    /// times as far where the disk takes long to sync.
     #[serde(default = "default_group_commit")]
     pub group_commit: Span,
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.

@@ -1,7 +1,7 @@
 //! `signerctl`: what the operator and the client type.
 //!
 //! [`main`] parses the command line and calls one module per command. A command returns what it has to say as a
-//! [`Report`](output::Report), or a [`CtlError`](error::CtlError) that knows its exit code; nothing else prints.
+//! [`Report`], or a [`CtlError`] that knows its exit code; nothing else prints.
 
 #![forbid(unsafe_code)]
 

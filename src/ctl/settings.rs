@@ -29,7 +29,7 @@ pub(crate) struct Access {
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     #[serde(skip)]
     pub(crate) profile: Option<PathBuf>,
-    /// The appliance, as in https://signer.example:8443.
+    /// The appliance, as in `https://signer.example:8443`.
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     pub(crate) url: Option<String>,
     /// PEM bundle that the appliance's certificate must chain to.
