@@ -2,15 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::Instant;
-
 use serde_json::json;
 use testkit::client::Call;
 use testkit::jwt::Jwt;
 use testkit::{Context as _, Error, Result, random_id, sample};
 
 use crate::case::{Case, Expect, Sent};
-use crate::wire::{self, PATIENCE, Request, Wire};
+use crate::wire::{self, Request, Wire};
 use crate::world::World;
 
 /// All rows.
@@ -55,11 +53,6 @@ pub(crate) fn cases() -> Vec<Case> {
             expect: throttled("plan_concurrency"),
             slow: false,
         },
-        Case::wire(
-            "memory: a body beyond what all bodies may hold",
-            Expect::problem(503, "overloaded", "bodies_in_flight"),
-            beside_a_large_body,
-        ),
         Case::call("size: 200,000 small members", Expect::Accepted, |world| members(world, 200_000)),
         Case::call("size: an array of 4,200,000 zeros", Expect::invalid("more than"), |world| {
             world.sign().body_text(|text| {
@@ -118,24 +111,3 @@ fn while_one_is_signed(world: &World) -> Result<Sent> {
     });
     answer.map(Sent::Answer)
 }
-
-/// The budget is 48 MiB: one body of 30 MiB fits, two do not.
-fn beside_a_large_body(world: &World) -> Result<Wire> {
-    let request = |bytes: usize| Request::good(world).body(vec![b' '; bytes]);
-    let mut first = wire::http1(world)?;
-    let large = request(LARGE).bytes();
-    first.send(&large[..large.len() - 1])?;
-    let deadline = Instant::now() + PATIENCE;
-    while world.fixture.appliance.metrics()?.sum("signer_body_bytes_held", &[]) < (LARGE - 1) as f64 {
-        if Instant::now() > deadline {
-            return Err(Error("the first body was not read in time".to_owned()));
-        }
-    }
-    // Little enough that what is left of it when it is refused is read and dropped.
-    let second = wire::exchange(world, &request(1152 * 1024).bytes(), 1);
-    drop(first);
-    second
-}
-
-/// The largest body that is read at all.
-const LARGE: usize = 32 << 20;
