@@ -258,6 +258,9 @@ proptest! {
 
     #[test]
     fn every_spelling_is_written_as_the_oracle_writes_the_value((value, text) in spelled()) {
+        // Where two shortest decimals are equally near, Rust prints another one than ECMAScript has, and it is refused.
+        let read = Document::parse(Bytes::copy_from_slice(text.as_bytes()), &JsonLimits::default());
+        prop_assume!(!read.is_err_and(|error| error.problem == Problem::NumberLoss));
         let written = canonical(&text);
         prop_assert_eq!(&written, &serde_json_canonicalizer::to_string(&value).unwrap());
         prop_assert_eq!(canonical(&written), written);
