@@ -1,0 +1,57 @@
+//! The control protocol: one line of JSON each way, on a Unix stream socket.
+
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Counters, Event, Fault};
+
+/// What a controller asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Arm a fault; answered by `armed`.
+    Inject {
+        /// The fault.
+        fault: Fault,
+    },
+    /// Disarm the fault of this number.
+    Lift {
+        /// From `armed`.
+        id: u64,
+    },
+    /// Give the device a property.
+    Impose {
+        /// The property.
+        condition: Condition,
+    },
+    /// Let something happen to the device.
+    Strike {
+        /// What.
+        event: Event,
+    },
+    /// Let the calls that hang go on.
+    Release,
+    /// Undo all faults, conditions and events, and release what hangs. Sessions that were lost stay lost.
+    Clear,
+    /// Forget failed PIN attempts, as the security officer does.
+    UnblockPin,
+    /// Answered by `counters`.
+    Counters,
+    /// Set them to zero, the account of PINs included, but not the failed attempts in a row.
+    ResetCounters,
+}
+
+/// What the module answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// It is armed, under this number.
+    Armed(u64),
+    /// What was seen.
+    Counters(Box<Counters>),
+    /// It was not understood or could not be done, for this reason.
+    Refused(String),
+}
