@@ -55,3 +55,30 @@ pub enum Response {
     /// It was not understood or could not be done, for this reason.
     Refused(String),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_readme_is_understood_and_written_the_same_way() {
+        let readme = include_str!("../README.md");
+        let example = readme.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+        let mut understood = 0;
+        for line in example.lines() {
+            if !line.starts_with("{\"do\"") {
+                let response: Response = serde_json::from_str(line).unwrap();
+                assert_eq!(serde_json::to_string(&response).unwrap(), line);
+            } else if let Ok(request) = serde_json::from_str::<Request>(line) {
+                let again = serde_json::to_string(&request).unwrap();
+                assert_eq!(serde_json::from_str::<Request>(&again).unwrap(), request);
+                understood += 1;
+            } else {
+                assert!(line.contains("nonsense"), "{line}");
+            }
+        }
+        assert_eq!(understood, example.lines().filter(|line| line.starts_with("{\"do\"")).count() - 1);
+        assert!(understood > 8);
+    }
+}

@@ -54,12 +54,18 @@ impl Device {
         })
     }
 
+    /// Whether signatures are remembered.
     pub(super) fn memo(&self) -> bool {
         self.last(|condition| match condition {
             Condition::Lanes { memo, .. } => Some(*memo),
             _ => None,
         })
         .unwrap_or(false)
+    }
+
+    /// Whether the device's time is its own, so that the real module's work belongs into `C_Sign`.
+    pub(super) fn has_speed(&self) -> bool {
+        self.speed().is_some()
     }
 
     pub(super) fn virtual_keys(&self) -> Option<(u32, String)> {

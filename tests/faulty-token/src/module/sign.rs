@@ -33,16 +33,16 @@ pub(super) unsafe extern "C" fn C_SignInit(
             key,
             deferred: false,
         });
-        let (epoch, memo) = {
+        let (epoch, has_speed) = {
             let device = call.module.device();
-            (device.epoch, device.memo())
+            (device.epoch, device.has_speed())
         };
         let mut work = lock(&call.session().work);
         if work.signing.is_some_and(|signing| signing.deferred) {
             return CKR_OPERATION_ACTIVE;
         }
         let deferrable = signing.is_some_and(|signing| signing.plain && signing.mechanism == CKM_ECDSA);
-        if memo && deferrable && lock(&call.module.memo).keys.contains_key(&(epoch, key)) {
+        if has_speed && deferrable && lock(&call.module.memo).keys.contains_key(&(epoch, key)) {
             work.signing = signing.map(|signing| Signing { deferred: true, ..signing });
             return CKR_OK;
         }
@@ -122,7 +122,8 @@ pub(super) unsafe extern "C" fn C_Sign(
     })
 }
 
-/// Signatures that were made before.
+/// Keys that have signed, and signatures that are remembered. A device with a speed of its own is told of an operation
+/// with a known key only in `C_Sign`, where its work is part of the time that a signature takes.
 #[derive(Default)]
 pub(super) struct Memo {
     keys: HashMap<(u64, CK_OBJECT_HANDLE), KeyMemo>,
@@ -134,13 +135,13 @@ impl Memo {
         self.keys.clear();
     }
 
-    fn learn(&mut self, epoch: u64, key: CK_OBJECT_HANDLE, data: &[u8], signature: &[u8]) {
+    fn learn(&mut self, epoch: u64, key: CK_OBJECT_HANDLE, length: usize, made: Option<(&[u8], &[u8])>) {
         let memo = self.keys.entry((epoch, key)).or_default();
-        memo.length = signature.len();
+        memo.length = length;
         if memo.made.len() >= MOST_REMEMBERED {
             memo.made.clear();
         }
-        memo.made.insert(data.to_vec(), signature.to_vec());
+        memo.made.extend(made.map(|(data, signature)| (data.to_vec(), signature.to_vec())));
     }
 }
 
@@ -216,14 +217,16 @@ fn make(call: &Call, data: &[u8], room: usize) -> Result<Vec<u8>, Refused> {
 
 /// Finishes the operation of the session as the device does.
 fn sign_once(call: &Call, real: &Real<'_>, work: &mut Work, data: &[u8], room: usize) -> Result<Vec<u8>, Refused> {
-    let (epoch, memo) = {
+    let (epoch, memo, has_speed) = {
         let device = call.module.device();
-        (device.epoch, device.memo())
+        (device.epoch, device.memo(), device.has_speed())
     };
     if let Some(signing) = work.signing.filter(|signing| signing.deferred) {
-        let known =
-            lock(&call.module.memo).keys.get(&(epoch, signing.key)).and_then(|memo| memo.made.get(data).cloned());
-        if let Some(signature) = known {
+        let remembered = || {
+            let memo = lock(&call.module.memo);
+            memo.keys.get(&(epoch, signing.key)).and_then(|known| known.made.get(data).cloned())
+        };
+        if let Some(signature) = memo.then(remembered).flatten() {
             if room < signature.len() {
                 return Err(Refused { code: CKR_BUFFER_TOO_SMALL, needed: signature.len() as CK_ULONG });
             }
@@ -237,8 +240,13 @@ fn sign_once(call: &Call, real: &Real<'_>, work: &mut Work, data: &[u8], room: u
     let made = sign(call, real, data, room);
     if !matches!(made, Err(Refused { code: CKR_BUFFER_TOO_SMALL, .. })) {
         let signing = work.signing.take();
-        if let (true, Some(signing), Ok(signature)) = (memo, signing.filter(|signing| signing.plain), &made) {
-            lock(&call.module.memo).learn(epoch, signing.key, data, signature);
+        if let (true, Some(signing), Ok(signature)) = (has_speed, signing.filter(|signing| signing.plain), &made) {
+            lock(&call.module.memo).learn(
+                epoch,
+                signing.key,
+                signature.len(),
+                memo.then_some((data, signature.as_slice())),
+            );
         }
     }
     made

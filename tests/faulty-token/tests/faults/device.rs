@@ -1,14 +1,18 @@
 //! What happens to the device, and its limits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags};
+use cryptoki::error::{Error, RvError};
+use cryptoki::object::{Attribute, ObjectClass};
 use cryptoki::session::SessionState;
-use faulty_token::{Condition, Event, Fault, Function, IdleEnd, Until, ckr};
+use faulty_token::{Condition, ControlError, Event, Fault, Function, IdleEnd, Until, ckr};
 
 use crate::support::{
-    Application, PATIENCE, PIN, as_application, gives, is_good, login, private, sign, sign_with, token_slot,
+    Application, PATIENCE, PIN, as_application, gives, is_good, key, login, point, private, sign, sign_with, token_slot,
 };
 
 fn reinitialize(application: Application) -> Application {
@@ -213,5 +217,62 @@ fn an_idle_session_is_lost_or_hangs_and_one_in_use_is_not() {
             control.clear().unwrap();
             hung.join().unwrap().unwrap();
         });
+    });
+}
+
+#[test]
+fn a_storm_of_events_under_sixteen_callers_lets_no_bad_signature_out_and_leaves_a_device_that_works() {
+    as_application!(|application| {
+        let control = &application.control;
+        let public = {
+            let session = application.open().unwrap();
+            point(&session, key(&session, ObjectClass::PUBLIC_KEY, "signing"))
+        };
+        let request = || -> cryptoki::error::Result<bool> {
+            let session = application.open()?;
+            match login(&session, PIN) {
+                Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
+                Err(error) => return Err(error),
+            }
+            let wanted = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label("signing".into())];
+            let Some(key) = session.find_objects(&wanted)?.first().copied() else { return Ok(false) };
+            let signature = sign_with(&session, key, b"storm")?;
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &public).verify(b"storm", &signature).unwrap();
+            Ok(true)
+        };
+        let over = AtomicBool::new(false);
+        let caller = || {
+            let results = (0_u64..).map(|_| request()).take_while(|_| !over.load(Ordering::Acquire));
+            results.filter(|made| matches!(made, Ok(true))).count()
+        };
+        let storm = || -> Result<(), ControlError> {
+            for round in 0..40 {
+                let event = [
+                    Event::lose_sessions(),
+                    Event::LoseLogin,
+                    Event::remove_token(),
+                    Event::fail(Until::Now),
+                    Event::RemoveToken { code: ckr::CKR_TOKEN_NOT_PRESENT, with_slot: true },
+                ][round % 5];
+                control.strike(event)?;
+                control.strike(Event::return_token())?;
+                control.strike(Event::Mend)?;
+                let before = control.counters()?.signatures;
+                control.wait_until(PATIENCE, |seen| seen.signatures > before + 3)?;
+            }
+            Ok(())
+        };
+        let made: usize = thread::scope(|scope| {
+            let callers: Vec<_> = (0..16).map(|_| scope.spawn(caller)).collect();
+            let weathered = storm();
+            over.store(true, Ordering::Release);
+            let made = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+            weathered.unwrap();
+            made
+        });
+        assert!(made > 100, "{made}");
+        assert!(application.signs());
+        let pin = control.counters().unwrap().pin;
+        assert_eq!((pin.attempts, pin.incorrect), (pin.accepted, 0));
     });
 }
