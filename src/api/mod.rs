@@ -1,3 +1,24 @@
-//! Listeners, routes, and how an answer looks on the wire.
+//! Listeners, routes, and how a request and an answer look on the wire.
 
 #![forbid(unsafe_code)]
+
+mod body;
+pub mod contract;
+mod guard;
+mod keys;
+mod local;
+pub mod openapi;
+pub mod problem;
+pub mod request;
+pub(crate) mod response;
+mod routes;
+mod sending;
+mod server;
+mod tls;
+mod verify;
+
+pub(crate) use body::{BodyBudget, Held, take as take_body};
+pub(crate) use local::{LocalListener, Readiness};
+pub(crate) use sending::Sending;
+pub(crate) use server::EventLoops;
+pub(crate) use tls::server_tls;

@@ -1,11 +1,21 @@
 //! The configuration: one TOML file and its drop-ins, as data.
 //!
 //! Everything here is what an operator writes. Unknown keys are errors, secrets are never inline (only paths to
-//! them), durations and sizes carry their unit (`"30s"`, `"32 MiB"`). [`load`] reads and validates.
+//! them), durations and sizes carry their unit (`"30s"`, `"32 MiB"`). [`load()`] reads and validates.
 
 #![forbid(unsafe_code)]
 
+mod de;
+mod error;
+mod files;
+mod load;
+mod rules;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+mod tree;
 mod units;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +24,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use files::Viewer;
+pub use load::{Loaded, UnknownToken, load, open};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.
@@ -119,7 +132,7 @@ pub struct Limits {
     pub body_timeout: Span,
     /// How long an idle connection is kept.
     pub idle_timeout: Span,
-    /// The whole of a request, from its headers to the last byte of the answer.
+    /// From a request's headers until its answer is ready; sending the answer may take as long again.
     pub request_timeout: Span,
     /// Bytes of request line and headers together.
     pub max_header_bytes: ByteSize,
@@ -197,7 +210,7 @@ pub struct Dpop {
 pub enum NoncePolicy {
     /// Every proof.
     Always,
-    /// Until `iat_window` has passed since the start, because proofs seen before the start are forgotten.
+    /// Until `iat_window` and twice `clock_skew` have passed since the start, because proofs seen before the start are forgotten.
     #[default]
     AfterRestart,
 }
@@ -262,7 +275,8 @@ pub struct OnlineLicensing {
     pub timeout: Span,
 }
 
-/// `[plans.NAME]`: defaults for a plan; what the entitlement says wins where it is stricter or the plan is silent.
+/// `[plans.NAME]`: a plan's limits, each for PoEs that do not name that limit themselves. A PoE of a plan that is not
+/// listed here must name all of them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -339,8 +353,10 @@ pub struct Key {
     /// PEM certificate chain returned with `dsse+cert`, leaf first.
     pub certificate_chain: Option<PathBuf>,
     /// Signs from this moment on (RFC 3339).
+    #[serde(default, deserialize_with = "units::moment")]
     pub not_before: Option<jiff::Timestamp>,
     /// Signs up to this moment (RFC 3339).
+    #[serde(default, deserialize_with = "units::moment")]
     pub not_after: Option<jiff::Timestamp>,
 }
 
@@ -386,7 +402,8 @@ pub enum SigningMode {
 pub struct Audit {
     /// The log file; its directory must exist and belong to the front's user.
     pub path: PathBuf,
-    /// Under load, records are made durable together, at most this far apart; when idle, at once.
+    /// When idle, records are made durable at once. Under load they are made so together, this far apart, or up to four
+    /// times as far where the disk takes long to sync.
     #[serde(default = "default_group_commit")]
     pub group_commit: Span,
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.

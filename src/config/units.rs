@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A positive duration written with its unit: `"500us"`, `"30s"`, `"2m"`, `"1h 30m"`.
+/// A positive duration written with its unit: `"500us"`, `"30s"`, `"2m"`, `"1h 30m"`, `"7d"` (of 24 hours).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
@@ -34,9 +34,13 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span: jiff::SignedDuration = text
-            .parse()
-            .map_err(|_| format!("`{text}` is no duration; write a number and its unit, as in \"30s\" or \"500us\""))?;
+        let wrong =
+            || format!("`{text}` is no duration; write a number and its unit, as in \"30s\", \"500us\" or \"7d\"");
+        // jiff has no days here, because a day is not always 24 hours long; ours is.
+        let span = match text.strip_suffix('d').and_then(|days| days.parse::<i32>().ok()) {
+            Some(days) => jiff::SignedDuration::from_hours(24 * i64::from(days)),
+            None => text.parse().map_err(|_| wrong())?,
+        };
         match Duration::try_from(span) {
             Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
             _ => Err(format!("`{text}` is not a positive duration; write one like \"30s\"")),
@@ -48,6 +52,13 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
+}
+
+/// A moment in RFC 3339 form, quoted or as TOML's own.
+pub(super) fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<jiff::Timestamp>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = |_| format!("`{text}` is no moment with a time zone; write one like 2026-01-31T00:00:00Z");
+    text.parse().map(Some).map_err(wrong).map_err(de::Error::custom)
 }
 
 /// A positive number of bytes written with its unit: `"64 KiB"`, `"32 MiB"`, `"1 GiB"`, `"512 B"`.
@@ -136,7 +147,8 @@ mod tests {
     fn a_duration_needs_its_unit_and_is_positive() {
         assert_eq!("500us".parse(), Ok(Span::micros(500)));
         assert_eq!("2m".parse(), Ok(Span::seconds(120)));
-        for wrong in ["", "30", "0s", "-5s", "soon"] {
+        assert_eq!("7d".parse(), Ok(Span::seconds(7 * 24 * 3600)));
+        for wrong in ["", "30", "0s", "0d", "-1d", "99999999999d", "d", "-5s", "soon"] {
             assert!(wrong.parse::<Span>().is_err(), "{wrong}");
         }
     }

@@ -1,3 +1,10 @@
 //! Metrics and operational logs.
 
 #![forbid(unsafe_code)]
+
+mod laps;
+pub mod log;
+mod metrics;
+
+pub use laps::{Laps, Stage};
+pub use metrics::{AuditMetrics, CONTENT_TYPE, Metrics, PlanLabels, TokenFigures};

@@ -41,5 +41,5 @@ pub const MODULE_VARIABLE: &str = "FAULTY_TOKEN_MODULE";
 pub const CONTROL_VARIABLE: &str = "FAULTY_TOKEN_CONTROL";
 /// Environment variable: path of the file that carries the device's state from one process to the next.
 pub const STATE_VARIABLE: &str = "FAULTY_TOKEN_STATE";
-/// Environment variable: path of this module's library, where [`module_path`] cannot guess it.
+/// Environment variable: path of this module's library, where [`module_path()`] cannot guess it.
 pub const LIBRARY_VARIABLE: &str = "FAULTY_TOKEN_LIBRARY";

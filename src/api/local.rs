@@ -1,0 +1,198 @@
+//! The local listener: `/livez`, `/readyz` and `/metrics`, without TLS, on loopback or a Unix socket.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::{KeyState, LocalListen};
+use crate::custody::{KeyListing, TokenStatus};
+use crate::pipeline::Appliance;
+use crate::telemetry::CONTENT_TYPE as METRICS_TYPE;
+
+/// A bound local listener.
+pub(crate) enum LocalListener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl LocalListener {
+    /// Binds. A Unix socket left over by an earlier process is removed, one that is in use is not; the new one is
+    /// for the group as well, so that monitoring needs no root.
+    ///
+    /// # Errors
+    /// What the kernel says, with the address.
+    pub(crate) async fn bind(listen: &LocalListen) -> io::Result<Self> {
+        match listen {
+            LocalListen::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            LocalListen::Unix(path) => {
+                use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+                if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+                    if tokio::net::UnixStream::connect(path).await.is_ok() {
+                        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves this socket"));
+                    }
+                    std::fs::remove_file(path)?;
+                }
+                let listener = UnixListener::bind(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+                Ok(Self::Unix(listener))
+            }
+        }
+    }
+
+    /// Serves until `stop` turns true.
+    pub(crate) async fn serve(self, appliance: Arc<Appliance>, mut stop: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok(stream) => {
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                    let appliance = Arc::clone(&appliance);
+                    tokio::spawn(async move {
+                        let service = service_fn(move |request| {
+                            let response = answer(&appliance, &request);
+                            async move { Ok::<_, Infallible>(response) }
+                        });
+                        let connection = http1::Builder::new()
+                            .timer(TokioTimer::new())
+                            .header_read_timeout(IDLE)
+                            .max_buf_size(8192)
+                            .serve_connection(TokioIo::new(stream), service);
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "a local connection broke");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a local connection could not be accepted; trying again in 100 ms");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// `/readyz`: whether requests can be served now, and if not, what is in the way.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Readiness {
+    /// Every tenant can sign, OpToks can be validated, and the audit log can be written.
+    pub(crate) ready: bool,
+    /// The audit log: `ok` or `failed`.
+    pub(crate) audit: &'static str,
+    /// The Authority's key set: `ok` or `unavailable`.
+    pub(crate) authority: &'static str,
+    /// The licensing revocation list: `ok` or `stale`.
+    pub(crate) revocations: &'static str,
+    /// The tokens.
+    pub(crate) tokens: Vec<TokenReadiness>,
+    /// The keys.
+    pub(crate) keys: Vec<KeyReadiness>,
+}
+
+/// One token.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TokenReadiness {
+    name: Arc<str>,
+    ready: bool,
+    state: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+}
+
+/// One key.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct KeyReadiness {
+    name: Arc<str>,
+    token: Arc<str>,
+    state: KeyState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyid: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_of_service: Option<String>,
+}
+
+impl From<TokenStatus> for TokenReadiness {
+    fn from(token: TokenStatus) -> Self {
+        Self { name: token.name, ready: token.ready, state: token.state, detail: token.detail }
+    }
+}
+
+impl From<KeyListing> for KeyReadiness {
+    fn from(key: KeyListing) -> Self {
+        Self {
+            name: key.name,
+            token: key.token,
+            state: key.state,
+            keyid: key.public.map(|(_, keyid)| keyid),
+            out_of_service: key.out_of_service.map(|why| why.to_string()),
+        }
+    }
+}
+
+fn answer(appliance: &Appliance, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "live\n"),
+        "/readyz" => {
+            let readiness = appliance.readiness();
+            let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let body = serde_json::to_vec(&readiness).expect("strings and numbers always serialize");
+            respond(status, "application/json", body.into())
+        }
+        "/metrics" => match appliance.render_metrics() {
+            Ok(metrics) => respond(StatusCode::OK, METRICS_TYPE, metrics.into()),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+        },
+        _ => text(StatusCode::NOT_FOUND, "/livez, /readyz or /metrics\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+const MAX_CONNECTIONS: usize = 64;
+const IDLE: Duration = Duration::from_secs(30);

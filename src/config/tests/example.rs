@@ -1,0 +1,91 @@
+//! The example loads, has every key of the schema, and shows the true defaults.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::super::de::Kind;
+use super::super::tree::{Node, Step, Value, dotted, parse};
+use super::super::*;
+use super::{EXAMPLE, sources};
+
+#[test]
+fn the_example_loads_as_shipped_and_with_everything_uncommented() {
+    sources(&[EXAMPLE]).unwrap();
+    sources(&[&everything_uncommented()]).unwrap();
+}
+
+/// Plants a key that no table knows into each table of the example: the refusal lists what the schema allows there.
+#[test]
+fn every_key_of_the_schema_is_in_the_example() {
+    fn tables(node: &Node, path: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
+        match &node.value {
+            Value::Table(table) => {
+                found.push(path.clone());
+                for (name, entry) in &table.entries {
+                    path.push(Step::Key(name.clone()));
+                    tables(&entry.node, path, found);
+                    path.pop();
+                }
+            }
+            Value::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    path.push(Step::Index(i));
+                    tables(item, path, found);
+                    path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+    let tree = parse(Path::new("signer.toml"), &everything_uncommented()).unwrap();
+    let mut found = Vec::new();
+    tables(&tree, &mut Vec::new(), &mut found);
+    let mut structs = 0;
+    for path in found {
+        let mut planted = tree.clone();
+        planted.plant(&path, "no such key", parse(Path::new("x"), "x = 1").unwrap());
+        let Err(refusal) = Config::deserialize(&planted) else { panic!("{} takes any key", dotted(&path)) };
+        // Elsewhere: a map of names (`tokens`), which takes any, or a choice (`jwks`), which takes one.
+        let Kind::UnknownKey { allowed, .. } = refusal.kind else { continue };
+        if refusal.path.len() != path.len() + 1 {
+            continue;
+        }
+        structs += 1;
+        for key in allowed {
+            let mut whole = path.clone();
+            whole.push(Step::Key((*key).to_owned()));
+            assert!(tree.has(&whole), "{} is not in docs/signer.example.toml", dotted(&whole));
+        }
+    }
+    assert_eq!(structs, 17, "a struct of the schema is not reached; give the example a section for it");
+}
+
+#[test]
+fn the_example_shows_the_true_defaults() {
+    let shipped = format!("{:?}", sources(&[EXAMPLE]).unwrap().config);
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let mut shown = 0;
+    for (i, line) in lines.iter().enumerate().filter(|(_, line)| is_optional(line)) {
+        let above = lines[..i].iter().rev().take_while(|line| line.starts_with("# ")).copied().collect::<String>();
+        let in_block = lines[..i].iter().rev().take_while(|line| !line.is_empty()).any(|line| line.starts_with("#["));
+        if line.starts_with("#[") || in_block {
+            continue;
+        }
+        let mut changed = lines.clone();
+        changed[i] = &line[1..];
+        let loaded = sources(&[&changed.join("\n")]).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let same = format!("{:?}", loaded.config) == shipped;
+        assert_eq!(same, !above.contains("No default"), "{line}");
+        shown += usize::from(same);
+    }
+    assert!(shown > 30, "only {shown} defaults are shown");
+}
+
+fn is_optional(line: &str) -> bool {
+    line.starts_with('#') && line.len() > 1 && !line[1..].starts_with([' ', '-'])
+}
+
+fn everything_uncommented() -> String {
+    EXAMPLE.lines().map(|line| if is_optional(line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}

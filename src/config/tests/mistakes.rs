@@ -1,0 +1,198 @@
+//! What an operator is told of each mistake.
+
+use super::refusals;
+
+#[test]
+fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
+    let d = "signer.toml.d/1.toml";
+    let mut wrong = Vec::new();
+    for (drop_in, expected) in [
+        (
+            "[tokens.main]\nsesions = 8",
+            format!(
+                "{d}:2:1: tokens.main.sesions: `sesions` is not a key that is known here; did you mean `sessions`? allowed: `socket`, "
+            ),
+        ),
+        (
+            "tokens.main.sessions = 0",
+            format!("{d}:1:24: tokens.main.sessions: found integer `0`; write a whole number from 1 to 4294967295"),
+        ),
+        (
+            "tokens.main.sessions = \"8\"",
+            format!("{d}:1:24: tokens.main.sessions: found text; write a whole number from 1"),
+        ),
+        (
+            "[server]\nlisten = 'here'",
+            format!("{d}:2:10: server.listen: this is no address; write an address and a port"),
+        ),
+        ("[sever]", format!("{d}:1:2: sever: `sever` is not a key that is known here; did you mean `server`?")),
+        (
+            "server.tls.min_version = '1.1'",
+            format!(
+                "{d}:1:26: server.tls.min_version: `1.1` is not among the values known here; did you mean `1.2`? allowed: `1.2`, `1.3`"
+            ),
+        ),
+        (
+            "server.local_listen = '0.0.0.0:9443'",
+            format!("{d}:1:23: server.local_listen: `0.0.0.0:9443` is not loopback; "),
+        ),
+        (
+            "server.local_listen = '127.0.0.1:1'\nserver.listen = '127.0.0.1:1'",
+            format!("{d}:1:23: server.local_listen: 127.0.0.1:1 is the Signer API's own address; write "),
+        ),
+        (
+            "server.limits.idle_timeout = '30'",
+            format!("{d}:1:30: server.limits.idle_timeout: `30` is no duration; write "),
+        ),
+        (
+            "server.limits.max_body_bytes = '1 GB'",
+            format!("{d}:1:32: server.limits.max_body_bytes: `1 GB` is no size; write "),
+        ),
+        (
+            "server.limits.max_body_bytes_in_flight = '1 MiB'",
+            format!("{d}:1:42: server.limits.max_body_bytes_in_flight: 1 MiB for all bodies is less than the 32 MiB"),
+        ),
+        (
+            "server.limits.max_header_bytes = '1 B'",
+            format!("{d}:1:34: server.limits.max_header_bytes: 1 B is out of range; write between"),
+        ),
+        ("server.public_url = 'http://x'", format!("{d}:1:21: server.public_url: `http://x` is not https; write ")),
+        ("server.threads = 1000", format!("{d}:1:18: server.threads: 1000 event loops")),
+        (
+            "authority.jwks = {}",
+            format!("{d}:1:18: authority.jwks: exactly one is needed of `discovery`, `url`, `file`"),
+        ),
+        (
+            "authority.jwks = { url = 'https://x', file = '/x' }",
+            format!("{d}:1:18: authority.jwks: exactly one is needed of "),
+        ),
+        (
+            "authority.jwks = { uri = 'https://x' }",
+            format!("{d}:1:20: authority.jwks.uri: `uri` is not among the values known here; did you mean `url`?"),
+        ),
+        (
+            "authority.jwks = { url = 'http://x.example' }",
+            format!(
+                "{d}:1:26: authority.jwks.url: `http://x.example` is not encrypted, which is accepted only to loopback; write "
+            ),
+        ),
+        (
+            "authority.jwks = { file = 'jwks.json' }",
+            format!("{d}:1:27: authority.jwks.file: this is no absolute path; write "),
+        ),
+        ("authority.audience = '*'", format!("{d}:1:22: authority.audience: a wildcard would ")),
+        ("authority.scope = 'a b'", format!("{d}:1:19: authority.scope: this is not one scope; write ")),
+        (
+            "authority.algorithms = ['ES256', 'none']",
+            format!("{d}:1:34: authority.algorithms[1]: `none` is not among the values known here; "),
+        ),
+        ("authority.algorithms = []", format!("{d}:1:24: authority.algorithms: no signature would be accepted; list ")),
+        (
+            "authority.clock_skew = '1h'",
+            format!("{d}:1:24: authority.clock_skew: 3600s is too long; write at most \"300s\""),
+        ),
+        (
+            "authority.jwks_max_stale = '1m'",
+            format!("{d}:1:28: authority.jwks_max_stale: 60s is shorter than `jwks_refresh` (300s); write "),
+        ),
+        (
+            "authority.dpop.max_remembered_proofs = 5",
+            format!("{d}:1:40: authority.dpop.max_remembered_proofs: a handful "),
+        ),
+        (
+            "authority.dpop.nonce = 'never'",
+            format!(
+                "{d}:1:24: authority.dpop.nonce: `never` is not among the values known here; allowed: `always`, `after-restart`"
+            ),
+        ),
+        (
+            "plans.pro.max_artifact_bytes = '1 GiB'",
+            format!(
+                "{d}:1:32: plans.pro.max_artifact_bytes: 1 GiB can never be used, since server.limits.max_body_bytes is 32 MiB; write "
+            ),
+        ),
+        (
+            "[[release.trusted]]\ndigest = 'sha256:00'\nsigned_by = 'x'\nreason = 'y'",
+            format!("{d}:2:10: release.trusted[0].digest: `sha256:00` is no image digest; write "),
+        ),
+        (
+            "[[release.trusted]]\ndigest = 'x'\nsigned_by = 'x'",
+            format!("{d}:1:1: release.trusted[0].reason: it is missing; write `reason = …` in [release.trusted[0]]"),
+        ),
+        (
+            "tokens.main.uri = 'pkcs11:token=x?pin-value=1234'",
+            format!("{d}:1:19: tokens.main.uri: a PIN is never written in a URI"),
+        ),
+        (
+            "tokens.main.pin_file = '123456'",
+            format!("{d}:1:24: tokens.main.pin_file: this is no absolute path; write "),
+        ),
+        (
+            "tokens.main.sessions = 5000",
+            format!("{d}:1:24: tokens.main.sessions: 5000 sessions are more than tokens have; write at most 1024"),
+        ),
+        (
+            "tokens.second = { socket = '/run/s', front_user = 'a', worker_user = 'b', module = '/m', uri = 'pkcs11:token=x' }",
+            format!("{d}:1:17: tokens.second.pin_file: it is missing; write `pin_file = …` in [tokens.second]"),
+        ),
+        (
+            "[tokens.second]\nsocket = '/run/stellaops-signer/token-main.sock'\nfront_user = 'a'\nworker_user = 'b'\nmodule = '/m'\nuri = 'pkcs11:token=x'\npin_file = '/p'",
+            format!("{d}:2:10: tokens.second.socket: token `main` has the same socket; "),
+        ),
+        (
+            "keys.acme-2026.token = 'mian'",
+            format!(
+                "{d}:1:24: keys.acme-2026.token: there is no token `mian`; did you mean `main`? configured: `main`"
+            ),
+        ),
+        (
+            "keys.acme-2026.state = 'on'",
+            format!(
+                "{d}:1:24: keys.acme-2026.state: `on` is not among the values known here; allowed: `next`, `active`, `retired`"
+            ),
+        ),
+        ("keys.acme-2026.state = 'retired'", "signer.toml:".to_owned()),
+        (
+            "keys.acme-2026.not_before = 2027-01-01T00:00:00Z\nkeys.acme-2026.not_after = 2026-01-01T00:00:00Z",
+            format!("{d}:2:28: keys.acme-2026.not_after: the key ends (2026-01-01T00:00:00Z) before it begins"),
+        ),
+        (
+            "keys.acme-2026.not_before = 'soon'",
+            format!("{d}:1:29: keys.acme-2026.not_before: `soon` is no moment with a time zone; write "),
+        ),
+        (
+            "tenants.acme.keys = ['acme-2025']",
+            format!(
+                "{d}:1:22: tenants.acme.keys[0]: there is no key `acme-2025`; did you mean `acme-2026`? configured: `acme-2026`"
+            ),
+        ),
+        (
+            "tenants.acme.keys = ['acme-2026', 'acme-2026']",
+            format!("{d}:1:35: tenants.acme.keys[1]: `acme-2026` is listed twice"),
+        ),
+        ("tenants.acme.keys = []", format!("{d}:1:21: tenants.acme.keys: none of the tenant's keys signs; list ")),
+        (
+            "tenants.acme.predicate_types = []",
+            format!("{d}:1:32: tenants.acme.predicate_types: the tenant may have nothing signed; list "),
+        ),
+        (
+            "tenants.acme.default_mode = 'hsm'",
+            format!(
+                "{d}:1:29: tenants.acme.default_mode: `hsm` is not among the values known here; allowed: `kms`, `keyless`"
+            ),
+        ),
+        ("audit.path = 'audit.jsonl'", format!("{d}:1:14: audit.path: this is no absolute path; write ")),
+        ("audit.group_commit = '1s'", format!("{d}:1:22: audit.group_commit: 1s is too long; write at most \"100ms\"")),
+        ("log.filter = 'loud=very'", format!("{d}:1:14: log.filter: this is no filter (")),
+        ("tenants = 7", format!("{d}:1:11: tenants: found a whole number; write a table of names")),
+        ("server = []", format!("{d}:1:10: server: found a list; write a table of keys")),
+        ("a = 1\na = 2", format!("{d}:2:1: this is not TOML: duplicate key")),
+        ("[server", format!("{d}:1:")),
+    ] {
+        let refusals = refusals(drop_in);
+        if refusals.len() != 1 || !refusals[0].starts_with(&expected) {
+            wrong.push(format!("{drop_in}\n   is {refusals:#?}\n   not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

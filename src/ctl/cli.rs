@@ -1,0 +1,195 @@
+//! The command line as data; `--help`, completions and man pages are made from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::request;
+use super::settings::{Access, Settings};
+
+/// Sign, verify and operate with the StellaOps Signer.
+///
+/// `sign` and `keys` call an appliance's Signer API over mTLS. `verify` works offline against a public key.
+/// `config` and `status` serve the operator on the appliance itself.
+#[derive(Debug, Parser)]
+#[command(name = "signerctl", version, after_long_help = EXIT_STATUS, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Print one JSON document on standard output, errors included (but not those of the command line itself).
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Sign(Box<SignArgs>),
+    Verify(VerifyArgs),
+    /// The signing keys of an appliance.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Keys(KeysCommand),
+    /// The configuration of an appliance.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Config(ConfigCommand),
+    Status(StatusArgs),
+    /// Print a completion script for a shell.
+    #[command(after_long_help = EXIT_STATUS)]
+    Completions(CompletionsArgs),
+    /// Write a man page for every command.
+    #[command(after_long_help = EXIT_STATUS)]
+    Man(ManArgs),
+}
+
+/// Have a document signed by the appliance.
+///
+/// FILE is the predicate: one JSON object, such as an SBOM or a VEX document. It is sent over mTLS together with an
+/// OpTok, the proof that the token is this client's, and a PoE; what comes back is compared with what was sent and
+/// written as a DSSE envelope or a Sigstore bundle.
+///
+/// Every option under Connection, OpTok and Request may come from the profile or from the environment instead
+/// (SIGNER_ and the option's name, as in SIGNER_TOKEN_FILE); an option wins over the environment, the environment
+/// over the profile.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct SignArgs {
+    /// The predicate, a JSON object; `-` reads standard input.
+    pub(crate) file: PathBuf,
+    /// Predicate type: a short name such as `sbom`, or the type as the catalog has it.
+    #[arg(long = "type", short = 't', value_name = "TYPE", long_help = type_help())]
+    pub(crate) predicate_type: String,
+    /// What the predicate is about: a name and its digest; may be repeated.
+    #[arg(long, value_name = "NAME@ALG:HEX", required_unless_present = "subject_file")]
+    pub(crate) subject: Vec<String>,
+    /// A file that the predicate is about; its SHA-256 is taken, its file name is the subject's name; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) subject_file: Vec<PathBuf>,
+    /// Where the envelope or bundle goes; `-` is standard output [default: FILE.dsse.json or FILE.sigstore.json].
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the output file when it exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// Verify an envelope offline against a public key.
+///
+/// FILE is a DSSE envelope, the Signer API's answer, or a Sigstore bundle of a key. Checked are: exactly one signature,
+/// its keyid, the signature over the PAE, the payload type, the form of the in-toto statement, and what --type,
+/// --subject-file and --digest demand.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct VerifyArgs {
+    /// What to verify; `-` reads standard input.
+    pub(crate) file: PathBuf,
+    /// PEM public key (SubjectPublicKeyInfo, P-256).
+    #[arg(long, value_name = "PEM", required_unless_present = "keys", conflicts_with = "keys")]
+    pub(crate) key: Option<PathBuf>,
+    /// JWK set, as `signerctl keys list --jwks` writes it; the keyid chooses the key.
+    #[arg(long, value_name = "JWKS")]
+    pub(crate) keys: Option<PathBuf>,
+    /// Demand this predicate type: a short name or the type itself.
+    #[arg(long = "type", short = 't', value_name = "TYPE")]
+    pub(crate) predicate_type: Option<String>,
+    /// Demand that this file is a subject; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) subject_file: Vec<PathBuf>,
+    /// Demand a subject with this digest; may be repeated.
+    #[arg(long, value_name = "ALG:HEX")]
+    pub(crate) digest: Vec<String>,
+}
+
+/// Commands on keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    List(Box<KeysListArgs>),
+}
+
+/// List the keys that the appliance publishes for the caller's tenant: active, next and retired.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct KeysListArgs {
+    /// Print the JWK set as the appliance gave it.
+    #[arg(long, conflicts_with = "pem")]
+    pub(crate) jwks: bool,
+    /// Print each key as PEM, below a line that names it.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) pem: bool,
+    /// Only the key with this keyid.
+    #[arg(long, value_name = "KEYID")]
+    pub(crate) keyid: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Commands on the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    Check(ConfigCheckArgs),
+}
+
+/// Read and validate the configuration as the appliance would, without starting anything.
+///
+/// Each problem is printed with file, line, column and key. Files that the configuration names are looked at as far
+/// as you may see them: there, what they should be, and not open to strangers.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ConfigCheckArgs {
+    /// The configuration file; the drop-ins in FILE.d belong to it.
+    #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+    /// Judge the configuration alone, not the files that it names: for another machine than the appliance.
+    #[arg(long)]
+    pub(crate) no_files: bool,
+}
+
+/// Show whether the appliance on this machine lives, is ready, and what it waits for.
+///
+/// Reads the local listener. Exit code 0 says that it is ready to sign.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct StatusArgs {
+    /// The local listener: `unix:/path`, or a loopback address such as `127.0.0.1:9464`
+    /// [default: what the configuration says].
+    #[arg(long, value_name = "ADDRESS", env = "SIGNER_LOCAL")]
+    pub(crate) local: Option<String>,
+    /// Where the configuration is, for want of --local.
+    #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The directory; made when it does not exist.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+fn type_help() -> String {
+    format!("Predicate type: the type as the catalog has it, or its short name: {}", request::short_names())
+}
+
+/// The exit codes, for `--help` and the man pages.
+pub(crate) const EXIT_STATUS: &str = "\
+Exit status:
+  0  done, verified, or ready
+  1  not verified, not ready, or an answer that is not what was asked for
+  2  the command line is wrong or incomplete
+  3  refused by the appliance or the Authority (4xx, client certificate)
+  4  unavailable: 429, 5xx, network or TLS failure; a later attempt may succeed
+  5  the configuration or the client profile is invalid
+  6  a local file cannot be read or written, or does not hold what it should";
+
+const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";

@@ -1,0 +1,35 @@
+//! `signerctl config check`: the loader of the appliance, run by itself.
+
+use serde_json::json;
+
+use super::cli::ConfigCheckArgs;
+use super::error::CtlError;
+use super::output::Report;
+use crate::config::{self, Viewer};
+
+pub(crate) fn run(args: &ConfigCheckArgs) -> Result<Report, CtlError> {
+    let loaded = config::open(&args.config).map_err(CtlError::Config)?;
+    if !args.no_files {
+        loaded.check_files(Viewer::Operator).map_err(CtlError::Config)?;
+    }
+    let config = &loaded.config;
+    let file = args.config.display().to_string();
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let text = format!(
+        "{file} is valid: {}, {}, {}, {}\n",
+        counted(loaded.files.len() - 1, "drop-in"),
+        counted(config.tokens.len(), "token"),
+        counted(config.keys.len(), "key"),
+        counted(config.tenants.len(), "tenant"),
+    );
+    let json = json!({
+        "valid": true,
+        "file": file,
+        "files": loaded.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>(),
+        "checkedFiles": !args.no_files,
+        "tokens": config.tokens.len(),
+        "keys": config.keys.len(),
+        "tenants": config.tenants.len(),
+    });
+    Ok(Report::new(text, json))
+}

@@ -1,0 +1,119 @@
+//! Why an envelope is not verified.
+
+use crate::ctl::output::plain;
+use crate::dsse::{PAYLOAD_TYPE, SignatureError};
+use crate::statement::StatementError;
+
+/// The first check that failed. Texts from the file are escaped for a terminal where they are shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// Not one of the three forms.
+    #[error("no envelope: {}", plain(.0))]
+    NotAnEnvelope(String),
+    /// Two envelopes where one was expected.
+    #[error("it holds more than one envelope or bundle; which of them counts is not said")]
+    Ambiguous,
+    /// A bundle of another version or kind.
+    #[error("the bundle's mediaType is `{}`; only {} is read", plain(.0), super::form::SIGSTORE_MEDIA_TYPE)]
+    MediaType(String),
+    /// A bundle of a certificate, not of a key.
+    #[error("the bundle carries a certificate (keyless); this command verifies against a public key")]
+    Certificate,
+    /// The bundle's key hint is missing or names another key.
+    #[error(
+        "the bundle's publicKey.hint is `{}`, its signature's keyid is `{}`; they must be equal",
+        plain(hint),
+        plain(keyid)
+    )]
+    Hint {
+        /// What the bundle says.
+        hint: String,
+        /// What the signature says.
+        keyid: String,
+    },
+    /// Not exactly one signature.
+    #[error("it has {0} signatures; exactly one is accepted")]
+    SignatureCount(usize),
+    /// The signature names no key.
+    #[error("its signature names no keyid; the appliance always names one")]
+    KeyidMissing,
+    /// The signature names another key.
+    #[error("it is signed with the key `{}`; this key is {expected}", plain(found))]
+    Keyid {
+        /// What the envelope says.
+        found: String,
+        /// The key at hand.
+        expected: String,
+    },
+    /// No key of the set has the keyid.
+    #[error("it is signed with the key `{}`, which is none of the {known} usable keys given", plain(found))]
+    UnknownKey {
+        /// What the envelope says.
+        found: String,
+        /// How many keys there are.
+        known: usize,
+    },
+    /// Another payload type.
+    #[error("its payloadType is `{}`; it must be {PAYLOAD_TYPE}", plain(.0))]
+    PayloadType(String),
+    /// Not base64.
+    #[error("its {0} is not padded base64")]
+    Base64(&'static str),
+    /// Not an ECDSA signature.
+    #[error("its signature cannot be read: {0}")]
+    SignatureForm(#[source] SignatureError),
+    /// The signature is not the key's over these bytes.
+    #[error("the signature does not verify: type or payload were changed, or another key made it")]
+    Signature,
+    /// The payload is not strict JSON, or not an in-toto Statement v1.
+    #[error("it is signed, but {}", plain(&.0.to_string()))]
+    Statement(#[source] StatementError),
+    /// Another predicate type than demanded.
+    #[error("its predicate type is `{}`; `{wanted}` was demanded", plain(found))]
+    Type {
+        /// What the statement says.
+        found: String,
+        /// What was demanded.
+        wanted: String,
+    },
+    /// A demanded subject is not there.
+    #[error("no subject of it is {wanted}")]
+    Subject {
+        /// What was demanded.
+        wanted: String,
+    },
+}
+
+impl Fault {
+    /// A stable word for scripts.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NotAnEnvelope(_) | Self::Base64(_) => "not_an_envelope",
+            Self::Ambiguous => "ambiguous",
+            Self::MediaType(_) => "media_type",
+            Self::Certificate => "keyless_bundle",
+            Self::Hint { .. } => "hint_mismatch",
+            Self::SignatureCount(_) => "signature_count",
+            Self::KeyidMissing => "keyid_missing",
+            Self::Keyid { .. } | Self::UnknownKey { .. } => "key_mismatch",
+            Self::PayloadType(_) => "payload_type",
+            Self::SignatureForm(_) => "signature_form",
+            Self::Signature => "signature_invalid",
+            Self::Statement(_) => "statement_invalid",
+            Self::Type { .. } => "type_mismatch",
+            Self::Subject { .. } => "subject_mismatch",
+        }
+    }
+
+    /// What would help.
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Keyid { .. } | Self::UnknownKey { .. } => {
+                Some("take the key from the appliance: `signerctl keys list --jwks`, then --keys")
+            }
+            Self::Certificate => Some("verify it with cosign and the trusted root of its Fulcio"),
+            Self::Signature => Some("do not use this file; have the document signed again"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Connecting: who serves the socket, and do they speak our protocol for the right token?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::{Channel, Link, LinkError};
+use crate::custody::wire::{Hello, Inbox, Reply, Request, WireError, decode_reply, encode_request};
+
+/// Connects, checks the peer's user before a byte is sent, and exchanges hellos.
+pub(super) async fn connect(link: &Link) -> Result<Channel, LinkError> {
+    let failed = |source: std::io::Error| LinkError::Connect { path: link.socket.clone(), source: Arc::new(source) };
+    let stream = UnixStream::connect(&link.socket).await.map_err(failed)?;
+    let found = stream.peer_cred().map_err(failed)?.uid();
+    if found != link.worker_uid {
+        let (path, expected) = (link.socket.clone(), link.worker_uid);
+        tracing::error!(token = %link.name, socket = %path.display(), found, expected, "connection refused: the worker's socket is served by another user");
+        return Err(LinkError::Peer { path, found, expected });
+    }
+    match tokio::time::timeout(HELLO_TIMEOUT, greet(&link.name, stream)).await {
+        Ok(Err(LinkError::Protocol(error))) => {
+            tracing::error!(token = %link.name, "connection closed: the worker sent {error}");
+            Err(LinkError::Protocol(error))
+        }
+        Ok(done) => done,
+        Err(_) => Err(LinkError::Hello("no answer in time".into())),
+    }
+}
+
+pub(super) async fn greet(name: &Arc<str>, mut stream: UnixStream) -> Result<Channel, LinkError> {
+    let broken = |error: std::io::Error| LinkError::Hello(error.to_string().into());
+    let mut hello = Vec::with_capacity(64);
+    encode_request(0, &Request::Hello(Hello::new("signerd")), &mut hello);
+    stream.write_all(&hello).await.map_err(broken)?;
+    let mut inbox = Inbox::new();
+    loop {
+        let count = stream.read(inbox.space()).await.map_err(broken)?;
+        if count == 0 {
+            return Err(LinkError::Hello("it closed the connection; its log says why".into()));
+        }
+        inbox.filled(count);
+        if let Some(frame) = inbox.next_frame().map_err(LinkError::Protocol)? {
+            check(name, frame).map_err(LinkError::Protocol)?;
+            inbox.lift_limit();
+            return Ok(Channel::start(Arc::clone(name), stream, inbox));
+        }
+    }
+}
+
+fn check(name: &str, frame: &[u8]) -> Result<(), WireError> {
+    let Ok((0, Reply::Hello(hello))) = decode_reply(frame) else { return Err(WireError::NotHello) };
+    hello.check_version()?;
+    if hello.name == name {
+        Ok(())
+    } else {
+        Err(WireError::WrongToken { theirs: hello.name, expected: name.to_owned() })
+    }
+}
+
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,267 @@
+//! Why there is no signature.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::PublicKeyError;
+use super::client::LinkError;
+use super::uri::UriError;
+use super::wire::FailureCode;
+
+/// Why a digest was not signed. `Display` and `source()` are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum CustodyError {
+    /// The worker, its token, or the way to it failed.
+    #[error("token `{token}`: {source}")]
+    Token {
+        /// The token's name.
+        token: Arc<str>,
+        /// What failed.
+        source: Cause,
+    },
+    /// The key was taken out of service.
+    #[error("key `{key}` is out of service: {why}")]
+    OutOfService {
+        /// The key's name.
+        key: Arc<str>,
+        /// Why.
+        why: OutOfService,
+    },
+}
+
+/// What failed between the front and a signature.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Cause(#[from] pub(super) LinkError);
+
+/// Why a key does not sign although the configuration says that it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfService {
+    /// A signature by it did not verify. Stays so until the front is started anew.
+    #[error("a signature that the token returned did not verify; the token must be examined")]
+    BadSignature,
+    /// The token holds another key under this URI than before or than pinned.
+    #[error("the token holds the key {found} under its URI, pinned is {pinned}")]
+    Mismatch {
+        /// `keyid` that signatures must have.
+        pinned: String,
+        /// `keyid` that was found.
+        found: String,
+    },
+    /// No such key, several, or one that must not be used.
+    #[error("{0}")]
+    Refused(Arc<str>),
+}
+
+/// Why there is no key to sign with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Not in the configuration.
+    #[error("tenant `{0}` is not configured")]
+    UnknownTenant(String),
+    /// No keyless signing here.
+    #[error("this appliance does not sign keyless; ask for the signing mode \"kms\"")]
+    ModeUnavailable,
+    /// The tenant has keys, none of them in state `active`.
+    #[error("tenant `{0}` has no active key")]
+    NoActiveKey(String),
+    /// The only active key has not begun.
+    #[error("key `{key}` signs from {from} on")]
+    KeyNotYetValid {
+        /// The key's name.
+        key: Arc<str>,
+        /// When it begins.
+        from: jiff::Timestamp,
+    },
+    /// The only active key has ended.
+    #[error("key `{key}` signed up to {until}")]
+    KeyExpired {
+        /// The key's name.
+        key: Arc<str>,
+        /// When it ended.
+        until: jiff::Timestamp,
+    },
+    /// Several keys would sign at this moment.
+    #[error("tenant `{tenant}` has several keys that sign now ({keys}); give them windows that do not overlap")]
+    SeveralKeys {
+        /// The tenant.
+        tenant: String,
+        /// Their names.
+        keys: String,
+    },
+    /// The key was taken out of service.
+    #[error("key `{key}` is out of service: {why}")]
+    KeyOutOfService {
+        /// The key's name.
+        key: Arc<str>,
+        /// Why.
+        why: OutOfService,
+    },
+    /// The token has not shown the key yet, and no public key is configured for it.
+    #[error("key `{key}` was not seen in token `{token}` yet")]
+    KeyNotSeen {
+        /// The key's name.
+        key: Arc<str>,
+        /// The token's name.
+        token: Arc<str>,
+    },
+}
+
+/// Why the custody part of a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CustodySetupError {
+    /// A URI does not parse.
+    #[error("keys.{key}.uri")]
+    Uri {
+        /// The key's name.
+        key: String,
+        /// Why.
+        source: UriError,
+    },
+    /// A key's token is not configured.
+    #[error("keys.{key}.token: there is no token `{token}`")]
+    NoToken {
+        /// The key's name.
+        key: String,
+        /// The token's name.
+        token: String,
+    },
+    /// A tenant's key is not configured.
+    #[error("tenants.{tenant}.keys: there is no key `{key}`")]
+    NoKey {
+        /// The tenant.
+        tenant: String,
+        /// The key's name.
+        key: String,
+    },
+    /// No such user.
+    #[error("tokens.{token}.worker_user: there is no user `{user}` on this system; write a user's name or number")]
+    NoUser {
+        /// The token's name.
+        token: String,
+        /// As configured.
+        user: String,
+    },
+    /// A file cannot be read.
+    #[error("keys.{key}: cannot read {path}")]
+    Read {
+        /// The key's name.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not a P-256 public key.
+    #[error("keys.{key}: {path}")]
+    PublicKey {
+        /// The key's name.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PublicKeyError,
+    },
+    /// No certificates in the file.
+    #[error("keys.{key}.certificate_chain: {path} holds no PEM certificate with a P-256 key first")]
+    Chain {
+        /// The key's name.
+        key: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Certificate and public key differ.
+    #[error("keys.{key}: the first certificate of `certificate_chain` is for another key than `public_key`")]
+    ChainMismatch {
+        /// The key's name.
+        key: String,
+    },
+}
+
+impl CustodyError {
+    /// The coarse code for the caller.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self.reason() {
+            "queue_full" | "deadline_exceeded" => "overloaded",
+            _ => "signing_unavailable",
+        }
+    }
+
+    /// Stable, for audit and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::OutOfService { why: OutOfService::BadSignature, .. } => "signature_invalid",
+            Self::OutOfService { .. } => "key_out_of_service",
+            Self::Token { source: Cause(error), .. } => match error {
+                LinkError::Connect { .. } | LinkError::Hello(_) => "worker_unreachable",
+                LinkError::Peer { .. } => "worker_untrusted",
+                LinkError::Protocol(_) => "worker_protocol",
+                LinkError::Unsent(_) | LinkError::Lost(_) => "worker_lost",
+                LinkError::Timeout => "worker_timeout",
+                LinkError::Overloaded => "queue_full",
+                LinkError::Refused(failure) => match failure.code {
+                    FailureCode::UnknownKey => "key_unknown",
+                    FailureCode::KeyUnsuitable => "key_unsuitable",
+                    FailureCode::TokenUnavailable => "token_unavailable",
+                    FailureCode::PinRefused => "pin_refused",
+                    FailureCode::QueueFull => "queue_full",
+                    FailureCode::DeadlineExceeded => "deadline_exceeded",
+                    FailureCode::DeviceError => "device_error",
+                    FailureCode::BadRequest => "worker_protocol",
+                },
+            },
+        }
+    }
+
+    /// When it makes sense to ask again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        Some(Duration::from_secs(match self.reason() {
+            "queue_full" | "deadline_exceeded" | "worker_lost" | "worker_timeout" => 1,
+            "worker_unreachable" | "token_unavailable" | "device_error" => 5,
+            // An operator has to act first.
+            _ => 60,
+        }))
+    }
+}
+
+impl ResolveError {
+    /// The coarse code for the caller.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ModeUnavailable => "invalid_request",
+            _ => "signing_unavailable",
+        }
+    }
+
+    /// Stable, for audit and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownTenant(_) => "unknown_tenant",
+            Self::ModeUnavailable => "mode_unavailable",
+            Self::NoActiveKey(_) => "no_active_key",
+            Self::KeyNotYetValid { .. } => "key_not_yet_valid",
+            Self::KeyExpired { .. } => "key_expired",
+            Self::SeveralKeys { .. } => "several_active_keys",
+            Self::KeyOutOfService { .. } => "key_out_of_service",
+            Self::KeyNotSeen { .. } => "key_not_seen",
+        }
+    }
+
+    /// When it makes sense to ask again; `None` when asking again changes nothing.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::ModeUnavailable => None,
+            Self::KeyNotSeen { .. } => Some(Duration::from_secs(5)),
+            _ => Some(Duration::from_secs(60)),
+        }
+    }
+}

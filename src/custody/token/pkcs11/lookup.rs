@@ -1,0 +1,156 @@
+//! Finding a key pair by its URI and reading what the device says about it.
+
+#![forbid(unsafe_code)]
+
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+
+use super::super::{FoundKey, KeySlot, TokenError};
+use super::classify::failed;
+use crate::custody::uri::KeyUri;
+use crate::custody::{KeyAttributes, PublicKey};
+
+/// Exactly one private key that matches, on P-256, that may sign, and its public half.
+pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, TokenError> {
+    let key = private_key(session, uri)?;
+    let unsuitable = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
+    let read = session.get_attributes(key, WANTED).map_err(|e| failed("C_GetAttributeValue", e))?;
+    let described = Described::from(read);
+    if described.key_type != Some(KeyType::EC) {
+        return Err(unsuitable("it is not an EC key".to_owned()));
+    }
+    if let Some(params) = &described.ec_params
+        && !P256_PARAMS.contains(&&params[..])
+    {
+        return Err(unsuitable("it is on another curve than P-256".to_owned()));
+    }
+    if let Some(objection) = described.attributes.objection() {
+        return Err(unsuitable(objection.to_owned()));
+    }
+    let point = match described.ec_point {
+        Some(point) if !point.is_empty() => point,
+        _ => public_point(session, described.id, described.label).map_err(|problem| match problem {
+            PublicPoint::Missing(why) => unsuitable(why),
+            PublicPoint::Failed(error) => error,
+        })?,
+    };
+    let public_key = PublicKey::from_ec_point(&point).map_err(|e| unsuitable(format!("its public key is {e}")))?;
+    #[allow(clippy::useless_conversion, reason = "a handle is as wide as a C long, which is not 64 bits everywhere")]
+    let slot = KeySlot(key.handle());
+    Ok(FoundKey { slot, public_key, attributes: described.attributes })
+}
+
+fn private_key(session: &Session, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
+    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
+    template.extend(uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
+    template.extend(uri.id.as_ref().map(|id| Attribute::Id(id.clone())));
+    let found = session.find_objects(&template).map_err(|e| failed("C_FindObjects", e))?;
+    match found[..] {
+        [key] => Ok(key),
+        [] => Err(TokenError::KeyNotFound { uri: uri.to_string() }),
+        _ => Err(TokenError::SeveralKeys { uri: uri.to_string(), count: found.len() }),
+    }
+}
+
+enum PublicPoint {
+    Missing(String),
+    Failed(TokenError),
+}
+
+/// `CKA_EC_POINT` of the public key object that shares the private key's id, or its label where it has no id.
+fn public_point(session: &Session, id: Vec<u8>, label: Vec<u8>) -> Result<Vec<u8>, PublicPoint> {
+    let partner = if id.is_empty() { Attribute::Label(label.clone()) } else { Attribute::Id(id) };
+    let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(KeyType::EC), partner];
+    let find = |template: &[Attribute]| {
+        session.find_objects(template).map_err(|e| PublicPoint::Failed(failed("C_FindObjects", e)))
+    };
+    let mut found = find(&template)?;
+    if found.len() > 1 {
+        template.push(Attribute::Label(label));
+        found = find(&template)?;
+    }
+    let [key] = found[..] else {
+        return Err(PublicPoint::Missing(match found.len() {
+            0 => "the token has no public key object with its id; create one, or copy the key pair's".to_owned(),
+            n => format!("{n} public key objects share its id and label"),
+        }));
+    };
+    let read = session
+        .get_attributes(key, &[AttributeType::EcPoint])
+        .map_err(|e| PublicPoint::Failed(failed("C_GetAttributeValue", e)))?;
+    Ok(Described::from(read).ec_point.unwrap_or_default())
+}
+
+#[derive(Default)]
+struct Described {
+    key_type: Option<KeyType>,
+    id: Vec<u8>,
+    label: Vec<u8>,
+    ec_params: Option<Vec<u8>>,
+    ec_point: Option<Vec<u8>>,
+    attributes: KeyAttributes,
+}
+
+impl From<Vec<Attribute>> for Described {
+    fn from(read: Vec<Attribute>) -> Self {
+        // What the device does not report keeps the less safe value.
+        let unreported = KeyAttributes { extractable: true, ..KeyAttributes::default() };
+        let mut described = Self { attributes: unreported, ..Self::default() };
+        let attributes = &mut described.attributes;
+        for attribute in read {
+            match attribute {
+                Attribute::KeyType(key_type) => described.key_type = Some(key_type),
+                Attribute::Id(id) => described.id = id,
+                Attribute::Label(label) => described.label = label,
+                Attribute::EcParams(params) => described.ec_params = Some(params),
+                Attribute::EcPoint(point) => described.ec_point = Some(point),
+                Attribute::Sensitive(set) => attributes.sensitive = set,
+                Attribute::Extractable(set) => attributes.extractable = set,
+                Attribute::AlwaysSensitive(set) => attributes.always_sensitive = set,
+                Attribute::NeverExtractable(set) => attributes.never_extractable = set,
+                Attribute::Local(set) => attributes.local = set,
+                Attribute::Private(set) => attributes.private = set,
+                Attribute::Sign(set) => attributes.sign = set,
+                Attribute::Unwrap(set) => attributes.unwrap = set,
+                Attribute::AlwaysAuthenticate(set) => attributes.always_authenticate = set,
+                _ => {}
+            }
+        }
+        described
+    }
+}
+
+const WANTED: &[AttributeType] = &[
+    AttributeType::KeyType,
+    AttributeType::Id,
+    AttributeType::Label,
+    AttributeType::EcParams,
+    AttributeType::EcPoint,
+    AttributeType::Sensitive,
+    AttributeType::Extractable,
+    AttributeType::AlwaysSensitive,
+    AttributeType::NeverExtractable,
+    AttributeType::Local,
+    AttributeType::Private,
+    AttributeType::Sign,
+    AttributeType::Unwrap,
+    AttributeType::AlwaysAuthenticate,
+];
+
+/// `CKA_EC_PARAMS` of P-256: the DER object identifier 1.2.840.10045.3.1.7 (RFC 5480), or a curve name as
+/// PrintableString, which PKCS#11 3.0 allows. Whatever a device says here, the public key must be a point on P-256.
+const P256_PARAMS: &[&[u8]] =
+    &[&[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], b"\x13\x0aprime256v1", b"\x13\x09secp256r1"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_reports_nothing_has_no_key_that_may_sign() {
+        assert!(Described::from(Vec::new()).attributes.objection().is_some());
+        let reported = vec![Attribute::Sensitive(true), Attribute::Sign(true)];
+        let attributes = Described::from(reported).attributes;
+        assert!(attributes.extractable && attributes.objection().is_some(), "extractable unless reported otherwise");
+    }
+}

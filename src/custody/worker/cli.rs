@@ -1,0 +1,135 @@
+//! `signer-token`: from the command line to a worker at work.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use super::settings::Settings;
+use super::{Stopped, Worker, bench, harden, journal, socket};
+use crate::custody::token::pkcs11::Pkcs11Token;
+use crate::custody::token::{explain, inherited_listener};
+use crate::telemetry;
+
+/// Serves one token (HSM) to signerd over a Unix socket.
+///
+/// Loads the vendor's PKCS#11 module, logs in once with the PIN from `pin_file`, and signs digests for the user that
+/// `front_user` names. Ends on SIGTERM when what is in flight is answered.
+#[derive(Debug, Parser)]
+#[command(name = "signer-token", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(flatten)]
+    which: Option<Which>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The configuration file; its drop-ins are FILE.d/*.toml.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The token's name: `[tokens.NAME]` in the configuration.
+    #[arg(long)]
+    name: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures how fast the token signs, without socket and front: a bare loop on as many sessions as configured.
+    #[command(hide = true)]
+    Bench {
+        #[command(flatten)]
+        which: Which,
+        /// The key to sign with: `[keys.KEY]`. Default: the first one in the token.
+        #[arg(long)]
+        key: Option<String>,
+        /// How long to measure.
+        #[arg(long, default_value_t = 3)]
+        seconds: u64,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The whole program. Exit status: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a wrong command line,
+/// 70 when only a new process can bring the module back.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match (cli.command, cli.which) {
+        (Some(Command::Bench { which, key, seconds, json }), _) => {
+            bench(&which, key.as_deref(), seconds, json).map(|()| ExitCode::SUCCESS)
+        }
+        (None, Some(which)) => serve(&which),
+        (None, None) => Err("give --config FILE and --name NAME; see --help".into()),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("signer-token: {}", explain(&*error));
+        ExitCode::FAILURE
+    })
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn serve(which: &Which) -> Result<ExitCode, Failure> {
+    harden::this_process()?;
+    // Before any thread exists, so that every thread leaves the signals to this one, the module's own included.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block()?;
+    let settings = Settings::read(&which.config, &which.name)?;
+    telemetry::log::init(&settings.log)?;
+    let (listener, _lock) = match inherited_listener()? {
+        Some(listener) => (listener, None),
+        None => {
+            let bound = socket::bind(&settings.token.socket)?;
+            (bound.listener, Some(bound.lock))
+        }
+    };
+    let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
+    let name = &which.name;
+    tracing::info!(token = name, module = %settings.token.module.display(), "worker started");
+    let worker = Worker::start(settings.plan, Box::new(token), listener)?;
+    let beyond_repair = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&beyond_repair);
+    worker.on_beyond_repair(Box::new(move || {
+        flag.store(true, Ordering::SeqCst);
+        let _ = kill(Pid::this(), Signal::SIGTERM);
+    }));
+    let signal = signals.wait()?;
+    tracing::info!(token = name, %signal, "worker stops");
+    journal::stopping();
+    if worker.stop(PATIENCE) == Stopped::CallPending {
+        tracing::error!("a call into the module did not return; the process is killed");
+        // Leaving properly would run the module's exit handlers under a call that is still in it.
+        kill(Pid::this(), Signal::SIGKILL)?;
+    }
+    Ok(if beyond_repair.load(Ordering::SeqCst) { ExitCode::from(70) } else { ExitCode::SUCCESS })
+}
+
+fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(), Failure> {
+    harden::this_process()?;
+    let settings = Settings::read(&which.config, &which.name)?;
+    let key = match key {
+        Some(name) => settings.keys.get(name).ok_or_else(|| format!("no key `{name}` in token `{}`", which.name))?,
+        None => settings.keys.values().next().ok_or_else(|| format!("no key in token `{}`", which.name))?,
+    };
+    let uri = key.uri.parse()?;
+    let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
+    let measured = bench::run(settings.plan, Box::new(token), &uri, Duration::from_secs(seconds.max(1)))?;
+    if json {
+        println!("{}", serde_json::to_string(&measured)?);
+    } else {
+        println!("{measured}");
+    }
+    Ok(())
+}
+
+/// For what is in flight at SIGTERM; systemd waits 90 s by default.
+const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,149 @@
+//! One connection of the front: the writing half, shared by every thread that answers.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::state::locked;
+use crate::custody::wire::{Failure, FailureCode, Reply, encode_reply};
+
+/// The peer's end may be slow or dead; whoever writes is never held up for longer than [`WRITE_TIMEOUT`].
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) number: u64,
+    stream: UnixStream,
+    out: Mutex<Out>,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    waiting: Vec<u8>,
+    spare: Vec<u8>,
+    writing: bool,
+    dead: bool,
+}
+
+impl Connection {
+    fn new(number: u64, stream: UnixStream) -> std::io::Result<Self> {
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        Ok(Self { number, stream, out: Mutex::default() })
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    pub(super) fn fail(&self, id: u64, code: FailureCode, detail: impl AsRef<str>) {
+        self.reply(id, &Reply::Failed(Failure::new(code, detail)));
+    }
+
+    /// Sends an answer. Of the threads that answer at the same time one writes for all: the others leave their frames
+    /// with it and go on.
+    pub(super) fn reply(&self, id: u64, reply: &Reply) {
+        let mut out = locked(&self.out);
+        if out.dead {
+            return;
+        }
+        encode_reply(id, reply, &mut out.waiting);
+        if out.waiting.len() > MAX_WAITING {
+            out.dead = true;
+            drop(out);
+            self.drop_peer("the front does not read its answers");
+            return;
+        }
+        if out.writing {
+            return;
+        }
+        out.writing = true;
+        while !out.waiting.is_empty() {
+            let spare = std::mem::take(&mut out.spare);
+            let mut batch = std::mem::replace(&mut out.waiting, spare);
+            drop(out);
+            let written = (&self.stream).write_all(&batch);
+            batch.clear();
+            out = locked(&self.out);
+            out.spare = batch;
+            if let Err(error) = written {
+                out.dead = true;
+                out.writing = false;
+                drop(out);
+                self.drop_peer(&format!("cannot write to the front: {error}"));
+                return;
+            }
+        }
+        out.writing = false;
+    }
+
+    /// Ends the connection and says why in the log.
+    pub(super) fn drop_peer(&self, why: &str) {
+        tracing::warn!(connection = self.number, "connection closed: {why}");
+        self.close();
+    }
+
+    /// Wakes its reader with an end of stream.
+    pub(super) fn close(&self) {
+        locked(&self.out).dead = true;
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Those that are open, up to a bound.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    last: AtomicU64,
+}
+
+impl Connections {
+    /// `None` when there are too many already.
+    pub(super) fn admit(&self, stream: UnixStream) -> std::io::Result<Option<Arc<Connection>>> {
+        let mut open = locked(&self.open);
+        if open.len() >= MAX_CONNECTIONS {
+            return Ok(None);
+        }
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let connection = Arc::new(Connection::new(number, stream)?);
+        open.insert(number, Arc::clone(&connection));
+        Ok(Some(connection))
+    }
+
+    pub(super) fn forget(&self, connection: &Connection) {
+        locked(&self.open).remove(&connection.number);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        locked(&self.open).len()
+    }
+
+    /// No more requests; answers still go out.
+    pub(super) fn stop_reading(&self) {
+        for connection in locked(&self.open).values() {
+            let _ = connection.stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Closes what is open, when what was answered has gone out.
+    pub(super) fn close_all(&self) {
+        let open: Vec<_> = locked(&self.open).values().cloned().collect();
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        for connection in open {
+            while locked(&connection.out).writing && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            connection.close();
+        }
+    }
+}
+
+/// The front has one connection for each of its event loops and one for its background work.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Longer than any pause of an event loop that is alive.
+const WRITE_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
+
+/// Answers left waiting behind a write that does not finish: ten thousand signatures.
+const MAX_WAITING: usize = 1024 * 1024;

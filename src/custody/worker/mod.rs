@@ -1,0 +1,156 @@
+//! The token worker: one token, one PIN, one socket. Threads only, no async runtime: a call into a vendor's module
+//! blocks for as long as it likes, and a thread is what can be blocked.
+//!
+//! One thread accepts, one reads each connection and puts requests into a bounded queue, one per session takes them
+//! out, has the device sign, and writes the answer. The main thread waits for the signal to stop.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cli;
+mod connection;
+mod device;
+mod harden;
+mod journal;
+mod queue;
+mod reader;
+mod session;
+mod settings;
+mod socket;
+mod state;
+
+pub use cli::main;
+
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use self::state::Shared;
+use super::token::Token;
+use super::wire::WorkerState;
+
+/// What the worker needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The token's name in the configuration.
+    pub name: String,
+    /// Who may connect.
+    pub front_uid: u32,
+    /// Sessions, each with a thread of its own.
+    pub sessions: u32,
+    /// Requests that may wait.
+    pub max_queue: usize,
+    /// Where the PIN is.
+    pub pin_file: PathBuf,
+}
+
+/// A worker at work. Dropping it without [`Self::stop`] leaves its threads running.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    sessions: Vec<JoinHandle<()>>,
+    accept: JoinHandle<()>,
+    address: Option<PathBuf>,
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything in flight was answered and every session closed.
+    Clean,
+    /// A call into the module did not return in time; its thread was left behind.
+    CallPending,
+}
+
+impl Worker {
+    /// Starts the threads and returns; the token is logged in to by them.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(plan: Plan, token: Box<dyn Token>, listener: UnixListener) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(plan, token));
+        let mut sessions = Vec::new();
+        for number in 0..shared.plan.sessions {
+            let shared = Arc::clone(&shared);
+            sessions.push(thread(&format!("session-{number}"), move || session::run(&shared))?);
+        }
+        let accepting = Arc::clone(&shared);
+        let address = listener.local_addr()?.as_pathname().map(Path::to_owned);
+        let accept = thread("accept", move || reader::accept(&accepting, &listener))?;
+        Ok(Self { shared, sessions, accept, address })
+    }
+
+    /// State and counters.
+    #[must_use]
+    pub fn status(&self) -> super::wire::StatusReport {
+        self.shared.report()
+    }
+
+    /// Blocks until the worker has settled: it can sign, or an operator is needed. `None` when it was told to stop.
+    #[must_use]
+    pub fn settled(&self) -> Option<WorkerState> {
+        self.shared.state.settled()
+    }
+
+    /// Takes no more requests, answers those it has, closes every session. Waits `patience` for calls into the module
+    /// that do not return.
+    pub fn stop(self, patience: Duration) -> Stopped {
+        self.shared.stop();
+        // Accepting cannot be interrupted; a connection from ourselves wakes the thread, which then sees the end.
+        // A socket that the service manager holds must not be shut down: the next worker listens on it.
+        let woken = self.address.is_some_and(|address| UnixStream::connect(address).is_ok());
+        let deadline = Instant::now() + patience;
+        for session in self.sessions {
+            while !session.is_finished() {
+                if Instant::now() >= deadline {
+                    return Stopped::CallPending;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        self.shared.connections.close_all();
+        if woken {
+            let _ = self.accept.join();
+        }
+        finalize(self.shared);
+        Stopped::Clean
+    }
+
+    /// As a kill looks from outside: every connection ends, nothing more is answered.
+    #[cfg(test)]
+    pub(in crate::custody) fn sever(&self) {
+        self.shared.connections.close_all();
+    }
+
+    /// Called from a session thread when only a new process helps.
+    fn on_beyond_repair(&self, act: Box<dyn Fn() + Send + Sync>) {
+        self.shared.state.on_beyond_repair(act);
+    }
+}
+
+/// Drops the token, and so finalises the module, on this thread: were the last reader to do it while the process exits,
+/// it would meet the module's own exit handlers.
+fn finalize(mut shared: Arc<Shared>) {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while let Err(still_shared) = Arc::try_unwrap(shared) {
+        if Instant::now() >= deadline {
+            std::mem::forget(still_shared);
+            return;
+        }
+        shared = still_shared;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(run)
+}
+
+/// Vendor modules are known to keep large buffers on the stack.
+const STACK: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

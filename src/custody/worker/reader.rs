@@ -1,0 +1,175 @@
+//! Accepting the front's connections and reading their requests.
+
+use std::io::{self, Read as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::connection::Connection;
+use super::queue::{Job, Work};
+use super::state::Shared;
+use super::thread;
+use crate::custody::wire::{FailureCode, Hello, Inbox, Reply, Request, WireError, decode_request};
+
+/// Runs until the worker stops.
+pub(super) fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
+    while !shared.state.stopping() {
+        match listener.accept() {
+            Ok(_) if shared.state.stopping() => break,
+            Ok((stream, _)) => admit(shared, stream),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                // Out of descriptors, most likely; accepting again at once would only spin.
+                tracing::error!(%error, "cannot accept a connection");
+                shared.state.wait(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: UnixStream) {
+    let peer = match getsockopt(&stream, sockopt::PeerCredentials) {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::error!(%error, "connection refused: the peer's user cannot be read");
+            return;
+        }
+    };
+    if peer.uid() != shared.plan.front_uid {
+        shared.counters.refused_peers.fetch_add(1, Relaxed);
+        let (uid, pid, expected) = (peer.uid(), peer.pid(), shared.plan.front_uid);
+        tracing::warn!(uid, pid, expected, "connection refused: only the front's user (`front_user`) may connect");
+        return;
+    }
+    let connection = match shared.connections.admit(stream) {
+        Ok(Some(connection)) => connection,
+        Ok(None) => {
+            tracing::warn!("connection refused: too many are open");
+            return;
+        }
+        Err(error) => {
+            tracing::error!(%error, "connection refused: its socket cannot be prepared");
+            return;
+        }
+    };
+    let (reading, kept) = (Arc::clone(shared), Arc::clone(&connection));
+    let started = thread("connection", move || {
+        serve(&reading, &kept);
+        // While the worker stops, only reading has ended: answers still go out.
+        if !reading.state.stopping() {
+            kept.close();
+            reading.connections.forget(&kept);
+        }
+    });
+    if let Err(error) = started {
+        tracing::error!(%error, "connection refused: no thread for it");
+        shared.connections.forget(&connection);
+    }
+}
+
+fn serve(shared: &Shared, connection: &Arc<Connection>) {
+    match read(shared, connection) {
+        Ok(()) => tracing::debug!(connection = connection.number, "the front has closed the connection"),
+        Err(End::Wire(error)) => connection.drop_peer(&format!("the front sent {error}")),
+        Err(End::Io(error)) => connection.drop_peer(&format!("cannot read from the front: {error}")),
+    }
+}
+
+enum End {
+    Wire(WireError),
+    Io(io::Error),
+}
+
+impl From<WireError> for End {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+fn read(shared: &Shared, connection: &Arc<Connection>) -> Result<(), End> {
+    let mut inbox = Inbox::new();
+    let mut stream = connection.stream();
+    stream.set_read_timeout(Some(HELLO_TIMEOUT)).map_err(End::Io)?;
+    let mut greeted = false;
+    let mut jobs = Vec::new();
+    loop {
+        let count = match stream.read(inbox.space()) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(End::Io(error)),
+        };
+        inbox.filled(count);
+        while let Some(frame) = inbox.next_frame()? {
+            let (id, request) = decode_request(frame)?;
+            if greeted {
+                take(shared, connection, id, request, &mut jobs)?;
+            } else {
+                let Request::Hello(hello) = request else { return Err(WireError::NotHello.into()) };
+                // Answered before the version is judged, so that the other side can say in its log what is wrong.
+                connection.reply(id, &Reply::Hello(Hello::new(&shared.plan.name)));
+                hello.check_version()?;
+                inbox.lift_limit();
+                stream.set_read_timeout(None).map_err(End::Io)?;
+                greeted = true;
+            }
+        }
+        if !jobs.is_empty() {
+            submit(shared, &mut jobs);
+        }
+    }
+}
+
+fn take(
+    shared: &Shared,
+    connection: &Arc<Connection>,
+    id: u64,
+    request: Request,
+    jobs: &mut Vec<Job>,
+) -> Result<(), WireError> {
+    let mut job = |budget: Duration, work| {
+        let deadline = Instant::now() + budget;
+        jobs.push(Job { connection: Arc::clone(connection), id, deadline, retried: false, work });
+    };
+    match request {
+        Request::Hello(_) => return Err(WireError::SecondHello),
+        Request::Sign { handle, budget_ms, digest } => {
+            shared.counters.sign_requests.fetch_add(1, Relaxed);
+            job(Duration::from_millis(budget_ms.into()).min(LONGEST_BUDGET), Work::Sign { handle, digest });
+        }
+        Request::OpenKey { uri } => job(OPEN_BUDGET, Work::Open { uri }),
+        Request::Status => connection.reply(id, &Reply::Status(Box::new(shared.report()))),
+        Request::Ping => connection.reply(id, &Reply::Pong),
+    }
+    Ok(())
+}
+
+/// Hands the jobs to the sessions, or answers them at once when there is no session or no room.
+fn submit(shared: &Shared, jobs: &mut Vec<Job>) {
+    if let Some((code, detail)) = shared.state.unavailable() {
+        for job in jobs.drain(..) {
+            job.connection.fail(job.id, code, &detail);
+        }
+        return;
+    }
+    shared.queue.push(jobs);
+    if !jobs.is_empty() && shared.state.stopping() {
+        for job in jobs.drain(..) {
+            job.connection.fail(job.id, FailureCode::TokenUnavailable, "the worker is stopping");
+        }
+    }
+    for job in jobs.drain(..) {
+        shared.counters.refused_full.fetch_add(1, Relaxed);
+        job.connection.fail(job.id, FailureCode::QueueFull, "too many requests wait for a session");
+    }
+    // The last session may have been lost between the question and the push: nobody would take these jobs.
+    shared.answer_orphans();
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+const OPEN_BUDGET: Duration = Duration::from_secs(10);
+const LONGEST_BUDGET: Duration = Duration::from_secs(60);

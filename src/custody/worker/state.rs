@@ -1,0 +1,286 @@
+//! What the worker's threads share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Plan;
+use super::connection::Connections;
+use super::device::Device;
+use super::queue::Queue;
+use crate::custody::PublicKey;
+use crate::custody::token::{Token, TokenFacts};
+use crate::custody::uri::KeyUri;
+use crate::custody::wire::{self, FailureCode, KeyHandle, StatusReport, WorkerState};
+
+pub(super) struct Shared {
+    pub(super) plan: Plan,
+    pub(super) device: Device,
+    pub(super) queue: Queue,
+    pub(super) connections: Connections,
+    pub(super) keys: Keys,
+    pub(super) state: State,
+    pub(super) counters: Counters,
+}
+
+impl Shared {
+    pub(super) fn new(plan: Plan, token: Box<dyn Token>) -> Self {
+        Self {
+            device: Device::new(token, plan.pin_file.clone()),
+            queue: Queue::new(plan.max_queue),
+            connections: Connections::default(),
+            keys: Keys::default(),
+            state: State::default(),
+            counters: Counters::new(),
+            plan,
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.state.stop();
+        self.connections.stop_reading();
+        self.queue.close();
+    }
+
+    /// Answers what waits in the queue when no session is left to take it.
+    pub(super) fn answer_orphans(&self) {
+        if let Some((code, detail)) = self.state.unavailable() {
+            for job in self.queue.drain() {
+                self.counters.failed.fetch_add(1, Relaxed);
+                job.connection.fail(job.id, code, &detail);
+            }
+        }
+    }
+
+    pub(super) fn report(&self) -> StatusReport {
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (state, detail, facts, sessions_open) = self.state.snapshot();
+        StatusReport {
+            state,
+            detail,
+            label: facts.label,
+            serial: facts.serial,
+            manufacturer: facts.manufacturer,
+            model: facts.model,
+            firmware: facts.firmware,
+            sessions_open,
+            sessions_configured: self.plan.sessions,
+            queue_depth: small(self.queue.depth()),
+            max_queue: small(self.plan.max_queue),
+            connections: small(self.connections.count()),
+            counters: self.counters.read(),
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Can the worker sign, and if not, what does the front hear?
+#[derive(Default)]
+pub(super) struct State {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    sessions: u32,
+    opened_once: bool,
+    stopping: bool,
+    trouble: Option<(WorkerState, String)>,
+    facts: TokenFacts,
+    beyond_repair: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl State {
+    pub(super) fn session_opened(&self, facts: TokenFacts) {
+        let mut inner = locked(&self.inner);
+        inner.sessions += 1;
+        if inner.sessions == 1 && !inner.stopping {
+            tracing::info!("token {facts} is ready");
+            super::journal::ready(&facts);
+        }
+        inner.facts = facts;
+        inner.opened_once = true;
+        inner.trouble = None;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn session_closed(&self) {
+        let mut inner = locked(&self.inner);
+        inner.sessions = inner.sessions.saturating_sub(1);
+    }
+
+    /// Opening a session failed. Logged when it is news; with other sessions still open, the worker can sign.
+    pub(super) fn trouble(&self, state: WorkerState, detail: String) {
+        let mut inner = locked(&self.inner);
+        if inner.stopping {
+            return;
+        }
+        if inner.trouble.as_ref().is_none_or(|(_, known)| *known != detail) {
+            tracing::error!("no session with the token: {detail}");
+            if inner.sessions == 0 {
+                super::journal::trouble(state, &detail);
+            }
+        }
+        inner.trouble = Some((state, detail));
+        self.changed.notify_all();
+    }
+
+    /// `None` when there is a session, or when the last one was just lost and the next is being opened: what waits
+    /// then may wait a moment longer.
+    pub(super) fn unavailable(&self) -> Option<(FailureCode, String)> {
+        let inner = locked(&self.inner);
+        if inner.sessions > 0 || (inner.opened_once && inner.trouble.is_none() && !inner.stopping) {
+            return None;
+        }
+        Some(match &inner.trouble {
+            _ if inner.stopping => (FailureCode::TokenUnavailable, "the worker is stopping".to_owned()),
+            Some((WorkerState::PinRefused, detail)) => (FailureCode::PinRefused, detail.clone()),
+            Some((_, detail)) => (FailureCode::TokenUnavailable, detail.clone()),
+            None => (FailureCode::TokenUnavailable, "no session with the token is open yet".to_owned()),
+        })
+    }
+
+    fn snapshot(&self) -> (WorkerState, String, TokenFacts, u32) {
+        let inner = locked(&self.inner);
+        let (state, detail) = match &inner.trouble {
+            _ if inner.stopping => (WorkerState::Stopping, String::new()),
+            Some((_, detail)) if inner.sessions > 0 => (WorkerState::Ready, wire::fit(detail)),
+            Some((state, detail)) => (*state, wire::fit(detail)),
+            None if inner.sessions > 0 || inner.opened_once => (WorkerState::Ready, String::new()),
+            None => (WorkerState::Starting, String::new()),
+        };
+        (state, detail, inner.facts.clone(), inner.sessions)
+    }
+
+    pub(super) fn settled(&self) -> Option<WorkerState> {
+        let mut inner = locked(&self.inner);
+        loop {
+            match &inner.trouble {
+                _ if inner.stopping => return None,
+                _ if inner.sessions > 0 => return Some(WorkerState::Ready),
+                Some((WorkerState::PinRefused, _)) => return Some(WorkerState::PinRefused),
+                _ => inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        locked(&self.inner).stopping
+    }
+
+    fn stop(&self) {
+        locked(&self.inner).stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits this long, or until the worker is told to stop.
+    pub(super) fn wait(&self, pause: Duration) {
+        let guard = locked(&self.inner);
+        let waited = self.changed.wait_timeout_while(guard, pause, |inner| !inner.stopping);
+        drop(waited);
+    }
+
+    pub(super) fn on_beyond_repair(&self, act: Box<dyn Fn() + Send + Sync>) {
+        locked(&self.inner).beyond_repair = Some(act);
+    }
+
+    /// Only a new process helps: has the main thread end this one.
+    pub(super) fn beyond_repair(&self) {
+        if let Some(act) = &locked(&self.inner).beyond_repair {
+            act();
+        }
+    }
+}
+
+/// The keys that were opened, by handle. Sessions look them up again for themselves.
+#[derive(Default)]
+pub(super) struct Keys(Mutex<Vec<Arc<KnownKey>>>);
+
+#[derive(Debug)]
+pub(super) struct KnownKey {
+    pub(super) uri: KeyUri,
+    pub(super) public_key: PublicKey,
+}
+
+impl Keys {
+    /// The handle of this key under this URI; the same one each time. `None` when there are too many.
+    pub(super) fn handle(&self, uri: &KeyUri, public_key: PublicKey) -> Option<KeyHandle> {
+        let mut keys = locked(&self.0);
+        let known = keys.iter().position(|key| key.uri == *uri && key.public_key == public_key);
+        let index = match known {
+            Some(index) => index,
+            None if keys.len() >= MAX_KEYS => return None,
+            None => {
+                keys.push(Arc::new(KnownKey { uri: uri.clone(), public_key }));
+                keys.len() - 1
+            }
+        };
+        u32::try_from(index).ok().map(KeyHandle)
+    }
+
+    pub(super) fn key(&self, handle: KeyHandle) -> Option<Arc<KnownKey>> {
+        locked(&self.0).get(usize::try_from(handle.0).ok()?).cloned()
+    }
+}
+
+/// Counted since the start.
+pub(super) struct Counters {
+    started: Instant,
+    pub(super) sign_requests: AtomicU64,
+    pub(super) signatures: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) expired: AtomicU64,
+    pub(super) refused_full: AtomicU64,
+    pub(super) logins: AtomicU64,
+    pub(super) sessions_opened: AtomicU64,
+    pub(super) sessions_lost: AtomicU64,
+    pub(super) refused_peers: AtomicU64,
+}
+
+impl Counters {
+    fn new() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            started: Instant::now(),
+            sign_requests: zero(),
+            signatures: zero(),
+            failed: zero(),
+            expired: zero(),
+            refused_full: zero(),
+            logins: zero(),
+            sessions_opened: zero(),
+            sessions_lost: zero(),
+            refused_peers: zero(),
+        }
+    }
+
+    fn read(&self) -> wire::Counters {
+        wire::Counters {
+            sign_requests: self.sign_requests.load(Relaxed),
+            signatures: self.signatures.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            expired: self.expired.load(Relaxed),
+            refused_full: self.refused_full.load(Relaxed),
+            logins: self.logins.load(Relaxed),
+            sessions_opened: self.sessions_opened.load(Relaxed),
+            sessions_lost: self.sessions_lost.load(Relaxed),
+            refused_peers: self.refused_peers.load(Relaxed),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A panic of another thread leaves nothing half-done behind any of these locks.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A token holds a handful of keys; a front that opens thousands is broken.
+const MAX_KEYS: usize = 1024;

@@ -1,0 +1,134 @@
+//! Proof without a network: a JWT signed by a pinned licensing key, and a revocation list.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+
+use super::claims::{Claim, Claims, Fault, require};
+use super::grant::{Grant, Rules};
+use super::pinned::PinnedKeys;
+use super::revocation::{RevocationList, RevocationListError, Source};
+use super::{EntitlementSetupError, PoeError, TokenHash, Unavailable};
+use crate::clock::UnixTime;
+use crate::config::OfflineLicensing;
+use crate::jose::JwkSet;
+
+/// Everything that offline proof needs.
+#[derive(Debug)]
+pub(super) struct Offline {
+    rules: Arc<Rules>,
+    keys: Arc<PinnedKeys>,
+    issuer: String,
+    pub(super) revocations: RevocationList,
+    /// Tokens whose signature was checked. Everything that can change is asked of the grant on every request, so an
+    /// entry may be kept for as long as its token lives.
+    proven: Cache<TokenHash, Proven>,
+}
+
+impl Offline {
+    pub(super) fn new(
+        config: &OfflineLicensing,
+        rules: Arc<Rules>,
+        now: UnixTime,
+    ) -> Result<Self, EntitlementSetupError> {
+        let keys = Arc::new(PinnedKeys::new(read_keys(config)?, config.algorithms.clone()));
+        let source = Source {
+            path: config.revocation_list.clone(),
+            keys: Arc::clone(&keys),
+            issuer: config.issuer.clone(),
+            max_age: config.revocation_max_age.get(),
+            clock_skew: rules.clock_skew,
+        };
+        let revocations = RevocationList::open(source, now)?;
+        let proven = Cache::builder().max_capacity(MAX_PROVEN).expire_after(UntilExpiry).build();
+        Ok(Self { rules, keys, issuer: config.issuer.clone(), revocations, proven })
+    }
+
+    /// Proves that the Licensing Service signed `token` and that the revocation list is fresh enough to say more.
+    ///
+    /// # Errors
+    /// [`PoeError`].
+    pub(super) fn prove(&self, hash: TokenHash, token: &str, now: UnixTime) -> Result<Arc<Grant>, PoeError> {
+        let list = self.revocations.in_force();
+        if now >= list.fresh_until().plus(self.rules.clock_skew) {
+            return Err(PoeError::Unavailable(Unavailable::RevocationListStale { sequence: list.sequence() }));
+        }
+        if let Some(proven) = self.proven.get(&hash) {
+            return Ok(proven.grant);
+        }
+        let grant = Arc::new(self.verify(token)?);
+        let keep = grant.entitlement.expires_at.plus(self.rules.clock_skew).since(now);
+        self.proven.insert(hash, Proven { grant: Arc::clone(&grant), keep });
+        Ok(grant)
+    }
+
+    /// Is it on the revocation list in force?
+    ///
+    /// # Errors
+    /// [`PoeError::LicenseRevoked`], [`PoeError::TokenRevoked`].
+    pub(super) fn check_revoked(&self, grant: &Grant) -> Result<(), PoeError> {
+        let list = self.revocations.in_force();
+        if list.revokes_license(&grant.entitlement.license_id) {
+            return Err(PoeError::LicenseRevoked);
+        }
+        if grant.token_id.as_deref().is_some_and(|id| list.revokes_token(id)) {
+            return Err(PoeError::TokenRevoked);
+        }
+        Ok(())
+    }
+
+    fn verify(&self, token: &str) -> Result<Grant, PoeError> {
+        let payload = self
+            .keys
+            .open(token, token.len(), POE_TYPE)
+            .map_err(|source| PoeError::Token { source: Arc::new(source) })?;
+        let claims = Claims::parse(&payload)?;
+        if *require(Claim::Iss, claims.issuer.as_ref())?.0 != *self.issuer {
+            return Err(PoeError::Claim { claim: Claim::Iss, fault: Fault::Mismatch });
+        }
+        require(Claim::Sub, claims.subject.as_ref())?;
+        require(Claim::Iat, claims.issued_at)?;
+        require(Claim::Jti, claims.token_id.as_ref())?;
+        self.rules.grant(claims)
+    }
+}
+
+fn read_keys(config: &OfflineLicensing) -> Result<JwkSet, EntitlementSetupError> {
+    let path = || config.keys.clone();
+    let json =
+        std::fs::read(&config.keys).map_err(|source| EntitlementSetupError::KeysUnreadable { path: path(), source })?;
+    let keys = JwkSet::parse(&json).map_err(|source| EntitlementSetupError::Keys { path: path(), source })?;
+    if keys.skipped() > 0 {
+        tracing::warn!(path = %config.keys.display(), skipped = keys.skipped(), "some licensing keys cannot be used");
+    }
+    let usable = |key: &crate::jose::VerifyingKey| config.algorithms.iter().any(|alg| key.jwk().fits(*alg));
+    if keys.keys().iter().any(usable) { Ok(keys) } else { Err(EntitlementSetupError::NoKeys { path: path() }) }
+}
+
+impl From<RevocationListError> for EntitlementSetupError {
+    fn from(source: RevocationListError) -> Self {
+        Self::RevocationList { source }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Proven {
+    grant: Arc<Grant>,
+    keep: Duration,
+}
+
+struct UntilExpiry;
+
+impl Expiry<TokenHash, Proven> for UntilExpiry {
+    fn expire_after_create(&self, _: &TokenHash, proven: &Proven, _: Instant) -> Option<Duration> {
+        Some(proven.keep)
+    }
+}
+
+/// The `typ` that a PoE may have instead of `JWT`.
+const POE_TYPE: &str = "poe+jwt";
+
+/// Tokens remembered, about 1 KB each.
+const MAX_PROVEN: u64 = 10_000;

@@ -1,0 +1,208 @@
+//! Everything that the steps of the pipeline work with, made once from the configuration.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Refusal;
+use crate::api::{BodyBudget, Readiness};
+use crate::audit::{AuditLog, Record};
+use crate::auth::{Authenticator, Caller, PeerCertificate};
+use crate::clock::UnixTime;
+use crate::config::{Config, SigningMode};
+use crate::custody::Custody;
+use crate::custody::wire::StatusReport;
+use crate::entitlement::Entitlements;
+use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
+use crate::quota::Quotas;
+use crate::release::TrustedReleases;
+use crate::statement::catalog::{Allowed, PredicateType};
+use crate::telemetry::{Metrics, TokenFigures};
+
+/// The front, without its listeners.
+pub(crate) struct Appliance {
+    pub(crate) config: Config,
+    pub(crate) audit: AuditLog,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) entitlements: Arc<Entitlements>,
+    pub(crate) quotas: Quotas,
+    pub(crate) releases: TrustedReleases,
+    pub(crate) custody: Arc<Custody>,
+    pub(crate) metrics: Metrics,
+    pub(crate) bodies: Arc<BodyBudget>,
+    tenants: HashMap<Arc<str>, TenantPolicy>,
+}
+
+/// What a tenant may have signed, and how.
+pub(crate) struct TenantPolicy {
+    allowed: Allowed,
+    pub(crate) default_mode: SigningMode,
+}
+
+impl Appliance {
+    /// Makes every part. Look-ups run on `background`.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or with a file that it names.
+    pub(crate) fn new(
+        config: Config,
+        audit: AuditLog,
+        background: &Handle,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let authority = Outbound::new(
+            OutboundTls::load(config.authority.ca.as_deref(), None)?,
+            OutboundLimits { timeout: AUTHORITY_TIMEOUT, max_body_bytes: MAX_JWKS_BYTES },
+            background.clone(),
+        )?;
+        let licensing = match &config.licensing.online {
+            None => None,
+            Some(online) => Some(Outbound::new(
+                OutboundTls::load(Some(&online.ca), Some((&online.certificate, &online.private_key)))?,
+                OutboundLimits { timeout: online.timeout.get(), max_body_bytes: MAX_INTROSPECTION_BYTES },
+                background.clone(),
+            )?),
+        };
+        let tenants = config.tenants.keys().map(String::as_str);
+        let authenticator = Authenticator::new(&config.authority, &config.server.public_url, tenants, authority)?;
+        let entitlements = Entitlements::new(&config.licensing, config.plans.clone(), licensing)?;
+        let metrics = Metrics::new();
+        audit.observe(metrics.audit());
+        let tenants = config
+            .tenants
+            .iter()
+            .map(|(name, tenant)| {
+                let allowed = Allowed::new(&tenant.predicate_types)?;
+                Ok((name.as_str().into(), TenantPolicy { allowed, default_mode: tenant.default_mode }))
+            })
+            .collect::<Result<_, Box<dyn Error + Send + Sync>>>()?;
+        Ok(Self {
+            authenticator: Arc::new(authenticator),
+            entitlements: Arc::new(entitlements),
+            quotas: Quotas::new(),
+            releases: TrustedReleases::new(&config.release)?,
+            custody: Arc::new(Custody::new(&config)?),
+            bodies: Arc::new(BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get())),
+            tenants,
+            metrics,
+            audit,
+            config,
+        })
+    }
+
+    /// Keeps keys, lists and tokens fresh until `stop` turns true.
+    pub(crate) async fn upkeep(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let work = async {
+            tokio::join!(
+                self.authenticator.maintain(),
+                Arc::clone(&self.entitlements).watch(),
+                Arc::clone(&self.custody).watch(),
+            )
+        };
+        tokio::select! {
+            _ = work => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    /// The caller's tenant. Authentication has refused tenants that the configuration does not know.
+    pub(super) fn tenant(&self, caller: &Caller) -> Result<&TenantPolicy, Refusal> {
+        self.tenants.get(&caller.tenant).ok_or_else(|| Refusal::lost(&"an authenticated tenant is not configured"))
+    }
+
+    /// Records, at a bounded rate, a connection or request that strangers can cause at will.
+    pub(crate) fn refused_connection(
+        &self,
+        remote: SocketAddr,
+        peer: Option<&PeerCertificate>,
+        reason: &'static str,
+        detail: &str,
+    ) {
+        let peer = peer.map(|peer| &*peer.subject);
+        tracing::debug!(%remote, peer, reason, detail, "a connection was refused");
+        self.audit.note(&Record::ConnectionRefused {
+            remote,
+            reason,
+            detail: Some(detail).filter(|text| !text.is_empty()),
+        });
+    }
+
+    /// Whether requests can be served now.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let now = |works, otherwise| if works { "ok" } else { otherwise };
+        let (audit, authority) = (self.audit.failure().is_none(), self.authenticator.key_status().usable);
+        let can_sign = |tenant| self.custody.resolve(tenant, SigningMode::Kms).is_ok();
+        let tokens = self.custody.status();
+        let tokens_ready = tokens.iter().all(|token| token.ready);
+        let revocations = self.entitlements.revocation_list().is_none_or(|list| UnixTime::now() <= list.fresh_until);
+        Readiness {
+            ready: audit
+                && authority
+                && revocations
+                && tokens_ready
+                && self.config.tenants.keys().all(|tenant| can_sign(tenant)),
+            audit: now(audit, "failed"),
+            authority: now(authority, "unavailable"),
+            revocations: now(revocations, "stale"),
+            tokens: tokens.into_iter().map(Into::into).collect(),
+            keys: self.custody.keys(None).into_iter().map(Into::into).collect(),
+        }
+    }
+
+    /// `/metrics`, with what is known of the tokens now.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub(crate) fn render_metrics(&self) -> Result<String, std::fmt::Error> {
+        let mut bad_signatures = 0;
+        for token in self.custody.status() {
+            bad_signatures += token.bad_signatures;
+            match &token.report {
+                Some(report) => self.metrics.token(&token.name, &figures(token.ready, report)),
+                None => self.metrics.token_down(&token.name),
+            }
+        }
+        self.metrics.body_bytes_held.set(self.bodies.held().cast_signed());
+        if let Some(list) = self.entitlements.revocation_list() {
+            self.metrics.revocation_list_fresh_until(list.fresh_until.0);
+        }
+        self.metrics.verify_after_sign_failures.inner().store(bad_signatures, Ordering::Relaxed);
+        self.metrics.render()
+    }
+}
+
+fn figures(up: bool, report: &StatusReport) -> TokenFigures {
+    TokenFigures {
+        up,
+        queue_depth: report.queue_depth,
+        sessions: report.sessions_open,
+        sessions_configured: report.sessions_configured,
+        sign_requests: report.counters.sign_requests,
+        signatures: report.counters.signatures,
+        logins: report.counters.logins,
+        sessions_lost: report.counters.sessions_lost,
+    }
+}
+
+impl TenantPolicy {
+    /// Whether this tenant may have `predicate_type` signed.
+    ///
+    /// # Errors
+    /// A refusal that names the type.
+    pub(super) fn allows(&self, predicate_type: &'static PredicateType) -> Result<(), Refusal> {
+        if self.allowed.contains(predicate_type) {
+            Ok(())
+        } else {
+            Err(Refusal::predicate_not_allowed(predicate_type.uri))
+        }
+    }
+}
+
+const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_JWKS_BYTES: usize = 1 << 20;
+const MAX_INTROSPECTION_BYTES: usize = 64 << 10;

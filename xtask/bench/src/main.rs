@@ -1,0 +1,52 @@
+//! `cargo xtask bench`: what a signature costs, as ratios within one run, because machines are noisy.
+
+#![forbid(unsafe_code)]
+
+mod load;
+mod measure;
+mod report;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use testkit::appliance::Binaries;
+
+/// Started by `cargo xtask bench`, which builds the programs.
+#[derive(Parser)]
+struct Arguments {
+    /// Directory with signerd, signer-token and signerctl, built for release.
+    #[arg(long)]
+    programs: PathBuf,
+    /// Where the results go as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Seconds of each measured phase.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Measure full handshakes and nothing else.
+    #[arg(long)]
+    handshakes: bool,
+    /// Connections that keep the front busy.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let plan = run::Plan { phase: Duration::from_secs(arguments.seconds), connections: arguments.connections };
+    let binaries = Binaries::in_dir(&arguments.programs);
+    let outcome = binaries.and_then(|binaries| match arguments.handshakes {
+        true => run::handshakes(binaries, plan),
+        false => run::run(binaries, plan, arguments.json.as_deref()),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the bench reads of processes and of the machine.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+/// CPU time that a process has used so far, all threads together.
+pub(crate) fn process_cpu(pid: u32) -> io::Result<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()))?;
+    Ok(clock_gettime(clock)?.into())
+}
+
+/// Resident memory of a process, in bytes.
+pub(crate) fn resident(pid: u32) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS in /proc"))
+}
+
+/// CPU time of the primitives that no implementation can do without, on one of `threads` threads that do the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Primitives {
+    /// One ES256 verification.
+    pub(crate) verify: Duration,
+    /// SHA-256 over one byte, from hashing a megabyte.
+    pub(crate) sha256_per_byte: f64,
+}
+
+/// Times the primitives with every core busy, as they are under load: a core that shares its execution units and its
+/// power with another one is slower than a core alone.
+pub(crate) fn primitives(threads: usize, time: Duration) -> Primitives {
+    let workers: Vec<_> = (0..threads).map(|_| std::thread::spawn(move || primitives_here(time))).collect();
+    let all: Vec<Primitives> =
+        workers.into_iter().map(|worker| worker.join().expect("no panic in arithmetic")).collect();
+    let count = u32::try_from(all.len()).expect("a few threads");
+    Primitives {
+        verify: all.iter().map(|one| one.verify).sum::<Duration>() / count,
+        sha256_per_byte: all.iter().map(|one| one.sha256_per_byte).sum::<f64>() / f64::from(count),
+    }
+}
+
+fn primitives_here(time: Duration) -> Primitives {
+    let random = SystemRandom::new();
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("P-256 keys can be made");
+    let message = [7_u8; 256];
+    let signature = key.sign(&random, &message).expect("a fresh key signs");
+    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public_key().as_ref());
+    let verify = per_run(time / 2, || public.verify(&message, signature.as_ref()).expect("its own signature"));
+
+    let megabyte = vec![7_u8; 1 << 20];
+    let hash = per_run(time / 2, || {
+        std::hint::black_box(digest::digest(&digest::SHA256, &megabyte));
+    });
+    Primitives { verify, sha256_per_byte: hash.as_secs_f64() / megabyte.len() as f64 }
+}
+
+fn per_run(time: Duration, mut work: impl FnMut()) -> Duration {
+    let until = Instant::now() + time;
+    let before = thread_cpu();
+    let mut runs = 0_u32;
+    while Instant::now() < until {
+        for _ in 0..8 {
+            work();
+        }
+        runs += 8;
+    }
+    (thread_cpu() - before) / runs
+}
+
+fn thread_cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
+}

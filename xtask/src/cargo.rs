@@ -1,0 +1,50 @@
+//! The cargo that runs us, and what it knows of the workspace.
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::Outcome;
+
+/// `cargo`, in the workspace's root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+/// Builds the programs for release, and the package that drives them: in one build, so that what they share is
+/// compiled once.
+pub(crate) fn build_release_with(package: &str) -> Outcome {
+    let built = cargo()
+        .args(["build", "--release", "--locked", "--package", "stellaops-signer", "--package", package, "--bins"])
+        .status()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    if built.success() { Ok(()) } else { Err("the programs cannot be built; cargo says why above".to_owned()) }
+}
+
+/// `cargo metadata` of the locked workspace.
+pub(crate) fn metadata() -> Outcome<Value> {
+    let output = cargo()
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .output()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata wrote no JSON: {error}"))
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir(metadata: &Value) -> PathBuf {
+    metadata["target_directory"].as_str().map_or_else(|| root().join("target"), PathBuf::from)
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask demo`: provides, builds, and hands over to the package `demo`.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use clap::Args;
+use xtask::ui;
+
+use crate::{Outcome, cargo, host, sbom};
+
+/// `cargo xtask demo`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Leave everything running until Ctrl-C, and print how to call it.
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
+    let start = Instant::now();
+    ui::heading("StellaOps Signer: one keyful signature, end to end, over mTLS");
+    host::provide(&[&host::SOFTHSM, &host::OPENSC, &host::OPENSSL])?;
+    ui::done("SoftHSM2, pkcs11-tool and openssl are installed");
+
+    let metadata = cargo::metadata()?;
+    let target = cargo::target_dir(&metadata);
+    cargo::build_release_with("demo")?;
+    ui::done(format!("release programs are built ({})", ui::spoken(start.elapsed())));
+
+    let output = target.join("demo");
+    fs::create_dir_all(&output).map_err(|error| format!("cannot make {}: {error}", output.display()))?;
+    let components = sbom::write(&metadata, &output.join("sbom.cdx.json"))?;
+    ui::done(format!("this project's SBOM, CycloneDX 1.6, lists {components} components"));
+
+    let programs = target.join("release");
+    let mut demo = Command::new(programs.join("demo"));
+    demo.arg("--programs").arg(&programs).arg("--output").arg(&output);
+    if arguments.keep {
+        demo.arg("--keep");
+    }
+    let status = demo.status().map_err(|error| format!("cannot run the demo: {error}"))?;
+    if status.success() && !arguments.keep {
+        ui::note(format!("{} in all", ui::spoken(start.elapsed())));
+    }
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,110 @@
+//! Programs of the system that a command needs: installed where that is possible, named where it is not.
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use xtask::ui;
+
+use crate::Outcome;
+
+/// A program or library, and the Debian package it comes in.
+pub(crate) struct Need {
+    /// What people call it.
+    pub(crate) name: &'static str,
+    /// A program in `PATH`, or any of these files.
+    pub(crate) found_as: &'static [&'static str],
+    /// The Debian package.
+    pub(crate) package: &'static str,
+}
+
+pub(crate) const SOFTHSM: Need = Need {
+    name: "SoftHSM2",
+    found_as: &[
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+        "/usr/lib64/softhsm/libsofthsm.so",
+        "/usr/lib/pkcs11/libsofthsm2.so",
+        "/usr/local/lib/softhsm/libsofthsm2.so",
+    ],
+    package: "softhsm2",
+};
+pub(crate) const OPENSC: Need = Need { name: "pkcs11-tool", found_as: &["pkcs11-tool"], package: "opensc" };
+pub(crate) const OPENSSL: Need = Need { name: "openssl", found_as: &["openssl"], package: "openssl" };
+pub(crate) const CURL: Need = Need { name: "curl", found_as: &["curl"], package: "curl" };
+pub(crate) const NODE: Need = Need { name: "Node.js", found_as: &["node"], package: "nodejs" };
+pub(crate) const NPM: Need = Need { name: "npm", found_as: &["npm"], package: "npm" };
+pub(crate) const PYTHON: Need = Need { name: "Python 3", found_as: &["python3"], package: "python3-venv" };
+pub(crate) const GO: Need = Need { name: "Go", found_as: &["go", "/usr/local/go/bin/go"], package: "golang-go" };
+
+impl Need {
+    /// Where it is.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        if self.name == SOFTHSM.name
+            && let Some(module) = env::var_os("SOFTHSM2_MODULE").map(PathBuf::from).filter(|path| path.is_file())
+        {
+            return Some(module);
+        }
+        self.found_as.iter().find_map(|name| find(name))
+    }
+}
+
+/// Installs what is missing when this is root on a Debian, else says what is missing and how to get it.
+pub(crate) fn provide(needs: &[&Need]) -> Outcome {
+    let missing = |needs: &[&Need]| -> Vec<(&'static str, &'static str)> {
+        needs.iter().filter(|need| need.path().is_none()).map(|need| (need.name, need.package)).collect()
+    };
+    let before = missing(needs);
+    if before.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = before.iter().map(|(_, package)| *package).collect();
+    if !is_root() || find("apt-get").is_none() {
+        let names: Vec<&str> = before.iter().map(|(name, _)| *name).collect();
+        return Err(format!(
+            "{} is missing and only root can install it; on Debian: sudo apt-get install {}",
+            names.join(", "),
+            packages.join(" ")
+        ));
+    }
+    ui::note(format!("apt-get install {}", packages.join(" ")));
+    // Package lists may be absent in a fresh container; they are fetched only when the installation needs them.
+    if !apt_get(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat()) {
+        apt_get(&["update"]);
+        apt_get(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat());
+    }
+    match missing(needs).first() {
+        None => Ok(()),
+        Some((name, package)) => Err(format!("{name} is missing and `apt-get install {package}` did not bring it")),
+    }
+}
+
+/// Whether this process may install packages.
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+fn apt_get(arguments: &[&str]) -> bool {
+    let status = Command::new("apt-get")
+        .args(["-qq", "-o=Dpkg::Use-Pty=0"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(PathBuf::from(name)).filter(|path| path.is_file());
+    }
+    let path = env::var_os("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin").to_owned());
+    env::split_paths(&path).map(|dir| Path::new(&dir).join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,174 @@
+//! Programs that are not ours, built once and kept in `$XDG_CACHE_HOME/stellaops-signer/peers/NAME-VERSION`.
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use xtask::ui;
+
+use crate::{Outcome, cargo, host};
+
+/// A program that is not ours.
+pub(crate) struct Peer {
+    /// What people call it; with the version, the directory it is kept in.
+    pub(crate) name: &'static str,
+    /// The version, pinned.
+    pub(crate) version: &'static str,
+    /// Tests below this module need it.
+    pub(crate) module: &'static str,
+    /// The environment variable that tells the tests where it is.
+    pub(crate) variable: &'static str,
+    /// What the variable names, below the directory.
+    artifact: &'static str,
+    needs: &'static [&'static host::Need],
+    build: fn(&Peer, &Path) -> Outcome,
+}
+
+pub(crate) const OIDC_PROVIDER: Peer = Peer {
+    name: "oidc-provider",
+    version: "8.8.1",
+    module: "oidc_provider::",
+    variable: "SIGNER_PEER_OIDC_PROVIDER",
+    artifact: "",
+    needs: &[&host::NODE, &host::NPM],
+    build: npm_ci,
+};
+
+pub(crate) const SECURESYSTEMSLIB: Peer = Peer {
+    name: "securesystemslib",
+    version: "1.6.0",
+    module: "securesystemslib::",
+    variable: "SIGNER_PEER_PYTHON",
+    artifact: "bin/python",
+    needs: &[&host::PYTHON],
+    build: pip_install,
+};
+
+pub(crate) const COSIGN: Peer = Peer {
+    name: "cosign",
+    version: "v3.1.2",
+    module: "cosign::",
+    variable: "SIGNER_PEER_COSIGN",
+    artifact: "bin/cosign",
+    needs: &[&host::GO],
+    build: go_install,
+};
+
+/// All of them.
+const PEERS: [&Peer; 3] = [&OIDC_PROVIDER, &SECURESYSTEMSLIB, &COSIGN];
+
+/// `cargo xtask peers`.
+///
+/// # Errors
+/// Why one of them cannot be had, after the others were tried.
+pub(crate) fn provide_all() -> Outcome<ExitCode> {
+    let mut failed = 0;
+    for peer in PEERS {
+        match peer.provide() {
+            Ok(path) => ui::done(format!("{} {}: {}", peer.name, peer.version, path.display())),
+            Err(reason) => {
+                failed += 1;
+                ui::refused(format!("{} {}: {reason}", peer.name, peer.version));
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Peer {
+    /// Where it is, after building it if need be.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub(crate) fn provide(&self) -> Outcome<PathBuf> {
+        let dir = cache()?.join(format!("{}-{}", self.name, self.version));
+        let artifact = dir.join(self.artifact);
+        // The marker comes last, so that a build that was interrupted is done again.
+        let marker = dir.join("complete");
+        let recipe = self.recipe();
+        if !(artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe)) {
+            host::provide(self.needs)?;
+            fs::create_dir_all(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+            (self.build)(self, &dir)?;
+            if !artifact.exists() {
+                return Err(format!("{} was built but {} is not there", self.name, artifact.display()));
+            }
+            fs::write(&marker, recipe).map_err(|error| format!("cannot write {}: {error}", marker.display()))?;
+        }
+        Ok(artifact)
+    }
+
+    /// What a build depends on: when it changes, the peer is built again.
+    fn recipe(&self) -> Vec<u8> {
+        let files = ["authority/package-lock.json", "authority/server.mjs", "python/requirements.txt"];
+        let ours: &[&str] = match self.name {
+            "oidc-provider" => &files[..2],
+            "securesystemslib" => &files[2..],
+            _ => &[],
+        };
+        let content = ours.iter().flat_map(|file| fs::read(sources().join(file)).unwrap_or_default());
+        [self.version.as_bytes(), b"\n"].concat().into_iter().chain(content).collect()
+    }
+}
+
+fn npm_ci(_: &Peer, dir: &Path) -> Outcome {
+    for file in ["package.json", "package-lock.json", "server.mjs"] {
+        let from = sources().join("authority").join(file);
+        fs::copy(&from, dir.join(file)).map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
+    }
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(dir), dir)
+}
+
+fn pip_install(_: &Peer, dir: &Path) -> Outcome {
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(dir), dir)?;
+    let requirements = sources().join("python/requirements.txt");
+    let mut pip = Command::new(dir.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
+    run(&mut pip, dir)
+}
+
+fn go_install(peer: &Peer, dir: &Path) -> Outcome {
+    let bin = dir.join("bin");
+    // A binary of this name was put there by a finished `go install`: Go renames it into place.
+    if bin.join(peer.name).exists() {
+        return Ok(());
+    }
+    let go = host::GO.path().ok_or("Go is missing")?;
+    let module = format!("github.com/sigstore/cosign/v3/cmd/cosign@{}", peer.version);
+    // Without cgo no C compiler is needed; cosign wants it for hardware tokens alone.
+    let mut install = Command::new(go);
+    install.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(module).env("GOBIN", bin).env("CGO_ENABLED", "0");
+    run(&mut install, dir)
+}
+
+/// Runs a step of a build, its output in `DIR.log`.
+fn run(command: &mut Command, dir: &Path) -> Outcome {
+    // Beside the directory, because some steps begin by emptying it.
+    let log = PathBuf::from(format!("{}.log", dir.display()));
+    let name = command.get_program().to_string_lossy().into_owned();
+    let file = File::options().create(true).append(true).open(&log);
+    let file = file.map_err(|error| format!("cannot open {}: {error}", log.display()))?;
+    let errors = file.try_clone().map_err(|error| format!("cannot open {}: {error}", log.display()))?;
+    let status = command.stdin(Stdio::null()).stdout(file).stderr(errors).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{name} failed ({status}); {} says why", log.display())),
+        Err(error) => Err(format!("cannot run {name}: {error}")),
+    }
+}
+
+fn cache() -> Outcome<PathBuf> {
+    env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute())
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+        .map(|dir| dir.join("stellaops-signer/peers"))
+        .ok_or_else(|| "no place for a cache: set HOME".to_owned())
+}
+
+fn sources() -> PathBuf {
+    cargo::root().join("tests/peers")
+}

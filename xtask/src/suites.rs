@@ -1,0 +1,93 @@
+//! The test suites, in the order they run. One row a suite; a new file in `tests/` needs a row here.
+
+#![forbid(unsafe_code)]
+
+use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM};
+use crate::peers::{COSIGN, OIDC_PROVIDER, Peer, SECURESYSTEMSLIB};
+
+/// A suite of tests.
+pub(crate) struct Suite {
+    /// What `cargo xtask test NAME` calls it.
+    pub(crate) name: &'static str,
+    /// What is known when it passes.
+    pub(crate) proves: &'static str,
+    /// Arguments of `cargo test`, one run each.
+    pub(crate) runs: &'static [&'static [&'static str]],
+    /// What the machine must have.
+    pub(crate) needs: &'static [&'static Need],
+    /// Programs that are not ours; without one, the tests in the module of its name are skipped.
+    pub(crate) peers: &'static [&'static Peer],
+}
+
+pub(crate) const SUITES: &[Suite] = &[
+    Suite {
+        name: "unit",
+        proves: "each module keeps its contract; published vectors hold",
+        runs: &[&["--workspace", "--lib", "--bins"], &["--doc"]],
+        needs: &[&SOFTHSM, &OPENSC],
+        peers: &[],
+    },
+    Suite {
+        name: "testkit",
+        proves: "the test peers themselves do what the protocols say",
+        runs: &[&["--package", "testkit", "--test", "itself"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "faulty-token",
+        proves: "the fault-injecting PKCS#11 module does to an application what each fault says, and stops",
+        runs: &[&["--package", "faulty-token", "--test", "faults"]],
+        needs: &[&SOFTHSM],
+        peers: &[],
+    },
+    Suite {
+        name: "api",
+        proves: "the Signer API over mTLS, as the README shows it",
+        runs: &[&["--test", "api"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &CURL],
+        peers: &[],
+    },
+    Suite {
+        name: "crash",
+        proves: "SIGKILL at any point: no answer without its durable record, and nobody is needed to go on",
+        runs: &[&["--test", "crash"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "custody",
+        proves: "the token worker on a real PKCS#11 module, through its socket",
+        runs: &[&["--test", "custody_worker"]],
+        needs: &[&SOFTHSM, &OPENSC],
+        peers: &[],
+    },
+    Suite {
+        name: "cli",
+        proves: "signerctl: its options, exit codes, man pages, and what it does with hostile files and answers",
+        runs: &[&["--test", "cli"]],
+        needs: &[&OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "hostile",
+        proves: "bad input gets its documented answer and its record, and never a signature",
+        runs: &[&["--test", "hostile"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "authority",
+        proves: "tokens of a real OpenID provider, bound both ways, keys rotating",
+        runs: &[&["--test", "authority"]],
+        needs: &[&SOFTHSM, &OPENSC],
+        peers: &[&OIDC_PROVIDER],
+    },
+    Suite {
+        name: "envelopes",
+        proves: "verifiers that are not ours accept what we sign, and nothing else",
+        runs: &[&["--test", "envelopes"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[&SECURESYSTEMSLIB, &COSIGN],
+    },
+];
