@@ -35,6 +35,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "faulty-token",
+        proves: "the fault-injecting PKCS#11 module does to an application what each fault says, and stops",
+        runs: &[&["--package", "faulty-token", "--test", "faults"]],
+        needs: &[&SOFTHSM],
+        peers: &[],
+    },
+    Suite {
         name: "api",
         proves: "the Signer API over mTLS, as the README shows it",
         runs: &[&["--test", "api"]],
