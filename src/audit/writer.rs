@@ -26,6 +26,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     pending: Batch,
+    /// Records that came in since the last sync.
+    entered: u32,
     next_seq: u64,
     /// The writer waits and must be woken; while it paces itself or writes, it looks by itself.
     idle: bool,
@@ -51,6 +53,7 @@ impl Shared {
     pub(super) fn new(config: &config::Audit, next_seq: u64) -> Self {
         let state = State {
             pending: Batch::default(),
+            entered: 0,
             next_seq,
             idle: false,
             closing: false,
@@ -125,6 +128,7 @@ impl State {
         }
         file::push_body(&mut self.pending.lines, self.next_seq, body);
         self.next_seq += 1;
+        self.entered = self.entered.saturating_add(1);
         Ok(())
     }
 
@@ -155,16 +159,21 @@ impl Writer {
 
     /// Writes until the log is closed.
     pub(super) fn run(mut self) {
-        let mut next_sync = Instant::now();
+        let mut last_sync = Instant::now();
+        let mut interval = Duration::ZERO;
         while self.wait_for_work() {
             // Under load, what comes in until then shares the sync. When idle, that moment has passed long ago.
-            std::thread::sleep(next_sync.saturating_duration_since(Instant::now()));
+            std::thread::sleep((last_sync + interval).saturating_duration_since(Instant::now()));
             let started = Instant::now();
-            std::mem::swap(&mut self.shared.lock().pending, &mut self.batch);
+            let records = {
+                let mut state = self.shared.lock();
+                std::mem::swap(&mut state.pending, &mut self.batch);
+                std::mem::take(&mut state.entered)
+            };
             let outcome = self.file.commit(&self.batch.lines);
             let took = started.elapsed();
-            // A disk that is always syncing serves nobody else, and each sync costs CPU: one that takes long makes room.
-            next_sync = started + (took * SYNC_PACE).clamp(self.group_commit, self.group_commit * SYNC_PACE);
+            interval = self.pace(records, started.duration_since(last_sync));
+            last_sync = started;
             if let Some(metrics) = self.shared.metrics.get() {
                 metrics.flush.observe(took.as_secs_f64());
             }
@@ -173,6 +182,14 @@ impl Writer {
                 Err(failure) => self.fail(failure),
             }
         }
+    }
+
+    /// How far apart syncs are while `records` come in within `time`. Each sync costs the same CPU whatever it carries,
+    /// so the interval grows with the rate, up to a bound: a lone caller does not wait for others that never come.
+    fn pace(&self, records: u32, time: Duration) -> Duration {
+        let rate = f64::from(records) / time.as_secs_f64().max(f64::MIN_POSITIVE);
+        let crowd = rate * self.group_commit.as_secs_f64();
+        self.group_commit.mul_f64(crowd.clamp(1.0, MAX_SYNC_PACE))
     }
 
     /// False when the log is closed and everything is written.
@@ -290,9 +307,8 @@ impl Drop for Writer {
     }
 }
 
-/// Under load a sync takes at most one part in so many of the time, and the interval grows by no more than so many
-/// times for it.
-const SYNC_PACE: u32 = 4;
+/// How many times the configured interval may grow under load.
+const MAX_SYNC_PACE: f64 = 4.0;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);

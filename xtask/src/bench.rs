@@ -21,8 +21,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     ui::heading("StellaOps Signer: what a signature costs");
     host::provide(&[&host::SOFTHSM, &host::OPENSC])?;
     let target = cargo::target_dir(&cargo::metadata()?);
-    cargo::build_release_with("bench")?;
-    let programs = target.join("release");
+    let programs = cargo::build_programs("release", "bench")?;
     let status = Command::new(programs.join("bench"))
         .arg("--programs")
         .arg(&programs)

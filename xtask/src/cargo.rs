@@ -22,14 +22,18 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-/// Builds the programs for release, and the package that drives them: in one build, so that what they share is
-/// compiled once.
-pub(crate) fn build_release_with(package: &str) -> Outcome {
+/// Builds the programs with `profile`, and the package that drives them: in one build, so that what they share is
+/// compiled once. Returns the folder with the programs.
+pub(crate) fn build_programs(profile: &str, package: &str) -> Outcome<PathBuf> {
     let built = cargo()
-        .args(["build", "--release", "--locked", "--package", "stellaops-signer", "--package", package, "--bins"])
+        .args(["build", "--profile", profile, "--locked", "--bins"])
+        .args(["--package", "stellaops-signer", "--package", package])
         .status()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
-    if built.success() { Ok(()) } else { Err("the programs cannot be built; cargo says why above".to_owned()) }
+    if !built.success() {
+        return Err("the programs cannot be built; cargo says why above".to_owned());
+    }
+    Ok(target_dir(&metadata()?).join(profile))
 }
 
 /// `cargo metadata` of the locked workspace.

@@ -27,15 +27,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
 
     let metadata = cargo::metadata()?;
     let target = cargo::target_dir(&metadata);
-    cargo::build_release_with("demo")?;
-    ui::done(format!("release programs are built ({})", ui::spoken(start.elapsed())));
+    let programs = cargo::build_programs("quick", "demo")?;
+    ui::done(format!("the programs are built ({})", ui::spoken(start.elapsed())));
 
     let output = target.join("demo");
     fs::create_dir_all(&output).map_err(|error| format!("cannot make {}: {error}", output.display()))?;
     let components = sbom::write(&metadata, &output.join("sbom.cdx.json"))?;
     ui::done(format!("this project's SBOM, CycloneDX 1.6, lists {components} components"));
 
-    let programs = target.join("release");
     let mut demo = Command::new(programs.join("demo"));
     demo.arg("--programs").arg(&programs).arg("--output").arg(&output);
     if arguments.keep {
