@@ -543,9 +543,6 @@ fn default_cache_entries() -> NonZeroU32 {
 fn default_dependency_timeout() -> Span {
     Span::seconds(5)
 }
-fn default_sessions() -> NonZeroU32 {
-    nonzero(4)
-}
 fn default_queue() -> NonZeroU32 {
     nonzero(1024)
 }

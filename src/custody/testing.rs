@@ -170,11 +170,8 @@ impl TokenSession for FakeSession {
         let keys = self.token.0.keys.lock().unwrap();
         let (_, public_key) = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
         let attributes = *self.token.0.attributes.lock().unwrap();
-        if let Some(why) = attributes.objection() {
-            return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why: why.into() });
-        }
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: *public_key, attributes })
+        Ok(FoundKey { slot, public_key: *public_key, attributes, attestation: Vec::new() })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
@@ -230,6 +227,8 @@ impl Place {
             sessions: 2,
             max_queue: 64,
             pin_file: self.path("pin"),
+            state_dir: self.path("state"),
+            keep_alive: None,
         }
     }
 

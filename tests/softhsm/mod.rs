@@ -214,6 +214,7 @@ worker_user = "@UID@"
 module = "@MODULE@"
 uri = "pkcs11:token=main"
 pin_file = "@DIR@/pin"
+state_dir = "@DIR@/state"
 sessions = 3
 [keys.release]
 token = "main"

@@ -225,6 +225,7 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
         .set_path("tokens.main.module", &token.module)
         .set("tokens.main.uri", token.uri())
         .set_path("tokens.main.pin_file", &token.pin_file)
+        .set_path("tokens.main.state_dir", &dir.join("worker-state"))
         .set_path("audit.path", &audit.join("audit.log"));
     for (key, state) in
         [(&keys.acme, "active"), (&keys.acme_next, "next"), (&keys.acme_retired, "retired"), (&keys.globex, "active")]
