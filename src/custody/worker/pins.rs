@@ -124,10 +124,9 @@ impl PinMemory {
     pub(super) fn attempt(&mut self, pin: &Pin, serial: &str, flags: PinState) -> Result<Mark, PinMemoryError> {
         let mut book = self.read()?;
         let mark = self.mark(pin, serial);
+        let count = book.pins.len();
         match book.pins.iter_mut().find(|record| record.mark == mark) {
-            None if book.pins.len() >= MOST_PINS => {
-                return Err(PinMemoryError::Full { count: book.pins.len(), path: self.file.clone() });
-            }
+            None if count >= MOST_PINS => return Err(PinMemoryError::Full { count, path: self.file.clone() }),
             None => book.pins.push(Record { mark: mark.clone(), state: State::Attempting, unclear: 0, known: false }),
             Some(record) => {
                 if record.state == State::Attempting {
