@@ -290,7 +290,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A refused PIN takes an operator, who corrects its file.
-const PIN_PAUSE: Duration = Duration::from_secs(5);
+const PIN_PAUSE: Duration = Duration::from_secs(2);
 
 /// Longer than any signature on a device that is in order.
 const ALONE_PATIENCE: Duration = Duration::from_millis(500);
