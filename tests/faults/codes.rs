@@ -64,4 +64,4 @@ const NEW_PROCESS: [Ckr; 3] =
 /// More than one request can be spared by being tried twice.
 const FAULTS: u64 = 3;
 
-const SHORTLY: Duration = Duration::from_millis(120);
+const SHORTLY: Duration = Duration::from_millis(80);

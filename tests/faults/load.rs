@@ -93,7 +93,6 @@ impl Drop for Load {
 
 impl Shared {
     fn call(&self, client: &Client, point: &[u8]) {
-        let body = sample::request();
         while !self.over.load(SeqCst) {
             self.busy.fetch_add(1, SeqCst);
             if self.paused.load(SeqCst) {
@@ -101,6 +100,9 @@ impl Shared {
                 std::thread::sleep(PAUSE);
                 continue;
             }
+            // No two requests are alike: a signature made for one is wrong for every other.
+            let mut body = sample::request();
+            body["subject"][0]["digest"]["sha256"] = testkit::hex(testkit::sha256(testkit::random_id())).into();
             let began = Instant::now();
             let answer = client.sign(&body).try_send();
             let ended = Instant::now();

@@ -10,7 +10,9 @@ use crate::world::{LONG, RECOVERED, World};
 #[test]
 fn a_signature_in_a_rare_shape_is_as_good_as_any_and_one_of_the_wrong_length_is_none() {
     let world = World::start("odd signature");
-    for (name, how) in [("both numbers with their high bit set", Corruption::HighBits), ("a short r", Corruption::ShortR)] {
+    for (name, how) in
+        [("both numbers with their high bit set", Corruption::HighBits), ("a short r", Corruption::ShortR)]
+    {
         let first = world.load.count();
         world.row(name, RECOVERED, |world| spoilt(world, how, 20));
         assert!(world.load.since(first).iter().all(|asked| asked.signed), "{name}: it was refused");

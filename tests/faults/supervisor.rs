@@ -28,7 +28,8 @@ impl Supervisor {
         let thread = std::thread::spawn(move || {
             while !told.over.load(SeqCst) {
                 std::thread::sleep(LOOK);
-                let runs = locked(&watched).as_mut().is_none_or(|fixture| fixture.appliance.worker("main").is_running());
+                let runs =
+                    locked(&watched).as_mut().is_none_or(|fixture| fixture.appliance.worker("main").is_running());
                 if runs {
                     continue;
                 }

@@ -77,7 +77,8 @@ fn a_device_that_fails_as_a_whole_is_climbed_after_rung_by_rung() {
 #[test]
 fn a_session_that_nobody_uses_is_kept_alive() {
     let world = World::start("idle");
-    for (name, then) in [("idle beyond the device's limit, sessions lost", IdleEnd::Lose), ("idle, firewall drops", IdleEnd::Hang)]
+    for (name, then) in
+        [("idle beyond the device's limit, sessions lost", IdleEnd::Lose), ("idle, firewall drops", IdleEnd::Hang)]
     {
         let first = world.load.count();
         world.row(name, RECOVERED, |world| {

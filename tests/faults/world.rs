@@ -103,7 +103,8 @@ impl World {
             let asked = self.load.since(first);
             let now = Instant::now();
             let last_refused = asked.iter().filter(|asked| !asked.signed).map(|asked| asked.ended).max();
-            let signed = asked.iter().filter(|asked| asked.signed && asked.began >= well).map(|asked| asked.ended).min();
+            let signed =
+                asked.iter().filter(|asked| asked.signed && asked.began >= well).map(|asked| asked.ended).min();
             let calm = last_refused.map_or(well, |last| last.max(well));
             if let Some(signed) = signed
                 && now.duration_since(calm) >= quiet

@@ -176,4 +176,6 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 const STACK: usize = 1024 * 1024;
 
 #[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
 mod tests;

@@ -52,9 +52,7 @@ pub(super) enum Outcome {
 pub(super) enum PinMemoryError {
     #[error("cannot keep the memory of PINs: {step} {path}; without it a refused PIN could be presented again")]
     Io { step: &'static str, path: PathBuf, source: io::Error },
-    #[error(
-        "the memory of PINs {0} cannot be read; look whether the token counts wrong PINs, then remove the file"
-    )]
+    #[error("the memory of PINs {0} cannot be read; look whether the token counts wrong PINs, then remove the file")]
     Damaged(PathBuf),
     #[error(
         "the token has refused the PIN in `pin_file`; it is not tried again. Correct the file, and it is tried at \

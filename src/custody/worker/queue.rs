@@ -274,7 +274,8 @@ impl Inner {
     /// Takes the last job out of the longest lane, if that is longer than this one will be.
     fn make_room(&mut self, lane: u64) -> Option<Job> {
         let own = self.lanes.get(&lane).map_or(0, VecDeque::len);
-        let (&longest, _) = self.lanes.iter().max_by_key(|(_, jobs)| jobs.len()).filter(|(_, jobs)| jobs.len() > own + 1)?;
+        let (&longest, _) =
+            self.lanes.iter().max_by_key(|(_, jobs)| jobs.len()).filter(|(_, jobs)| jobs.len() > own + 1)?;
         let last = self.lanes.get_mut(&longest)?.pop_back()?;
         self.waiting -= 1;
         Some(last)

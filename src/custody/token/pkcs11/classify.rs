@@ -162,11 +162,9 @@ fn remedy_of_code(code: RvError) -> Remedy {
 
         // The module's own state, which C_Initialize makes: that it was initialised at all, its locks, the libraries
         // that it loads itself, and the self-tests, whose failure lasts until they are run again (PKCS#11 3.1, 5.1.2).
-        R::CryptokiNotInitialized
-        | R::MutexBad
-        | R::MutexNotLocked
-        | R::LibraryLoadFailed
-        | R::FipsSelfTestFailed => Remedy::Reinitialize,
+        R::CryptokiNotInitialized | R::MutexBad | R::MutexNotLocked | R::LibraryLoadFailed | R::FipsSelfTestFailed => {
+            Remedy::Reinitialize
+        }
 
         // Says that the module is initialised when we have just finalised it or have not begun; or that it cannot live
         // with the threads and locks of this process. Both are settled where a process begins.
@@ -188,10 +186,9 @@ fn remedy_of_number(number: CK_RV) -> Remedy {
         | CKR_SEED_RANDOM_REQUIRED
         | CKR_OPERATION_NOT_VALIDATED => Remedy::None,
         // An operation is still open in the session, or the token has run out of what a closed session gives back.
-        CKR_OPERATION_CANCEL_FAILED
-        | CKR_TOKEN_RESOURCE_EXCEEDED
-        | CKR_PENDING
-        | CKR_SESSION_ASYNC_NOT_SUPPORTED => Remedy::NewSession,
+        CKR_OPERATION_CANCEL_FAILED | CKR_TOKEN_RESOURCE_EXCEEDED | CKR_PENDING | CKR_SESSION_ASYNC_NOT_SUPPORTED => {
+            Remedy::NewSession
+        }
         // Nobody can log in to it before it is initialised again.
         CKR_TOKEN_NOT_INITIALIZED => Remedy::NewLogin,
         _ => Remedy::NewSession,

@@ -5,8 +5,8 @@
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-use super::super::{FoundKey, KeySlot, TokenError};
 use super::super::watch;
+use super::super::{FoundKey, KeySlot, TokenError};
 use super::classify::failed;
 use crate::custody::uri::KeyUri;
 use crate::custody::{KeyAttributes, PublicKey};
@@ -79,11 +79,7 @@ fn objects(session: &Session, template: &[Attribute]) -> Result<Vec<ObjectHandle
     session.find_objects(template).map_err(|e| failed("C_FindObjects", e))
 }
 
-fn attributes(
-    session: &Session,
-    object: ObjectHandle,
-    wanted: &[AttributeType],
-) -> Result<Vec<Attribute>, TokenError> {
+fn attributes(session: &Session, object: ObjectHandle, wanted: &[AttributeType]) -> Result<Vec<Attribute>, TokenError> {
     let _call = watch::call("C_GetAttributeValue");
     session.get_attributes(object, wanted).map_err(|e| failed("C_GetAttributeValue", e))
 }

@@ -103,7 +103,9 @@ impl Pkcs11Token {
         let done = done.map_err(initialize_failed);
         *module = match &done {
             Ok(()) => Module::Up,
-            Err(error) => Module::Down(std::error::Error::source(error).map(explain).unwrap_or_default(), error.remedy()),
+            Err(error) => {
+                Module::Down(std::error::Error::source(error).map(explain).unwrap_or_default(), error.remedy())
+            }
         };
         done
     }
