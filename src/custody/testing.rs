@@ -16,7 +16,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use super::token::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
 use super::uri::KeyUri;
 use super::worker::{Plan, Worker};
-use super::{KeyAttributes, PublicKey};
+use super::{GateAttributes, KeyAttributes, PublicKey};
 use crate::config::Config;
 
 /// A fresh key pair in software.
@@ -42,6 +42,7 @@ pub(crate) const GOOD: KeyAttributes = KeyAttributes {
     sign: true,
     unwrap: false,
     always_authenticate: false,
+    wrap: false,
 };
 
 /// The PIN that every fake token accepts.
@@ -55,6 +56,7 @@ pub(crate) struct Fake {
     keys: Mutex<HashMap<String, (EcdsaKeyPair, PublicKey)>>,
     pub(crate) attributes: Mutex<KeyAttributes>,
     pub(crate) pin_state: Mutex<PinState>,
+    pub(crate) attestation: Mutex<Vec<Vec<u8>>>,
     pub(crate) login_attempts: AtomicU32,
     logged_in: AtomicBool,
     open_sessions: AtomicU32,
@@ -79,6 +81,7 @@ impl FakeToken {
             keys: Mutex::default(),
             attributes: Mutex::new(GOOD),
             pin_state: Mutex::default(),
+            attestation: Mutex::default(),
             login_attempts: AtomicU32::new(0),
             logged_in: AtomicBool::new(false),
             open_sessions: AtomicU32::new(0),
@@ -170,11 +173,11 @@ impl TokenSession for FakeSession {
         let keys = self.token.0.keys.lock().unwrap();
         let (_, public_key) = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
         let attributes = *self.token.0.attributes.lock().unwrap();
-        if let Some(why) = attributes.objection() {
-            return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why: why.into() });
+        if let Some(why) = attributes.objection_with(GateAttributes::but_extraction()) {
+            return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why });
         }
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: *public_key, attributes })
+        Ok(FoundKey { slot, public_key: *public_key, attributes, attestation: self.token.0.attestation.lock().unwrap().clone() })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {

@@ -63,7 +63,7 @@ pub trait TokenSession {
 pub struct KeySlot(pub u64);
 
 /// The answer of [`TokenSession::find_key`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FoundKey {
     /// To sign with in this session.
     pub slot: KeySlot,
@@ -71,6 +71,8 @@ pub struct FoundKey {
     pub public_key: PublicKey,
     /// As the device reports them.
     pub attributes: KeyAttributes,
+    /// DER certificates by which the device vouches for the key, leaf first; empty where it cannot.
+    pub attestation: Vec<Vec<u8>>,
 }
 
 /// What a token says about itself.

@@ -136,7 +136,7 @@ fn take(
     };
     match request {
         Request::Hello(_) => return Err(WireError::SecondHello),
-        Request::Sign { handle, budget_ms, digest } => {
+        Request::Sign { handle, budget_ms, lane: _, digest } => {
             shared.counters.sign_requests.fetch_add(1, Relaxed);
             job(Duration::from_millis(budget_ms.into()).min(LONGEST_BUDGET), Work::Sign { handle, digest });
         }

@@ -133,8 +133,9 @@ impl Session<'_> {
             let uri = &known.uri;
             return Err(Refused::Unknown(format!("`{uri}` names another key now than when it was opened")));
         }
-        self.remember(handle, found);
-        Ok(found.slot)
+        let slot = found.slot;
+        self.remember(handle, slot);
+        Ok(slot)
     }
 
     fn open(&mut self, uri: &str) -> Result<OpenedKey, Refused> {
@@ -145,17 +146,18 @@ impl Session<'_> {
             .keys
             .handle(&uri, found.public_key)
             .ok_or_else(|| Refused::BadRequest("too many different keys were opened".to_owned()))?;
-        self.remember(handle, found);
-        Ok(OpenedKey { handle, public_key: found.public_key, attributes: found.attributes })
+        self.remember(handle, found.slot);
+        let FoundKey { slot: _, public_key, attributes, attestation } = found;
+        Ok(OpenedKey { handle, public_key, attributes, attestation })
     }
 
-    fn remember(&mut self, handle: KeyHandle, found: FoundKey) {
+    fn remember(&mut self, handle: KeyHandle, slot: KeySlot) {
         // Handles are given out densely and are bounded in number.
         let index = usize::try_from(handle.0).unwrap_or(0);
         if self.slots.len() <= index {
             self.slots.resize(index + 1, None);
         }
-        self.slots[index] = Some(found.slot);
+        self.slots[index] = Some(slot);
     }
 }
 

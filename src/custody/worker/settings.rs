@@ -47,7 +47,13 @@ impl Settings {
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
         };
-        config.keys.retain(|_, key| key.token == name);
+        config.keys.retain(|_, key| match key.in_token(name).map(str::to_owned) {
+            Some(uri) => {
+                key.uri = uri;
+                true
+            }
+            None => false,
+        });
         Ok(Self { token, uri, plan, keys: config.keys, log: config.log })
     }
 }

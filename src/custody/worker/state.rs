@@ -272,6 +272,8 @@ impl Counters {
             sessions_opened: self.sessions_opened.load(Relaxed),
             sessions_lost: self.sessions_lost.load(Relaxed),
             refused_peers: self.refused_peers.load(Relaxed),
+            reinitialized: 0,
+            kept_alive: 0,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

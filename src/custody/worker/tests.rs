@@ -81,7 +81,7 @@ impl FakeFront {
 }
 
 fn sign(handle: KeyHandle, budget_ms: u32) -> Request {
-    Request::Sign { handle, budget_ms, digest: [5; 32] }
+    Request::Sign { handle, budget_ms, lane: 1, digest: [5; 32] }
 }
 
 fn ready(place: &Place, token: &FakeToken) -> Worker {

@@ -8,7 +8,7 @@ use cryptoki::session::Session;
 use super::super::{FoundKey, KeySlot, TokenError};
 use super::classify::failed;
 use crate::custody::uri::KeyUri;
-use crate::custody::{KeyAttributes, PublicKey};
+use crate::custody::{GateAttributes, KeyAttributes, PublicKey};
 
 /// Exactly one private key that matches, on P-256, that may sign, and its public half.
 pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, TokenError> {
@@ -24,8 +24,9 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     {
         return Err(unsuitable("it is on another curve than P-256".to_owned()));
     }
-    if let Some(objection) = described.attributes.objection() {
-        return Err(unsuitable(objection.to_owned()));
+    // The exceptions of the configuration are not known here; the front knows them and judges all attributes.
+    if let Some(objection) = described.attributes.objection_with(GateAttributes::but_extraction()) {
+        return Err(unsuitable(objection));
     }
     let point = match described.ec_point {
         Some(point) if !point.is_empty() => point,
@@ -37,7 +38,7 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     let public_key = PublicKey::from_ec_point(&point).map_err(|e| unsuitable(format!("its public key is {e}")))?;
     #[allow(clippy::useless_conversion, reason = "a handle is as wide as a C long, which is not 64 bits everywhere")]
     let slot = KeySlot(key.handle());
-    Ok(FoundKey { slot, public_key, attributes: described.attributes })
+    Ok(FoundKey { slot, public_key, attributes: described.attributes, attestation: Vec::new() })
 }
 
 fn private_key(session: &Session, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
@@ -94,7 +95,7 @@ struct Described {
 impl From<Vec<Attribute>> for Described {
     fn from(read: Vec<Attribute>) -> Self {
         // What the device does not report keeps the less safe value.
-        let unreported = KeyAttributes { extractable: true, ..KeyAttributes::default() };
+        let unreported = KeyAttributes { extractable: true, unwrap: true, ..KeyAttributes::default() };
         let mut described = Self { attributes: unreported, ..Self::default() };
         let attributes = &mut described.attributes;
         for attribute in read {
@@ -112,6 +113,7 @@ impl From<Vec<Attribute>> for Described {
                 Attribute::Private(set) => attributes.private = set,
                 Attribute::Sign(set) => attributes.sign = set,
                 Attribute::Unwrap(set) => attributes.unwrap = set,
+                Attribute::Wrap(set) => attributes.wrap = set,
                 Attribute::AlwaysAuthenticate(set) => attributes.always_authenticate = set,
                 _ => {}
             }
@@ -134,6 +136,7 @@ const WANTED: &[AttributeType] = &[
     AttributeType::Private,
     AttributeType::Sign,
     AttributeType::Unwrap,
+    AttributeType::Wrap,
     AttributeType::AlwaysAuthenticate,
 ];
 
