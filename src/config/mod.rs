@@ -9,6 +9,7 @@ mod de;
 mod error;
 mod files;
 mod key;
+mod keys;
 mod load;
 mod rules;
 #[cfg(test)]

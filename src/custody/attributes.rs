@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Attributes of a private key as its device reports them. Where a device does not report one, the less safe value
 /// stands here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[allow(clippy::struct_excessive_bools, reason = "each is an attribute of its own in PKCS#11")]
 pub struct KeyAttributes {
     /// `CKA_SENSITIVE`: its value cannot be read in plain text.

@@ -28,6 +28,8 @@ pub struct Drained {
     pub token: Arc<str>,
     /// Whether it is drained now.
     pub drained: bool,
+    /// Whether it was otherwise before.
+    pub changed: bool,
     /// Requests still under way in it; they are finished.
     pub in_flight: usize,
     /// Active keys that no token signs with now.
@@ -79,7 +81,7 @@ impl Custody {
         let failed = |source| DrainError::NotKept { path: self.drained.path.clone(), source };
         self.drained.write(&names).map_err(failed)?;
         let token = &self.tokens[index];
-        token.drained.store(drained, Relaxed);
+        let changed = token.drained.swap(drained, Relaxed) != drained;
         drop(turn);
         for (_, replica) in self.keys_in(index) {
             // How it is after whatever the operator did to it is not known.
@@ -93,6 +95,7 @@ impl Custody {
         Ok(Drained {
             token: Arc::clone(token.name()),
             drained,
+            changed,
             in_flight: token.load.outstanding(),
             keys_without_token: without.map(|entry| Arc::clone(&entry.name)).collect(),
         })

@@ -108,6 +108,15 @@ pub enum ResolveError {
         /// Why.
         why: OutOfService,
     },
+    /// The tenant, or the appliance, has no key of this name.
+    #[error("there is no key `{0}`")]
+    UnknownKey(String),
+    /// The key is there and does not sign now, so it cannot vouch for itself either.
+    #[error("key `{key}` does not sign now; only a key that signs can vouch for its own custody")]
+    NotSigning {
+        /// The key's name.
+        key: Arc<str>,
+    },
     /// No token has shown the key yet, and no public key is configured for it.
     #[error("key `{key}` was not seen in token `{tokens}` yet")]
     KeyNotSeen {
@@ -286,7 +295,8 @@ impl ResolveError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::ModeUnavailable => "invalid_request",
+            Self::ModeUnavailable | Self::NotSigning { .. } => "invalid_request",
+            Self::UnknownKey(_) => "not_found",
             _ => "signing_unavailable",
         }
     }
@@ -302,6 +312,8 @@ impl ResolveError {
             Self::KeyExpired { .. } => "key_expired",
             Self::SeveralKeys { .. } => "several_active_keys",
             Self::KeyOutOfService { .. } => "key_out_of_service",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::NotSigning { .. } => "key_not_signing",
             Self::KeyNotSeen { .. } => "key_not_seen",
         }
     }
@@ -310,7 +322,7 @@ impl ResolveError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ModeUnavailable => None,
+            Self::ModeUnavailable | Self::UnknownKey(_) | Self::NotSigning { .. } => None,
             Self::KeyNotSeen { .. } | Self::KeyOutOfService { why: OutOfService::Canary(_), .. } => {
                 Some(Duration::from_secs(5))
             }

@@ -81,6 +81,15 @@ impl Custody {
         self.registry.resolve(tenant, mode, Timestamp::now())
     }
 
+    /// The key of this name, if it signs now: for a custody report. `tenant` must own it; `None` is the appliance's
+    /// operator.
+    ///
+    /// # Errors
+    /// When there is no such key, it does not sign now, or it is out of service in every token.
+    pub fn named_key(&self, tenant: Option<&str>, name: &str) -> Result<TenantKey, ResolveError> {
+        self.registry.named(tenant, name, Timestamp::now())
+    }
+
     /// Has a token sign the digest, and verifies what came back.
     ///
     /// Of several tokens that hold the key, live ones come before degraded ones, and of these the one with the least

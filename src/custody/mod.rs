@@ -32,6 +32,8 @@ mod watch;
 pub mod worker;
 
 #[cfg(test)]
+mod several_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
 pub use attributes::{GateAttribute, GateAttributes, KeyAttributes};

@@ -155,6 +155,14 @@ impl Entry {
         }))
     }
 
+    fn begun(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|from| from <= now)
+    }
+
+    fn ended(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|until| until <= now)
+    }
+
     /// What the configuration lets pass for this key.
     pub(super) fn excepted(&self) -> GateAttributes {
         self.exceptions.iter().map(|exception| exception.attribute).collect()
@@ -256,18 +264,32 @@ impl Registry {
             return Err(ResolveError::ModeUnavailable);
         }
         let active = || keys.iter().map(|index| &self.entries[*index]).filter(|key| key.state == KeyState::Active);
-        let begun = |key: &Entry| key.not_before.is_none_or(|from| from <= now);
-        let ended = |key: &Entry| key.not_after.is_some_and(|until| until <= now);
-        let mut signing = active().filter(|key| begun(key) && !ended(key));
+        let mut signing = active().filter(|key| key.begun(now) && !key.ended(now));
         match (signing.next(), signing.next()) {
             (Some(key), None) => in_service(key).map(|key| TenantKey { key: Arc::clone(key), lane: *lane }),
             (Some(_), Some(_)) => {
-                let names = active().filter(|key| begun(key) && !ended(key)).map(|key| &*key.name);
+                let names = active().filter(|key| key.begun(now) && !key.ended(now)).map(|key| &*key.name);
                 let keys = names.collect::<Vec<_>>().join(", ");
                 Err(ResolveError::SeveralKeys { tenant: tenant.to_owned(), keys })
             }
             (None, _) => Err(outside_windows(active(), now, tenant)),
         }
+    }
+
+    /// The tenant's key of this name, or anybody's for the appliance itself, if it signs at `now`.
+    pub(super) fn named(&self, tenant: Option<&str>, name: &str, now: Timestamp) -> Result<TenantKey, ResolveError> {
+        let unknown = || ResolveError::UnknownKey(name.to_owned());
+        let entry = self.entries.iter().find(|entry| *entry.name == *name).ok_or_else(unknown)?;
+        let lane = match tenant.map(|tid| self.tenants.get(tid)) {
+            None => Lane::APPLIANCE,
+            Some(Some(tenant)) if tenant.keys.contains(&entry.index) => tenant.lane,
+            // Another tenant's key is none of the caller's business, its existence included.
+            Some(_) => return Err(unknown()),
+        };
+        if entry.state != KeyState::Active || !entry.begun(now) || entry.ended(now) {
+            return Err(ResolveError::NotSigning { key: Arc::clone(&entry.name) });
+        }
+        in_service(entry).map(|key| TenantKey { key: Arc::clone(key), lane })
     }
 
     /// Every key whose public half is known, whatever its state: each may have signed what is verified now.

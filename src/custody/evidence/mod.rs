@@ -34,7 +34,7 @@ pub struct Evidence {
 
 /// A device as it describes itself (PKCS#11 3.1, section 3.2, `CK_TOKEN_INFO`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Device {
     /// Given at initialisation.
     pub label: String,
@@ -50,7 +50,7 @@ pub struct Device {
 
 /// One token's custody of a key: a member of `GET /keys` and of the custody report.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct KeyCustody {
     /// The token's name in the appliance.
     pub token: String,

@@ -22,8 +22,9 @@ pub static PREDICATE_TYPE: PredicateType = PredicateType {
 };
 
 /// The predicate of a custody report. Its subject is the key: its name, and SHA-256 of its `SubjectPublicKeyInfo`.
+/// Readers pass over members that they do not know (in-toto attestation framework, "parsing rules").
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct CustodyReport {
     /// Who says so.
     pub appliance: Appliance,
@@ -39,7 +40,6 @@ pub struct CustodyReport {
 
 /// The program that made a report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Appliance {
     /// `stellaops-signer`.
     pub name: String,
@@ -49,7 +49,7 @@ pub struct Appliance {
 
 /// The key of a report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ReportedKey {
     /// Its name in the appliance.
     pub name: String,
@@ -69,7 +69,6 @@ pub struct ReportedKey {
 
 /// One exception of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ReportedException {
     /// What is let pass.
     pub attribute: GateAttribute,
