@@ -20,7 +20,7 @@ pub(super) fn problems(config: &Config, tree: &Node) -> Vec<ConfigError> {
     plans(config, &mut report);
     releases(config, &mut report);
     tokens(config, &mut report);
-    keys::judge(config, &mut report);
+    super::keys::judge(config, &mut report);
     custody(config, &mut report);
     tenants(config, &mut report);
     audit_and_log(config, &mut report);
