@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::attest::KeysAttestArgs;
+use super::drain::TokenDrainArgs;
 use super::request;
 use super::settings::{Access, Settings};
 
@@ -31,6 +33,9 @@ pub(crate) enum Command {
     /// The signing keys of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Keys(KeysCommand),
+    /// The tokens (HSMs) of an appliance.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Token(TokenCommand),
     /// The configuration of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
@@ -107,6 +112,19 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     List(Box<KeysListArgs>),
+    Attest(Box<KeysAttestArgs>),
+}
+
+/// Commands on tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Take a token off: it gets no more requests; what is under way in it is finished.
+    ///
+    /// Keys that another token holds as well go on signing there. The decision outlasts a restart of signerd. Needs the
+    /// appliance's local listener on a Unix socket, and root or the user of signerd.
+    Drain(TokenDrainArgs),
+    /// Take a drained token back.
+    Undrain(TokenDrainArgs),
 }
 
 /// List the keys that the appliance publishes for the caller's tenant: active, next and retired.
@@ -192,4 +210,4 @@ Exit status:
   5  the configuration or the client profile is invalid
   6  a local file cannot be read or written, or does not hold what it should";
 
-const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";

@@ -8,10 +8,12 @@
 mod answer;
 mod answer_check;
 mod appliance;
+mod attest;
 mod cli;
 mod client;
 mod config_check;
 mod discovery;
+mod drain;
 mod error;
 mod files;
 mod keys;
@@ -35,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, ConfigCommand, KeysCommand};
+use cli::{Cli, Command, ConfigCommand, KeysCommand, TokenCommand};
 use error::CtlError;
 use output::Report;
 
@@ -52,6 +54,9 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Sign(args) => sign::run(args, json),
         Command::Verify(args) => verify::run(&args),
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
+        Command::Keys(KeysCommand::Attest(args)) => attest::run(*args),
+        Command::Token(TokenCommand::Drain(args)) => drain::run(&args, true),
+        Command::Token(TokenCommand::Undrain(args)) => drain::run(&args, false),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

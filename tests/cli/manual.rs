@@ -8,12 +8,16 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 13] = [
     &[],
     &["sign"],
     &["verify"],
     &["keys"],
     &["keys", "list"],
+    &["keys", "attest"],
+    &["token"],
+    &["token", "drain"],
+    &["token", "undrain"],
     &["config", "check"],
     &["status"],
     &["completions"],
@@ -46,6 +50,11 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["verify", "x.json"],
         &["verify", "x.json", "--key", "a", "--keys", "b"],
         &["keys", "list", "--pem", "--jwks"],
+        &["keys", "attest"],
+        &["keys", "attest", "--out", "a", "--verify", "b"],
+        &["keys", "attest", "--out", "a", "--public-key", "b"],
+        &["token", "drain"],
+        &["token", "drain", "a/b", "--local", "unix:/x"],
         &["status", "--local", "10.0.0.1:80"],
         &["status", "--local", "unix:relative"],
         &["completions", "tcsh"],
