@@ -174,7 +174,7 @@ impl TokenSession for FakeSession {
             return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why: why.into() });
         }
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: *public_key, attributes })
+        Ok(FoundKey { slot, public_key: *public_key, attributes, attestation: Vec::new() })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {

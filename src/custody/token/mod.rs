@@ -6,6 +6,7 @@
 mod inherited;
 mod pin;
 pub mod pkcs11;
+pub mod yubihsm;
 
 use std::fmt;
 
@@ -63,7 +64,7 @@ pub trait TokenSession {
 pub struct KeySlot(pub u64);
 
 /// The answer of [`TokenSession::find_key`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FoundKey {
     /// To sign with in this session.
     pub slot: KeySlot,
@@ -71,6 +72,8 @@ pub struct FoundKey {
     pub public_key: PublicKey,
     /// As the device reports them.
     pub attributes: KeyAttributes,
+    /// DER certificates by which the device vouches for the key, the key's own first; empty where it makes none.
+    pub attestation: Vec<Vec<u8>>,
 }
 
 /// What a token says about itself.

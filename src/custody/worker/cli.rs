@@ -11,15 +11,14 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use super::settings::Settings;
-use super::{Stopped, Worker, bench, harden, journal, socket};
-use crate::custody::token::pkcs11::Pkcs11Token;
+use super::{Stopped, Worker, backend, bench, harden, journal, socket};
 use crate::custody::token::{explain, inherited_listener};
 use crate::telemetry;
 
 /// Serves one token (HSM) to signerd over a Unix socket.
 ///
-/// Loads the vendor's PKCS#11 module, logs in once with the PIN from `pin_file`, and signs digests for the user that
-/// `front_user` names. Ends on SIGTERM when what is in flight is answered.
+/// Loads the vendor's PKCS#11 module or connects to the YubiHSM, logs in with the PIN from `pin_file`, and signs digests
+/// for the user that `front_user` names. Ends on SIGTERM when what is in flight is answered.
 #[derive(Debug, Parser)]
 #[command(name = "signer-token", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {
@@ -92,10 +91,9 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
             (bound.listener, Some(bound.lock))
         }
     };
-    let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
     let name = &which.name;
-    tracing::info!(token = name, module = %settings.token.module.display(), "worker started");
-    let worker = Worker::start(settings.plan, Box::new(token), listener)?;
+    let token = backend::open(&settings.token, name)?;
+    let worker = Worker::start(settings.plan, token, listener)?;
     let beyond_repair = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&beyond_repair);
     worker.on_beyond_repair(Box::new(move || {
@@ -121,8 +119,8 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         None => settings.keys.values().next().ok_or_else(|| format!("no key in token `{}`", which.name))?,
     };
     let uri = key.uri.parse()?;
-    let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
-    let measured = bench::run(settings.plan, Box::new(token), &uri, Duration::from_secs(seconds.max(1)))?;
+    let token = backend::open(&settings.token, &which.name)?;
+    let measured = bench::run(settings.plan, token, &uri, Duration::from_secs(seconds.max(1)))?;
     if json {
         println!("{}", serde_json::to_string(&measured)?);
     } else {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backend;
 mod bench;
 mod cli;
 mod connection;

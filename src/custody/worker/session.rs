@@ -133,7 +133,7 @@ impl Session<'_> {
             let uri = &known.uri;
             return Err(Refused::Unknown(format!("`{uri}` names another key now than when it was opened")));
         }
-        self.remember(handle, found);
+        self.remember(handle, &found);
         Ok(found.slot)
     }
 
@@ -145,11 +145,11 @@ impl Session<'_> {
             .keys
             .handle(&uri, found.public_key)
             .ok_or_else(|| Refused::BadRequest("too many different keys were opened".to_owned()))?;
-        self.remember(handle, found);
+        self.remember(handle, &found);
         Ok(OpenedKey { handle, public_key: found.public_key, attributes: found.attributes })
     }
 
-    fn remember(&mut self, handle: KeyHandle, found: FoundKey) {
+    fn remember(&mut self, handle: KeyHandle, found: &FoundKey) {
         // Handles are given out densely and are bounded in number.
         let index = usize::try_from(handle.0).unwrap_or(0);
         if self.slots.len() <= index {

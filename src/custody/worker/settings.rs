@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::Plan;
 use crate::config::{self, ConfigErrors, Key, Log, Token, UnknownToken, Viewer};
-use crate::custody::uri::{TokenUri, UriError};
 use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
@@ -15,8 +14,6 @@ pub(super) enum SettingsError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     UnknownToken(#[from] UnknownToken),
-    #[error("tokens.{name}.uri")]
-    Uri { name: String, source: UriError },
     #[error("tokens.{name}.front_user: there is no user `{user}` on this system; write a user's name or number")]
     NoUser { name: String, user: String },
 }
@@ -25,7 +22,6 @@ pub(super) enum SettingsError {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) token: Token,
-    pub(super) uri: TokenUri,
     pub(super) plan: Plan,
     pub(super) keys: BTreeMap<String, Key>,
     pub(super) log: Log,
@@ -37,7 +33,6 @@ impl Settings {
         loaded.check_files(Viewer::Worker(name))?;
         let mut config = loaded.config;
         let token = config.token(name)?.clone();
-        let uri = token.uri.parse().map_err(|source| SettingsError::Uri { name: name.to_owned(), source })?;
         let front_uid = user_id(&token.front_user)
             .ok_or_else(|| SettingsError::NoUser { name: name.to_owned(), user: token.front_user.clone() })?;
         let plan = Plan {
@@ -48,6 +43,6 @@ impl Settings {
             pin_file: token.pin_file.clone(),
         };
         config.keys.retain(|_, key| key.token == name);
-        Ok(Self { token, uri, plan, keys: config.keys, log: config.log })
+        Ok(Self { token, plan, keys: config.keys, log: config.log })
     }
 }

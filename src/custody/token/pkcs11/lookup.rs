@@ -37,7 +37,7 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     let public_key = PublicKey::from_ec_point(&point).map_err(|e| unsuitable(format!("its public key is {e}")))?;
     #[allow(clippy::useless_conversion, reason = "a handle is as wide as a C long, which is not 64 bits everywhere")]
     let slot = KeySlot(key.handle());
-    Ok(FoundKey { slot, public_key, attributes: described.attributes })
+    Ok(FoundKey { slot, public_key, attributes: described.attributes, attestation: Vec::new() })
 }
 
 fn private_key(session: &Session, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
