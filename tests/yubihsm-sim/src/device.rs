@@ -44,6 +44,7 @@ pub struct Device {
     pub(crate) attestation: Option<Attestation>,
     pub(crate) attest: Attest,
     signatures: u64,
+    failed_authentications: u64,
     started: Instant,
     plugged: bool,
     failing: Vec<(Option<u8>, u8, u32)>,
@@ -70,6 +71,7 @@ impl Device {
             attestation: None,
             attest: Attest::Good,
             signatures: 0,
+            failed_authentications: 0,
             started: Instant::now(),
             plugged: true,
             failing: Vec::new(),
@@ -141,6 +143,12 @@ impl Device {
     #[must_use]
     pub fn signatures(&self) -> u64 {
         self.signatures
+    }
+
+    /// Wrong passwords presented since the start.
+    #[must_use]
+    pub fn failed_authentications(&self) -> u64 {
+        self.failed_authentications
     }
 
     /// Entries of the log that were not taken.
@@ -281,6 +289,7 @@ impl Device {
             Ok(message(0x84, &[]))
         } else {
             *slot = None;
+            self.failed_authentications += 1;
             self.note_authentication(0x04, body.len(), key_id, 0x7f);
             Err(error::AUTHENTICATION_FAILED)
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use yubihsm_sim::control::Attest;
-use yubihsm_sim::object::{capability, kind};
+use yubihsm_sim::object::capability;
 use yubihsm_sim::{Control, Device, Settings, Simulator};
 
 use super::*;
