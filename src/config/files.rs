@@ -90,7 +90,12 @@ impl Loaded {
 }
 
 fn worker(name: &String, token: &Token, check: &mut Check<'_>) {
-    check.workers(key!["tokens", name, "module"], &token.module, Kind::Module);
+    if let Some(module) = &token.module {
+        check.workers(key!["tokens", name, "module"], module, Kind::Module);
+    }
+    if let Some(roots) = &token.attestation_roots {
+        check.workers(key!["tokens", name, "attestation_roots"], roots, Kind::Certificates);
+    }
     check.workers(key!["tokens", name, "pin_file"], &token.pin_file, Kind::Pin);
 }
 

@@ -12,6 +12,7 @@ mod key;
 mod keys;
 mod load;
 mod rules;
+mod token;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -31,6 +32,7 @@ pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
 pub use key::{CustodyException, Key, Replica};
 pub use load::{Loaded, UnknownToken, load, open};
+pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.
@@ -330,10 +332,18 @@ pub struct Token {
     pub front_user: String,
     /// The user that the front lets serve the socket: the worker's.
     pub worker_user: String,
-    /// Absolute path of the vendor's PKCS#11 module.
-    pub module: PathBuf,
+    /// Absolute path of the vendor's PKCS#11 module. Which keys go together is judged by [`Token::backend`].
+    pub module: Option<PathBuf>,
     /// RFC 7512 URI that names the token: `pkcs11:token=…;serial=…`.
-    pub uri: String,
+    pub uri: Option<String>,
+    /// Where a YubiHSM 2 is, instead of `module` and `uri`.
+    pub connector: Option<YubiHsmConnector>,
+    /// Serial number that the YubiHSM must have. Absent: that of the device that is there first.
+    pub serial: Option<u32>,
+    /// Object id of the YubiHSM's authentication key; `pin_file` holds its password.
+    pub auth_key: Option<u16>,
+    /// PEM file with the certificates that must vouch for the YubiHSM.
+    pub attestation_roots: Option<PathBuf>,
     /// File or systemd credential with the user PIN; its last line feed is not part of it.
     pub pin_file: PathBuf,
     /// SHA-256 that the module's file must have, in hexadecimal.

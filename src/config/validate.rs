@@ -230,15 +230,23 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         report.expect(key!["tokens", name, "socket"], rules::socket(&token.socket));
         report.expect(key!["tokens", name, "front_user"], rules::label(&token.front_user, 64));
         report.expect(key!["tokens", name, "worker_user"], rules::label(&token.worker_user, 64));
-        report.expect(key!["tokens", name, "module"], rules::absolute(&token.module));
         report.expect(key!["tokens", name, "pin_file"], rules::absolute(&token.pin_file));
-        report.expect(key!["tokens", name, "uri"], rules::token_uri(&token.uri));
+        if let Err(error) = token.backend() {
+            report.problem(key!["tokens", name, error.key], error.message);
+        }
+        for (key, file) in
+            [("module", &token.module), ("attestation_roots", &token.attestation_roots), ("state_dir", &token.state_dir)]
+        {
+            if let Some(file) = file {
+                report.expect(key!["tokens", name, key], rules::absolute(file));
+            }
+        }
+        if let Some(uri) = &token.uri {
+            report.expect(key!["tokens", name, "uri"], rules::token_uri(uri));
+        }
         report.expect(key!["tokens", name, "sign_timeout"], rules::at_most(token.sign_timeout.get(), MINUTE));
         if let Some(sha256) = &token.module_sha256 {
             report.expect(key!["tokens", name, "module_sha256"], rules::sha256(sha256));
-        }
-        if let Some(directory) = &token.state_dir {
-            report.expect(key!["tokens", name, "state_dir"], rules::absolute(directory));
         }
         for (field, span, most) in
             [("call_timeout", token.call_timeout, 5 * MINUTE), ("keep_alive", token.keep_alive, HOUR)]

@@ -9,7 +9,7 @@ use crate::world::{LONG, RESTARTED, World};
 #[test]
 fn a_wrong_pin_costs_one_attempt_however_often_the_worker_is_started() {
     let world = World::start("PIN");
-    let pin_file = world.fixture().token.pin_file.clone();
+    let pin_file = world.fixture().token.pin_file().to_owned();
     let right = std::fs::read(&pin_file).unwrap();
     world.load.paused(|| {
         shell::write_private(&pin_file, b"a wrong one\n").unwrap();

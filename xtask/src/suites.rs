@@ -70,6 +70,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "yubihsm",
+        proves: "the whole appliance on a YubiHSM 2: sessions, its limits, attestation, its log joined to ours",
+        runs: &[&["--package", "yubihsm-sim", "--test", "client"], &["--test", "yubihsm"]],
+        needs: &[],
+        peers: &[],
+    },
+    Suite {
         name: "cli",
         proves: "signerctl: its options, exit codes, man pages, and what it does with hostile files and answers",
         runs: &[&["--test", "cli"]],

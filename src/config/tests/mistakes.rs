@@ -132,6 +132,22 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:1:24: tokens.main.sessions: 5000 sessions are more than tokens have; write at most 1024"),
         ),
         (
+            "tokens.main.connector = 'http://127.0.0.1:12345'",
+            format!("{d}:1:25: tokens.main.connector: `module` is given as well; keep `connector` for a YubiHSM"),
+        ),
+        (
+            "tokens.main.connector = 'https://hsm:12345'",
+            format!("{d}:1:25: tokens.main.connector: `https://hsm:12345` is no connector; write \"http://HOST:PORT\""),
+        ),
+        (
+            "tokens.main.serial = 7550140",
+            format!("{d}:1:22: tokens.main.serial: it is for a YubiHSM with `connector`"),
+        ),
+        (
+            "[tokens.second]\nsocket = '/run/s'\nfront_user = 'a'\nworker_user = 'b'\npin_file = '/p'\nconnector = 'usb'\nauth_key = 2\nsessions = 16",
+            format!("{d}:8:12: tokens.second.sessions: a YubiHSM has 16 sessions, one of which is kept for its log"),
+        ),
+        (
             "tokens.second = { socket = '/run/s', front_user = 'a', worker_user = 'b', module = '/m', uri = 'pkcs11:token=x' }",
             format!("{d}:1:17: tokens.second.pin_file: it is missing; write `pin_file = …` in [tokens.second]"),
         ),

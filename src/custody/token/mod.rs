@@ -7,6 +7,7 @@ mod inherited;
 mod pin;
 pub mod pkcs11;
 pub mod watch;
+pub mod yubihsm;
 
 use std::fmt;
 

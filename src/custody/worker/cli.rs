@@ -12,14 +12,13 @@ use nix::unistd::Pid;
 
 use super::settings::Settings;
 use super::watchdog::Watchdog;
-use super::{Stopped, Worker, bench, harden, journal, socket};
-use crate::custody::token::pkcs11::{PinnedModule, Pkcs11Token};
+use super::{Stopped, Worker, backend, bench, harden, journal, socket};
 use crate::custody::token::{explain, inherited_listener};
 use crate::telemetry;
 
 /// Serves one token (HSM) to signerd over a Unix socket.
 ///
-/// Loads the vendor's PKCS#11 module, logs in once with the PIN from `pin_file`, and signs digests for the user that
+/// Loads the vendor's PKCS#11 module or connects to the YubiHSM, logs in once with the PIN from `pin_file`, and signs digests for the user that
 /// `front_user` names. Ends on SIGTERM when what is in flight is answered. A lost token or session is brought back
 /// without help; a call into the module that does not return within `call_timeout` ends the process by SIGKILL, so that
 /// the service manager starts the next.
@@ -96,9 +95,9 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
         }
     };
     let watchdog = Watchdog::start(settings.call_timeout)?;
-    let token = load(&settings)?;
+    let token = backend::open(&settings)?;
     let name = &which.name;
-    let worker = Worker::start(settings.plan, Box::new(token), listener)?;
+    let worker = Worker::start(settings.plan, token, listener)?;
     worker.watched_by(&watchdog);
     let beyond_repair = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&beyond_repair);
@@ -128,14 +127,6 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
     Ok(if beyond_repair.load(Ordering::SeqCst) { ExitCode::from(70) } else { ExitCode::SUCCESS })
 }
 
-/// The module that the configuration names, once it is found to be that module.
-fn load(settings: &Settings) -> Result<Pkcs11Token, Failure> {
-    let module = PinnedModule::open(&settings.token.module, settings.token.module_sha256.as_deref())?;
-    let (token, path, sha256) = (&settings.plan.name, module.path().display(), module.sha256());
-    tracing::info!(token, module = %path, sha256, "loading the PKCS#11 module");
-    Ok(Pkcs11Token::load(&module, settings.uri.clone())?)
-}
-
 fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(), Failure> {
     harden::this_process()?;
     let settings = Settings::read(&which.config, &which.name)?;
@@ -144,8 +135,8 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         None => settings.keys.values().next().ok_or_else(|| format!("no key in token `{}`", which.name))?,
     };
     let uri = key.uri.parse()?;
-    let token = load(&settings)?;
-    let measured = bench::run(settings.plan, Box::new(token), &uri, Duration::from_secs(seconds.max(1)))?;
+    let token = backend::open(&settings)?;
+    let measured = bench::run(settings.plan, token, &uri, Duration::from_secs(seconds.max(1)))?;
     if json {
         println!("{}", serde_json::to_string(&measured)?);
     } else {

@@ -1,13 +1,11 @@
 //! The worker's part of the configuration.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Plan;
 use crate::config::{self, ConfigErrors, Key, Log, Span, Token, UnknownToken, Viewer};
-use crate::custody::uri::{TokenUri, UriError};
 use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
@@ -17,8 +15,6 @@ pub(super) enum SettingsError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     UnknownToken(#[from] UnknownToken),
-    #[error("tokens.{name}.uri")]
-    Uri { name: String, source: UriError },
     #[error("tokens.{name}.front_user: there is no user `{user}` on this system; write a user's name or number")]
     NoUser { name: String, user: String },
     #[error(
@@ -32,7 +28,6 @@ pub(super) enum SettingsError {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) token: Token,
-    pub(super) uri: TokenUri,
     pub(super) plan: Plan,
     /// Longest that a call into the module may take.
     pub(super) call_timeout: Duration,
@@ -46,7 +41,6 @@ impl Settings {
         loaded.check_files(Viewer::Worker(name))?;
         let mut config = loaded.config;
         let token = config.token(name)?.clone();
-        let uri = token.uri.parse().map_err(|source| SettingsError::Uri { name: name.to_owned(), source })?;
         let front_uid = user_id(&token.front_user)
             .ok_or_else(|| SettingsError::NoUser { name: name.to_owned(), user: token.front_user.clone() })?;
         let exceptions = config.keys.values().filter_map(|key| {
@@ -57,7 +51,7 @@ impl Settings {
         let plan = Plan {
             name: name.to_owned(),
             front_uid,
-            sessions: token.sessions.map_or(SESSIONS, NonZeroU32::get),
+            sessions: token.sessions(),
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
             state_dir: state_directory(name, &token)?,
@@ -72,7 +66,7 @@ impl Settings {
             }
             None => false,
         });
-        Ok(Self { token, uri, plan, call_timeout, keys: config.keys, log: config.log })
+        Ok(Self { token, plan, call_timeout, keys: config.keys, log: config.log })
     }
 }
 
@@ -85,8 +79,6 @@ fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> 
     let directory = token.state_dir.clone().or_else(managed);
     directory.ok_or_else(|| SettingsError::NoStateDirectory { name: name.to_owned() })
 }
-
-const SESSIONS: u32 = 4;
 
 /// Longer than a login to a network HSM takes, and as long as callers wait for anything.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -17,7 +17,8 @@ use crate::authority::Authority;
 use crate::client::{Client, Endpoint};
 use crate::licensing::{self, Licensing};
 use crate::pki::Pki;
-use crate::softhsm::{SoftHsm, TokenKey};
+use crate::softhsm::TokenKey;
+use crate::token::{Token, TokenKind};
 use crate::{Context, Error, Result, sample};
 
 /// A running appliance and everything around it.
@@ -28,8 +29,8 @@ pub struct Fixture {
     pub authority: Arc<Authority>,
     /// The development Licensing Service.
     pub licensing: Arc<Licensing>,
-    /// The PKCS#11 token.
-    pub token: SoftHsm,
+    /// The token.
+    pub token: Token,
     /// Its keys.
     pub keys: Keys,
     /// All certificates.
@@ -55,6 +56,7 @@ pub struct Keys {
 #[derive(Default)]
 pub struct Builder {
     binaries: Option<Binaries>,
+    token: Option<TokenKind>,
     changes: Vec<Change>,
     environment: Vec<(String, String)>,
 }
@@ -122,6 +124,13 @@ impl Builder {
         self
     }
 
+    /// With this token instead of the one that `SIGNER_TEST_TOKEN` names.
+    #[must_use]
+    pub fn token(mut self, kind: TokenKind) -> Self {
+        self.token = Some(kind);
+        self
+    }
+
     /// Sets a value by its dotted name, as in `("licensing.online.cache_ttl", "1s")`.
     #[must_use]
     pub fn set(self, name: &str, value: impl Into<Value>) -> Self {
@@ -180,7 +189,8 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("signer-").tempdir().context("make a temporary directory")?;
         let path = dir.path();
         let pki = Pki::generate(&path.join("pki"))?;
-        let mut token = SoftHsm::create(&path.join("hsm"), TOKEN_LABEL)?;
+        let kind = self.token.map_or_else(TokenKind::from_environment, Ok)?;
+        let mut token = Token::create(kind, &path.join("hsm"), TOKEN_LABEL)?;
         let keys = Keys {
             acme: token.generate_key("acme-active")?,
             acme_next: token.generate_key("acme-next")?,
@@ -193,7 +203,7 @@ impl Builder {
         let mut settings = settings(&peers, &token, &keys)?;
         self.changes.into_iter().for_each(|change| change(&mut settings, &peers));
         let mut environment = self.environment;
-        environment.push(("SOFTHSM2_CONF".to_owned(), token.conf.display().to_string()));
+        environment.extend(token.environment());
         let appliance = Appliance::start(binaries, path, settings, &environment)?;
         let endpoint = Endpoint { addr: appliance.addr(), url: appliance.url(), roots: pki.server_roots() };
         let client =
@@ -204,7 +214,7 @@ impl Builder {
 }
 
 /// The defaults of every fixture.
-fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings> {
+fn settings(peers: &Peers<'_>, token: &Token, keys: &Keys) -> Result<Settings> {
     let Peers { pki, authority, licensing, dir } = peers;
     // Numbers serve where an account has no name, as in some containers.
     let user = std::fs::metadata("/proc/self").context("find out who I am")?.uid().to_string();
@@ -235,11 +245,9 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
         .set_path("tokens.main.socket", &dir.join("main.sock"))
         .set("tokens.main.front_user", user.as_str())
         .set("tokens.main.worker_user", user)
-        .set_path("tokens.main.module", &token.module)
-        .set("tokens.main.uri", token.uri())
-        .set_path("tokens.main.pin_file", &token.pin_file)
         .set_path("tokens.main.state_dir", &dir.join("worker-state"))
         .set_path("audit.path", &audit.join("audit.log"));
+    token.configure(&mut settings, "main");
     for (key, state) in
         [(&keys.acme, "active"), (&keys.acme_next, "next"), (&keys.acme_retired, "retired"), (&keys.globex, "active")]
     {
