@@ -26,7 +26,7 @@ use serde::Deserialize;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use files::Viewer;
-pub use load::{Loaded, UnknownToken, load, open};
+pub use load::{Loaded, UnknownToken, load, open, open_with};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.
@@ -53,6 +53,9 @@ pub struct Config {
     pub tenants: BTreeMap<String, Tenant>,
     /// The audit log.
     pub audit: Audit,
+    /// What is kept about keys.
+    #[serde(default)]
+    pub custody: Custody,
     /// Operational logs.
     #[serde(default)]
     pub log: Log,
@@ -409,6 +412,14 @@ pub struct Audit {
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.
     #[serde(default = "default_noise")]
     pub max_noise_records_per_second: NonZeroU32,
+}
+
+/// `[custody]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Custody {
+    /// The file with every public key that was ever seen. Absent: `key-history.jsonl` beside the audit log.
+    pub history: Option<PathBuf>,
 }
 
 /// `[log]`: operational logs.

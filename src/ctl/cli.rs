@@ -4,13 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::keys::cli::{
+    KeysCsrArgs, KeysDeleteArgs, KeysExportArgs, KeysGenerateArgs, KeysImportCertArgs, KeysRetireArgs, KeysRotateArgs,
+};
 use super::request;
 use super::settings::{Access, Settings};
+use super::token::cli::TokenCommand;
 
 /// Sign, verify and operate with the StellaOps Signer.
 ///
-/// `sign` and `keys` call an appliance's Signer API over mTLS. `verify` works offline against a public key.
-/// `config` and `status` serve the operator on the appliance itself.
+/// `sign` and `keys list` call an appliance's Signer API over mTLS. `verify` works offline against a public key.
+/// `config`, `status`, `token` and the other commands of `keys` serve the operator on the appliance itself.
 #[derive(Debug, Parser)]
 #[command(name = "signerctl", version, after_long_help = EXIT_STATUS, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -28,9 +32,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Sign(Box<SignArgs>),
     Verify(VerifyArgs),
-    /// The signing keys of an appliance.
+    /// The signing keys of an appliance, from their making to their end.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Keys(KeysCommand),
+    /// The tokens (HSMs) of an appliance.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Token(TokenCommand),
     /// The configuration of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
@@ -107,6 +114,13 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     List(Box<KeysListArgs>),
+    Generate(KeysGenerateArgs),
+    Csr(KeysCsrArgs),
+    ImportCert(KeysImportCertArgs),
+    Export(KeysExportArgs),
+    Rotate(KeysRotateArgs),
+    Retire(KeysRetireArgs),
+    Delete(KeysDeleteArgs),
 }
 
 /// List the keys that the appliance publishes for the caller's tenant: active, next and retired.
@@ -185,11 +199,11 @@ fn type_help() -> String {
 pub(crate) const EXIT_STATUS: &str = "\
 Exit status:
   0  done, verified, or ready
-  1  not verified, not ready, or an answer that is not what was asked for
+  1  not verified, not ready, not confirmed, a problem found, or an answer that is not what was asked for
   2  the command line is wrong or incomplete
-  3  refused by the appliance or the Authority (4xx, client certificate)
-  4  unavailable: 429, 5xx, network or TLS failure; a later attempt may succeed
+  3  refused by the appliance or the Authority (4xx, client certificate), or by the token
+  4  unavailable: 429, 5xx, network, TLS or device failure; a later attempt may succeed
   5  the configuration or the client profile is invalid
   6  a local file cannot be read or written, or does not hold what it should";
 
-const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";

@@ -6,10 +6,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 mod attributes;
 mod client;
 mod error;
 mod front;
+pub mod history;
 mod public_key;
 mod registry;
 mod setup;

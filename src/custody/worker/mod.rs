@@ -10,7 +10,7 @@ mod bench;
 mod cli;
 mod connection;
 mod device;
-mod harden;
+pub(super) mod harden;
 mod journal;
 mod queue;
 mod reader;

@@ -1,5 +1,6 @@
 //! A token behind a vendor's PKCS#11 module.
 
+pub mod admin;
 mod classify;
 mod direct;
 mod lookup;
@@ -72,11 +73,15 @@ impl Pkcs11Token {
 
     /// Looked up each time: slots come and go with tokens.
     fn slot(&self) -> Result<(Slot, TokenInfo), TokenError> {
-        let slots = self.context.get_slots_with_token().map_err(|e| failed("C_GetSlotList", e))?;
+        Self::find_slot(&self.context, &self.uri)
+    }
+
+    fn find_slot(context: &Pkcs11, uri: &TokenUri) -> Result<(Slot, TokenInfo), TokenError> {
+        let slots = context.get_slots_with_token().map_err(|e| failed("C_GetSlotList", e))?;
         // A slot that cannot be read must not hide the token in another one.
         let tokens: Vec<_> =
-            slots.into_iter().filter_map(|slot| Some((slot, self.context.get_token_info(slot).ok()?))).collect();
-        let mut matching = tokens.iter().filter(|(slot, info)| matches(&self.uri, Some(*slot), info));
+            slots.into_iter().filter_map(|slot| Some((slot, context.get_token_info(slot).ok()?))).collect();
+        let mut matching = tokens.iter().filter(|(slot, info)| matches(uri, Some(*slot), info));
         match (matching.next(), matching.count()) {
             (Some(found), 0) => Ok(found.clone()),
             (Some(_), more) => Err(TokenError::SeveralTokens { count: more + 1 }),
