@@ -70,7 +70,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Where the value at `path` (`["tokens", "main", "uri"]`) was written; where it is absent, the innermost table
-    /// around it.
+    /// around it. An element of an array is `"[0]"`.
     #[must_use]
     pub fn origin(&self, path: &[&str]) -> Origin {
         self.tree.origin_of(&steps(path)).clone()
@@ -182,7 +182,8 @@ fn reported(refusal: &Refusal, path: &[Step], tree: &Node) -> ConfigError {
 }
 
 fn steps(path: &[&str]) -> Vec<Step> {
-    path.iter().map(|key| Step::Key((*key).to_owned())).collect()
+    let index = |key: &str| key.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(Step::Index);
+    path.iter().map(|key| index(key).unwrap_or_else(|| Step::Key((*key).to_owned()))).collect()
 }
 
 fn read(path: &Path) -> Result<String, ConfigErrors> {

@@ -7,7 +7,7 @@ mod drop_in;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import_cert;
-mod public_half;
+pub(crate) mod public_half;
 pub(crate) mod rotate;
 
 use http::header::ACCEPT;

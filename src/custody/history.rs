@@ -6,16 +6,20 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::PublicKey;
+use super::token::explain;
+use super::{Custody, PublicKey};
 use crate::config::Config;
 
 /// One key in the history.
@@ -171,6 +175,34 @@ impl History {
         HistoryError::Io { path: self.path.clone(), source }
     }
 }
+
+/// Writes down every key of the front as it becomes known; done when all are.
+pub async fn keep(custody: Arc<Custody>, history: History) {
+    let mut written: HashSet<Arc<str>> = HashSet::new();
+    loop {
+        let listed = custody.keys(None);
+        let new: Vec<Remembered> = listed
+            .iter()
+            .filter(|key| !written.contains(&key.name))
+            .filter_map(|key| Some(Remembered::now(&key.name, &key.token, &key.public.as_ref()?.0)))
+            .collect();
+        if !new.is_empty() {
+            let (history, names) = (history.clone(), new.iter().map(|key| key.name.as_str().into()).collect::<Vec<_>>());
+            match tokio::task::spawn_blocking(move || history.remember(&new)).await {
+                Ok(Ok(_)) => written.extend(names),
+                Ok(Err(error)) => tracing::error!("the public keys cannot be written down: {}", explain(&error)),
+                Err(error) => tracing::error!(%error, "the public keys were not written down"),
+            }
+        }
+        if written.len() == listed.len() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A public key does not change within the life of the process, so that it need not be written down at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -1,7 +1,5 @@
 //! `signerctl keys csr`.
 
-use std::io::Write as _;
-
 use serde_json::json;
 
 use super::cli::KeysCsrArgs;

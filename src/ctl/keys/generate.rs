@@ -1,7 +1,5 @@
 //! `signerctl keys generate`.
 
-use std::io::Write as _;
-
 use serde_json::json;
 
 use super::cli::KeysGenerateArgs;
