@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -78,6 +78,10 @@ impl Desk {
         let tokens = desk.path("tokens").display().to_string();
         let conf = format!("directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n");
         desk.write("softhsm2.conf", &conf, 0o600);
+        // The loader wants these to be there and to be PEM or JSON; no appliance runs at this desk.
+        desk.write("tls.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o644);
+        desk.write("tls.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", 0o600);
+        desk.write("jwks.json", "{\"keys\": [{}]}", 0o644);
         desk.write("pin", &format!("{PIN}\n"), 0o400);
         desk.write("so-pin", &format!("{SO_PIN}\n"), 0o400);
         desk.set_env("SOFTHSM2_CONF", &desk.path("softhsm2.conf").display().to_string());
@@ -193,9 +197,6 @@ impl Desk {
         self.run("openssl", &[&issue[..], &["-copy_extensions", "copy", "-out", out]].concat());
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
-    }
 }
 
 const CONFIG: &str = r#"
@@ -204,16 +205,16 @@ listen = "127.0.0.1:8443"
 local_listen = "unix:@DIR@/run/local.sock"
 public_url = "https://signer.test:8443"
 [server.tls]
-certificate = "/etc/signer/tls.pem"
-private_key = "/etc/signer/tls.key"
-client_ca = "/etc/signer/ca.pem"
+certificate = "@DIR@/tls.pem"
+private_key = "@DIR@/tls.key"
+client_ca = "@DIR@/tls.pem"
 [authority]
 issuer = "https://authority.test"
-jwks = { file = "/etc/signer/jwks.json" }
+jwks = { file = "@DIR@/jwks.json" }
 [licensing.offline]
 issuer = "https://licensing.test"
-keys = "/etc/signer/licensing.json"
-revocation_list = "/etc/signer/revoked.jwt"
+keys = "@DIR@/jwks.json"
+revocation_list = "@DIR@/jwks.json"
 [tokens.main]
 socket = "@DIR@/run/t.sock"
 front_user = "@UID@"

@@ -122,7 +122,8 @@ fn what_is_in_force_is_taken_back_when_the_files_behind_it_are_wrong() {
     desk.change("[tenants.acme]\nkeys = [\"release\"]", &format!("{with_next}\nkeys = [\"release\", \"fresh\"]"));
     fs::create_dir(desk.path("signer.toml.d")).unwrap();
     desk.write("signer.toml.d/90-keys.toml", "# mine\n[keys.release]\nstate = \"active\"\n", 0o644);
-    // The configuration's own certificate files are not on this machine: the appliance would not start.
+    // The appliance would not start: its certificate is gone.
+    fs::remove_file(desk.path("tls.pem")).unwrap();
     desk.signerctl(&["keys", "rotate", "fresh", "--yes"]).fails(5, &["server.tls.certificate"]);
     assert_eq!(desk.read("signer.toml.d/90-keys.toml"), "# mine\n[keys.release]\nstate = \"active\"\n");
     assert_eq!(fs::read_dir(desk.path("signer.toml.d")).unwrap().count(), 1, "no part file stays");
