@@ -172,12 +172,16 @@ impl Desk {
 
     /// A key pair that `signerctl` would not make.
     pub(crate) fn foreign_key(&self, label: &str, id: &str, more: &[&str]) {
-        let module = find_module().unwrap();
+        let make = ["--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign", "--label", label, "--id", id];
+        self.pkcs11_tool(&[&make[..], more].concat());
+    }
+
+    pub(crate) fn pkcs11_tool(&self, arguments: &[&str]) {
         let mut tool = self.command("pkcs11-tool");
-        tool.env("DESK_PIN", PIN).arg("--module").arg(module).args(["--token-label", "main", "--login"]);
-        tool.args(["--pin", "env:DESK_PIN", "--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign"]);
-        let output = tool.args(["--label", label, "--id", id]).args(more).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        tool.env("DESK_PIN", PIN).arg("--module").arg(find_module().unwrap());
+        let output = tool.args(["--token-label", "main", "--login", "--pin", "env:DESK_PIN"]).args(arguments).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// A CA in `NAME.pem` and `NAME.key`.

@@ -216,14 +216,14 @@ fn a_token_that_is_not_there() {
 #[test]
 fn keys_that_are_absent_or_named_too_vaguely() {
     let desk = Desk::furnished();
-    let found = |words: &[&str]| {
-        finds(&desk, &["--login"], "key", "uri = \"pkcs11:object", "keys.release.uri", words);
+    let found = |line: &str, words: &[&str]| {
+        finds(&desk, &["--login"], "key", line, "keys.release.uri", words);
     };
     desk.foreign_key("twin", "01", &["--sensitive"]);
     desk.change("pkcs11:object=release;id=%01", "pkcs11:id=%01");
-    found(&["2 private keys match", "both `object` and `id`"]);
+    found("uri = \"pkcs11:id", &["2 private keys match", "both `object` and `id`"]);
     desk.change("pkcs11:id=%01", "pkcs11:object=absent");
-    found(&["no private key matches", "signerctl token list main --objects --login"]);
+    found("uri = \"pkcs11:object", &["no private key matches", "signerctl token list main --objects --login"]);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_key_that_could_leave_the_token() {
 #[test]
 fn a_key_that_is_not_the_one_that_is_pinned() {
     let desk = Desk::furnished();
-    desk.foreign_key("other", "07", &["--sensitive"]);
+    desk.signerctl(&["keys", "generate", "other", "--token", "main", "--id", "07"]).succeeds();
     let pinned = format!("state = \"active\"\npublic_key = \"{}\"", desk.path("release.pub").display());
     desk.change("state = \"active\"", &pinned);
     desk.change("pkcs11:object=release;id=%01", "pkcs11:object=other;id=%07");

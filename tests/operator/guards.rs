@@ -147,14 +147,19 @@ fn a_request_for_nobody_or_a_key_that_is_not_there_is_refused() {
 fn a_key_whose_public_half_is_kept_nowhere_is_not_deleted() {
     let desk = Desk::furnished();
     desk.foreign_key("private only", "05", &["--sensitive"]);
-    let module = testkit::softhsm::find_module().unwrap().display().to_string();
-    desk.run("pkcs11-tool", &["--module", &module, "--token-label", "main", "--login", "--pin", "env:NOT_HERE", "--list-slots"]);
     let retired = "[keys.old]\ntoken = \"main\"\nuri = \"pkcs11:object=private%20only\"\nstate = \"retired\"\n[tenants.acme]";
     desk.change("[tenants.acme]", retired);
+    desk.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--label", "private only"]);
+    desk.signerctl(&["keys", "delete", "old", "--yes"]).fails(1, &["is known nowhere but in the token", "keys.old.public_key"]);
+    desk.signerctl(&["keys", "export"]).fails(1, &["the public half of `old` is known nowhere", "signer.toml:"]);
+    desk.foreign_key("another one", "06", &["--sensitive"]);
+    desk.change("private%20only", "another%20one");
     // Pinned to another key than the token's: the URI is wrong, and the object is somebody else's.
     desk.change("state = \"retired\"", &format!("state = \"retired\"\npublic_key = \"{}\"", desk.path("release.pub").display()));
     desk.signerctl(&["keys", "delete", "old", "--yes"]).fails(1, &["another key, which is left alone"]);
     desk.signerctl(&["keys", "delete", "release", "--yes"]).fails(1, &["is active", "signer.toml:"]);
     let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]);
-    assert_eq!(objects.succeeds().stdout.matches("private only").count(), 2, "{}", objects.stdout);
+    for (label, left) in [("private only", 1), ("another one", 2), ("release", 2)] {
+        assert_eq!(objects.succeeds().stdout.matches(label).count(), left, "{label}: {}", objects.stdout);
+    }
 }

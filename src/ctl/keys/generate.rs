@@ -28,6 +28,9 @@ pub(crate) fn run(args: &KeysGenerateArgs) -> Result<Report, CtlError> {
         // Worth knowing before a key is made.
         files::refuse_existing(file, false)?;
     }
+    if let Some(id) = args.id.as_ref().filter(|id| !is_id(id)) {
+        return Err(CtlError::Usage(format!("--id: `{}` is not 1 to 32 bytes in hex", plain(id))));
+    }
     let label = args.label.as_ref().unwrap_or(name);
     let id = args.id.clone().map_or_else(random_id, |id| Ok(id.to_ascii_lowercase()))?;
     let admin = Admin::configured(&args.reach, token)?.args(["generate", "--label", label, "--id", &id]);
@@ -66,6 +69,10 @@ fn snippet(args: &KeysGenerateArgs, made: &KeyFacts) -> String {
         quoted(&uri),
         public_key.unwrap_or_default(),
     )
+}
+
+fn is_id(text: &str) -> bool {
+    (2..=64).contains(&text.len()) && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn random_id() -> Result<String, CtlError> {

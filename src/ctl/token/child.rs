@@ -89,6 +89,10 @@ impl Admin {
         match self.end(None)? {
             Ended::Done(result) => Failure::result(result).map_err(CtlError::Token),
             Ended::Failed(failure) => Err(CtlError::Token(failure)),
+            Ended::Died { step: None, how } => {
+                let message = format!("signer-token ended ({how}) before it began; is it of the same version as signerctl?");
+                Err(CtlError::Token(Failure::new("protocol", message)))
+            }
             Ended::Died { step, how } => {
                 let message = format!("the PKCS#11 module ended signer-token ({how}) {}", during(step));
                 Err(CtlError::Token(Failure::new("module_died", message)))

@@ -194,10 +194,23 @@ pub const REQUIRED: &[(&str, bool)] = &[
     ("CKA_ALWAYS_AUTHENTICATE", false),
 ];
 
+/// What a new key must be beyond what the custody gate asks of every key.
+const BEYOND_THE_GATE: &[&str] = &["CKA_TOKEN", "CKA_DECRYPT", "CKA_DERIVE"];
+
 impl KeyFacts {
     /// What is not as [`REQUIRED`], each as `CKA_… is true, must be false`.
     #[must_use]
     pub fn objections(&self) -> Vec<String> {
+        self.judge(|_| true)
+    }
+
+    /// Of those, what keeps the key from signing here, unless the configuration has a written exception.
+    #[must_use]
+    pub fn gate_objections(&self) -> Vec<String> {
+        self.judge(|name| !BEYOND_THE_GATE.contains(&name))
+    }
+
+    fn judge(&self, of_interest: impl Fn(&str) -> bool) -> Vec<String> {
         let wrong = |(name, wanted): &(&str, bool)| match self.attributes.get(*name) {
             Some(is) if is == wanted => None,
             Some(is) => Some(format!("{name} is {is}, must be {wanted}")),
@@ -207,7 +220,7 @@ impl KeyFacts {
             }
             None => None,
         };
-        REQUIRED.iter().filter_map(wrong).collect()
+        REQUIRED.iter().filter(|(name, _)| of_interest(name)).filter_map(wrong).collect()
     }
 }
 
@@ -357,6 +370,7 @@ mod tests {
         for (name, wanted) in REQUIRED {
             facts.attributes.insert((*name).to_owned(), !wanted);
             assert_eq!(facts.objections(), [format!("{name} is {}, must be {wanted}", !wanted)]);
+            assert_eq!(facts.gate_objections().is_empty(), BEYOND_THE_GATE.contains(name), "{name}");
             facts.attributes.remove(*name);
             assert_eq!(facts.objections().len(), usize::from(*wanted || *name == "CKA_EXTRACTABLE"), "{name}");
             facts.attributes.insert((*name).to_owned(), *wanted);

@@ -57,7 +57,7 @@ fn gate(patient: &mut Patient<'_>, name: &str, probed: &ProbedKey) {
         .map_while(|i| patient.loaded.written(&["keys", name, "custody_exception", &format!("[{i}]"), "attribute"]))
         .collect();
     let excepted = |objection: &String| exceptions.iter().any(|name| objection.split(' ').next() == Some(name));
-    let (excepted, left): (Vec<String>, Vec<String>) = facts.objections().into_iter().partition(excepted);
+    let (excepted, left): (Vec<String>, Vec<String>) = facts.gate_objections().into_iter().partition(excepted);
     if !left.is_empty() {
         let remedy = "make a key with `signerctl keys generate` and rotate to it; a key that could leave the device \
                       proves nothing";

@@ -143,7 +143,7 @@ pub(super) fn refused(patient: &mut Patient<'_>, failure: &Failure) {
 /// glibc: `libfoo.so.1: cannot open shared object file: No such file or directory`.
 fn missing_library(message: &str) -> Option<&str> {
     let before = message.split(": cannot open shared object file").next().filter(|before| *before != message)?;
-    let library = before.rsplit([' ', ':', '"']).next()?;
+    let library = before.rsplit([' ', ':', '"', '(']).next()?;
     (!library.is_empty() && !library.starts_with('/')).then_some(library)
 }
 
@@ -159,6 +159,7 @@ mod tests {
             format!("cannot load the PKCS#11 module /opt/x.so: {what}: cannot open shared object file: No such file or directory")
         };
         assert_eq!(missing_library(&loader("libvendor.so.2")), Some("libvendor.so.2"));
+        assert_eq!(missing_library(&loader("libloading error (libvendor.so.2")), Some("libvendor.so.2"));
         assert_eq!(missing_library(&loader("/opt/x.so")), None);
         assert_eq!(missing_library("cannot load the PKCS#11 module /opt/x.so: invalid ELF header"), None);
     }
