@@ -207,3 +207,42 @@ Exit status:
   6  a local file cannot be read or written, or does not hold what it should";
 
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Words of a shell line: quotes hold together, a comment or a redirection ends it.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.into_iter().filter(|word| !word.is_empty()).take_while(|word| word != "#" && word != ">").collect()
+    }
+
+    #[test]
+    fn every_command_of_the_documents_is_one() {
+        let mut commands = 0;
+        for page in [include_str!("../../docs/keys.md"), include_str!("../../docs/cli.md")] {
+            let page = page.replace("\\\n", " ");
+            for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+                let Some(at) = line.find("signerctl ").filter(|at| *at == 0 || line.starts_with("sudo ")) else {
+                    continue;
+                };
+                // What stands for a value in the text is none.
+                let line = line[at..].replace("sha256:<hex>", "sha256:00").replace("SHA256:…", "SHA256:x");
+                let parsed = Cli::try_parse_from(words(&line));
+                assert!(parsed.is_ok(), "`{line}`: {}", parsed.unwrap_err());
+                commands += 1;
+            }
+        }
+        assert!(commands > 15, "only {commands} commands were found");
+    }
+}

@@ -10,7 +10,9 @@ pub(crate) fn by_typing(expected: &str, consequence: &str, yes: bool) -> Result<
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(CtlError::Declined(format!("{consequence}. Nobody can be asked here, so nothing was done; give --yes")));
+        return Err(CtlError::Declined(format!(
+            "{consequence}. Nobody can be asked here, so nothing was done; give --yes"
+        )));
     }
     let mut err = io::stderr().lock();
     // What is asked goes to standard error: standard output may carry JSON.

@@ -187,7 +187,8 @@ pub async fn keep(custody: Arc<Custody>, history: History) {
             .filter_map(|key| Some(Remembered::now(&key.name, &key.token, &key.public.as_ref()?.0)))
             .collect();
         if !new.is_empty() {
-            let (history, names) = (history.clone(), new.iter().map(|key| key.name.as_str().into()).collect::<Vec<_>>());
+            let (history, names) =
+                (history.clone(), new.iter().map(|key| key.name.as_str().into()).collect::<Vec<_>>());
             match tokio::task::spawn_blocking(move || history.remember(&new)).await {
                 Ok(Ok(_)) => written.extend(names),
                 Ok(Err(error)) => tracing::error!("the public keys cannot be written down: {}", explain(&error)),

@@ -99,8 +99,18 @@ impl Desk {
         let whole = desk.config();
         // The key is not in the configuration before it is made.
         desk.configure(&whole.replace("[keys.release]", "[keys.other]").replace("\"release\"", "\"other\""));
-        desk.signerctl(&["keys", "generate", "release", "--token", "main", "--id", "01", "--public-key", "release.pub"])
-            .succeeds();
+        desk.signerctl(&[
+            "keys",
+            "generate",
+            "release",
+            "--token",
+            "main",
+            "--id",
+            "01",
+            "--public-key",
+            "release.pub",
+        ])
+        .succeeds();
         desk.configure(&whole);
         desk
     }
@@ -188,10 +198,7 @@ impl Desk {
     pub(crate) fn certificate_authority(&self, name: &str) {
         let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN=Test {name}"));
         self.run("openssl", &["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", &key]);
-        self.run(
-            "openssl",
-            &["req", "-x509", "-new", "-key", &key, "-subj", &subject, "-days", "30", "-out", &pem],
-        );
+        self.run("openssl", &["req", "-x509", "-new", "-key", &key, "-subj", &subject, "-days", "30", "-out", &pem]);
     }
 
     /// The certificate that the CA issues for a request, in `OUT`, alone.
@@ -200,7 +207,6 @@ impl Desk {
         let issue = ["x509", "-req", "-in", request, "-CA", &pem, "-CAkey", &key, "-CAcreateserial", "-days", days];
         self.run("openssl", &[&issue[..], &["-copy_extensions", "copy", "-out", out]].concat());
     }
-
 }
 
 const CONFIG: &str = r#"

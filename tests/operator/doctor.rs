@@ -58,12 +58,17 @@ fn a_set_up_that_is_whole_is_called_so_and_a_running_worker_is_found() {
         assert!(began.elapsed().as_secs() < 30, "{}", desk.read("log"));
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    desk.change("state = \"active\"", &format!("state = \"active\"\npublic_key = \"{}\"", desk.path("release.pub").display()));
+    desk.change(
+        "state = \"active\"",
+        &format!("state = \"active\"\npublic_key = \"{}\"", desk.path("release.pub").display()),
+    );
     let run = desk.signerctl(&["token", "doctor", "main", "--login"]);
     worker.kill().unwrap();
     worker.wait().unwrap();
     run.succeeds();
-    for line in ["ok       PIN file", "ok       login", "ok       key attributes", "ok       public key", "nothing is wrong"] {
+    for line in
+        ["ok       PIN file", "ok       login", "ok       key attributes", "ok       public key", "nothing is wrong"]
+    {
         assert!(run.stdout.contains(line), "`{line}` is not in:\n{}", run.stdout);
     }
     assert!(!run.stdout.contains("problem"), "{}", run.stdout);
@@ -83,7 +88,14 @@ fn the_pin_is_not_tried_unless_it_is_asked_for() {
     let run = desk.signerctl(&["token", "doctor", "main"]);
     assert!(run.stdout.contains("the PIN was not tried"), "{}", run.stdout);
     assert!(run.stdout.contains("its public key is there; the private one is invisible without --login"));
-    finds(&desk, &["--login"], "login", "pin_file", "tokens.main.pin_file", &["refused the PIN", "make sure of the PIN"]);
+    finds(
+        &desk,
+        &["--login"],
+        "login",
+        "pin_file",
+        "tokens.main.pin_file",
+        &["refused the PIN", "make sure of the PIN"],
+    );
 }
 
 #[test]
@@ -99,7 +111,13 @@ fn a_module_that_is_not_there() {
     let desk = Desk::furnished();
     let module = fs::canonicalize(find_module().unwrap()).unwrap().display().to_string();
     desk.change(&module, "/opt/vendor/lib/absent.so");
-    finds_in_file(&desk, "module file", "module", "tokens.main.module", &["No such file", "install the vendor's package"]);
+    finds_in_file(
+        &desk,
+        "module file",
+        "module",
+        "tokens.main.module",
+        &["No such file", "install the vendor's package"],
+    );
 }
 
 #[test]
@@ -170,7 +188,8 @@ fn a_module_that_others_may_replace() {
     widened(0o777);
     let run = desk.signerctl(&["token", "doctor", "main", "--json"]);
     let report = run.json();
-    let owner = report["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "module owner").unwrap();
+    let owner =
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "module owner").unwrap();
     assert_eq!((&owner["state"], &owner["line"]), (&"problem".into(), &desk.line("module").into()), "{owner:#}");
     assert_eq!(owner["remedy"], format!("chmod go-w {}", fs::canonicalize(&module).unwrap().display()));
 }
@@ -245,7 +264,13 @@ fn a_key_that_is_not_the_one_that_is_pinned() {
     let words = ["is pinned to SHA256:", "the token has SHA256:"];
     finds(&desk, &["--login"], "public key", "public_key", "keys.release.public_key", &words);
     desk.write("release.pub", "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n", 0o644);
-    finds_in_file(&desk, "public key", "public_key", "keys.release.public_key", &["signerctl keys export --format pem"]);
+    finds_in_file(
+        &desk,
+        "public key",
+        "public_key",
+        "keys.release.public_key",
+        &["signerctl keys export --format pem"],
+    );
 }
 
 #[test]

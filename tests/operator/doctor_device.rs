@@ -32,7 +32,8 @@ fn a_pin_that_is_locked_or_nearly_is_not_tried() {
     let file = desk.path("device.json");
     StateFile::at(&file).update(|device| device.pin.failed = 1).unwrap();
     // What is configured may be the PIN that was wrong; a PIN that is named is somebody's decision.
-    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, &["CKF_USER_PIN_COUNT_LOW", "--pin-file"]);
+    desk.signerctl(&["token", "list", "main", "--objects", "--login"])
+        .fails(3, &["CKF_USER_PIN_COUNT_LOW", "--pin-file"]);
     desk.signerctl(&["token", "list", "main", "--objects", "--login", "--pin-file", "pin"]).succeeds();
     let device = StateFile::at(&file).read().unwrap();
     assert_eq!((device.pin.attempts, device.pin.accepted), (1, 1));
@@ -41,7 +42,14 @@ fn a_pin_that_is_locked_or_nearly_is_not_tried() {
 #[test]
 fn more_sessions_than_the_token_has() {
     let desk = troubled(|device| device.conditions.push(Condition::SessionLimit { sessions: 2 }));
-    finds(&desk, &[], "sessions", "sessions", "tokens.main.sessions", &["3 sessions are configured", "write at most 2"]);
+    finds(
+        &desk,
+        &[],
+        "sessions",
+        "sessions",
+        "tokens.main.sessions",
+        &["3 sessions are configured", "write at most 2"],
+    );
 }
 
 #[test]
@@ -73,7 +81,8 @@ fn a_device_that_makes_another_key_than_asked_for_keeps_none() {
     let words = ["CKA_NEVER_EXTRACTABLE is false, must be true", "it was destroyed again"];
     desk.signerctl(&["keys", "generate", "second", "--token", "main"]).fails(3, &words);
     let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login", "--json"]).json();
-    let labels: Vec<&str> = objects["objects"].as_array().unwrap().iter().map(|o| o["label"].as_str().unwrap()).collect();
+    let labels: Vec<&str> =
+        objects["objects"].as_array().unwrap().iter().map(|o| o["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["release", "release"], "the new key is gone, the old one stays");
     assert!(!desk.read("audit/key-history.jsonl").contains("second"));
 }

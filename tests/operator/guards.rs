@@ -7,7 +7,8 @@ use crate::desk::{Desk, SO_PIN};
 #[test]
 fn a_token_is_not_initialised_twice_by_accident_and_never_without_its_officer() {
     let desk = Desk::furnished();
-    let init = |more: &[&str]| desk.signerctl(&[&["token", "init", "main", "--so-pin-file", "so-pin"][..], more].concat());
+    let init =
+        |more: &[&str]| desk.signerctl(&[&["token", "init", "main", "--so-pin-file", "so-pin"][..], more].concat());
     init(&["--yes"]).fails(3, &["holds the initialised token `main`", "destroys every key", "--reinitialise"]);
     init(&["--yes", "--slot", "4711"]).fails(3, &["--reinitialise"]);
     init(&["--reinitialise"]).fails(1, &["Every key on the token `main` will be destroyed", "give --yes"]);
@@ -45,13 +46,15 @@ fn a_module_can_be_looked_at_and_a_token_made_before_there_is_a_configuration() 
     fs::remove_file(desk.path("signer.toml")).unwrap();
     desk.signerctl(&["token", "list", "--module", &module]).succeeds();
     desk.signerctl(&["token", "init", "--module", &module]).fails(2, &["--label"]);
-    let init = ["token", "init", "--module", &module, "--label", "first one", "--so-pin-file", "so-pin", "--pin-file", "pin"];
+    let init =
+        ["token", "init", "--module", &module, "--label", "first one", "--so-pin-file", "so-pin", "--pin-file", "pin"];
     let made = desk.signerctl(&[&init[..], &["--yes"]].concat());
     assert!(made.succeeds().stdout.contains("uri = \"pkcs11:token=first%20one;serial="), "{}", made.stdout);
     let again = desk.signerctl(&[&init[..], &["--yes", "--slot", "1"]].concat());
     again.fails(3, &["is labelled `first one` already", "choose another --label"]);
     desk.signerctl(&["token", "list", "--module", "/bin/true"]).fails(6, &["cannot load the PKCS#11 module /bin/true"]);
-    desk.signerctl(&["token", "list", "--module", &module, "--signer-token", "/nonexistent"]).fails(6, &["--signer-token"]);
+    desk.signerctl(&["token", "list", "--module", &module, "--signer-token", "/nonexistent"])
+        .fails(6, &["--signer-token"]);
 }
 
 #[test]
@@ -75,7 +78,8 @@ fn no_two_objects_of_one_name_are_made() {
 fn a_change_that_the_loader_would_refuse_is_never_in_force() {
     let desk = Desk::furnished();
     desk.signerctl(&["keys", "generate", "fresh", "--token", "main", "--id", "02"]).succeeds();
-    let with_next = "[keys.fresh]\ntoken = \"main\"\nuri = \"pkcs11:object=fresh;id=%02\"\nstate = \"next\"\n[tenants.acme]";
+    let with_next =
+        "[keys.fresh]\ntoken = \"main\"\nuri = \"pkcs11:object=fresh;id=%02\"\nstate = \"next\"\n[tenants.acme]";
     desk.change("[tenants.acme]", with_next);
     let rotate = |more: &[&str]| desk.signerctl(&[&["keys", "rotate", "fresh", "--yes"][..], more].concat());
     rotate(&[]).fails(1, &["no tenant lists key `fresh`"]);
@@ -97,7 +101,10 @@ fn a_change_that_the_loader_would_refuse_is_never_in_force() {
     fs::remove_file(desk.path("signer.toml.d/99-local.toml")).unwrap();
 
     // A pinned key that is not the token's.
-    desk.change("state = \"next\"", &format!("state = \"next\"\npublic_key = \"{}\"", desk.path("release.pub").display()));
+    desk.change(
+        "state = \"next\"",
+        &format!("state = \"next\"\npublic_key = \"{}\"", desk.path("release.pub").display()),
+    );
     rotate(&[]).fails(1, &["is pinned to SHA256:", "the token has SHA256:"]);
     assert!(!desk.path("signer.toml.d/90-keys.toml").exists(), "nothing was written");
 
@@ -105,7 +112,9 @@ fn a_change_that_the_loader_would_refuse_is_never_in_force() {
     desk.configure(&one);
     let report = rotate(&["--at", "2099-01-01T00:00:00Z", "--json"]);
     let changes = report.succeeds().json()["changes"].to_string();
-    for change in ["keys.fresh.not_before", "keys.release.not_after", "keys.release.public_key", "keys.fresh.public_key"] {
+    for change in
+        ["keys.fresh.not_before", "keys.release.not_after", "keys.release.public_key", "keys.fresh.public_key"]
+    {
         assert!(changes.contains(change), "{change} is not in {changes}");
     }
     desk.signerctl(&["config", "check", "--no-files"]).succeeds();
@@ -118,7 +127,8 @@ fn a_change_that_the_loader_would_refuse_is_never_in_force() {
 fn what_is_in_force_is_taken_back_when_the_files_behind_it_are_wrong() {
     let desk = Desk::furnished();
     desk.signerctl(&["keys", "generate", "fresh", "--token", "main", "--id", "02"]).succeeds();
-    let with_next = "[keys.fresh]\ntoken = \"main\"\nuri = \"pkcs11:object=fresh;id=%02\"\nstate = \"next\"\n[tenants.acme]";
+    let with_next =
+        "[keys.fresh]\ntoken = \"main\"\nuri = \"pkcs11:object=fresh;id=%02\"\nstate = \"next\"\n[tenants.acme]";
     desk.change("[tenants.acme]\nkeys = [\"release\"]", &format!("{with_next}\nkeys = [\"release\", \"fresh\"]"));
     fs::create_dir(desk.path("signer.toml.d")).unwrap();
     desk.write("signer.toml.d/90-keys.toml", "# mine\n[keys.release]\nstate = \"active\"\n", 0o644);
@@ -147,15 +157,20 @@ fn a_request_for_nobody_or_a_key_that_is_not_there_is_refused() {
 fn a_key_whose_public_half_is_kept_nowhere_is_not_deleted() {
     let desk = Desk::furnished();
     desk.foreign_key("private only", "05", &["--sensitive"]);
-    let retired = "[keys.old]\ntoken = \"main\"\nuri = \"pkcs11:object=private%20only\"\nstate = \"retired\"\n[tenants.acme]";
+    let retired =
+        "[keys.old]\ntoken = \"main\"\nuri = \"pkcs11:object=private%20only\"\nstate = \"retired\"\n[tenants.acme]";
     desk.change("[tenants.acme]", retired);
     desk.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--label", "private only"]);
-    desk.signerctl(&["keys", "delete", "old", "--yes"]).fails(1, &["is known nowhere but in the token", "keys.old.public_key"]);
+    desk.signerctl(&["keys", "delete", "old", "--yes"])
+        .fails(1, &["is known nowhere but in the token", "keys.old.public_key"]);
     desk.signerctl(&["keys", "export"]).fails(1, &["the public half of `old` is known nowhere", "signer.toml:"]);
     desk.foreign_key("another one", "06", &["--sensitive"]);
     desk.change("private%20only", "another%20one");
     // Pinned to another key than the token's: the URI is wrong, and the object is somebody else's.
-    desk.change("state = \"retired\"", &format!("state = \"retired\"\npublic_key = \"{}\"", desk.path("release.pub").display()));
+    desk.change(
+        "state = \"retired\"",
+        &format!("state = \"retired\"\npublic_key = \"{}\"", desk.path("release.pub").display()),
+    );
     desk.signerctl(&["keys", "delete", "old", "--yes"]).fails(1, &["another key, which is left alone"]);
     desk.signerctl(&["keys", "delete", "release", "--yes"]).fails(1, &["is active", "signer.toml:"]);
     let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]);

@@ -70,7 +70,8 @@ impl House {
 
     #[track_caller]
     fn sign(&self, form: &str) -> Answer {
-        let call = self.fixture.client().sign(&sample::request()).body(|body| body["options"] = json!({"returnBundle": form}));
+        let call =
+            self.fixture.client().sign(&sample::request()).body(|body| body["options"] = json!({"returnBundle": form}));
         call.send().expect(200)
     }
 
@@ -101,14 +102,17 @@ fn from_an_empty_token_to_the_end_of_a_key() {
     let list = house.signerctl(&["token", "list", "vault"]);
     assert!(list.succeeds().stdout.contains("(not initialised)"), "{}", list.stdout);
     house.signerctl(&["token", "init", "vault", "--so-pin-file", "vault.so-pin", "--yes"]).succeeds();
-    house.signerctl(&["token", "init", "vault", "--so-pin-file", "vault.so-pin", "--yes"]).fails(3, &["--reinitialise"]);
+    house
+        .signerctl(&["token", "init", "vault", "--so-pin-file", "vault.so-pin", "--yes"])
+        .fails(3, &["--reinitialise"]);
     let slots = house.signerctl(&["token", "list", "vault", "--json"]).succeeds().json();
     let vault = slots["slots"].as_array().unwrap().iter().find(|slot| slot["token"]["label"] == "vault").unwrap();
     assert_eq!((&vault["token"]["initialized"], &vault["token"]["pinObjection"]), (&json!(true), &Value::Null));
 
     // A key, made to stay.
     let first = house.generate("release-1", "active");
-    for (name, set) in [("CKA_SENSITIVE", true), ("CKA_EXTRACTABLE", false), ("CKA_LOCAL", true), ("CKA_DERIVE", false)] {
+    for (name, set) in [("CKA_SENSITIVE", true), ("CKA_EXTRACTABLE", false), ("CKA_LOCAL", true), ("CKA_DERIVE", false)]
+    {
         assert_eq!(first["attributes"][name], set, "{name}");
     }
     house.settings().set_path("keys.release-1.certificate_chain", &dir.join("release-1.crt"));
@@ -188,16 +192,33 @@ fn from_an_empty_token_to_the_end_of_a_key() {
 fn certify(house: &House) {
     let subject = "CN=Release signing,O=Example\\, Inc.,C=DE";
     house
-        .signerctl(&["keys", "csr", "release-1", "--subject", subject, "--san", "URI:https://signer.example", "--output", "r1.csr"])
+        .signerctl(&[
+            "keys",
+            "csr",
+            "release-1",
+            "--subject",
+            subject,
+            "--san",
+            "URI:https://signer.example",
+            "--output",
+            "r1.csr",
+        ])
         .succeeds();
     let shown = house.openssl(&["req", "-in", "r1.csr", "-verify", "-noout", "-text", "-nameopt", "RFC2253"]);
-    for words in ["verify OK", "CN=Release signing,O=Example\\, Inc.,C=DE", "URI:https://signer.example", "Code Signing", "ecdsa-with-SHA256"] {
+    for words in [
+        "verify OK",
+        "CN=Release signing,O=Example\\, Inc.,C=DE",
+        "URI:https://signer.example",
+        "Code Signing",
+        "ecdsa-with-SHA256",
+    ] {
         assert!(shown.contains(words), "`{words}` is not in:\n{shown}");
     }
     house.openssl(&["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "ca.key"]);
     house.openssl(&["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=Test CA", "-days", "30", "-out", "ca.pem"]);
     let issue = |request: &str, out: &str| {
-        let issue = ["x509", "-req", "-in", request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "9"];
+        let issue =
+            ["x509", "-req", "-in", request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "9"];
         house.openssl(&[&issue[..], &["-copy_extensions", "copy", "-out", out]].concat());
     };
     issue("r1.csr", "r1.pem");
@@ -211,7 +232,8 @@ fn certify(house: &House) {
         house.signerctl(&[&["keys", "import-cert", "release-1", "--chain", file][..], more].concat())
     };
     import("reversed.pem", &[]).fails(6, &["certificate 2", "is no CA certificate", "leaf first"]);
-    import("others.pem", &[]).fails(6, &["its first certificate is for the key SHA256:", "`release-1` in the token is SHA256:"]);
+    import("others.pem", &[])
+        .fails(6, &["its first certificate is for the key SHA256:", "`release-1` in the token is SHA256:"]);
     assert!(!house.dir().join("release-1.crt").exists());
     import("right.pem", &["--into-token"]).succeeds();
     assert_eq!(read("release-1.crt"), format!("{}{}", read("r1.pem"), read("ca.pem")), "without the CA's text");

@@ -30,7 +30,9 @@ fn a_token_is_initialised_by_typing_its_label_and_pins_that_are_not_shown() {
 
     let done = on_a_terminal(&desk, "token init main", &["main", SO_PIN, SO_PIN, PIN, PIN]);
     done.succeeds();
-    for asked in ["Type `main` to go on:", "new security officer's PIN:", "new user PIN, once more:", "is ready in slot"] {
+    for asked in
+        ["Type `main` to go on:", "new security officer's PIN:", "new user PIN, once more:", "is ready in slot"]
+    {
         assert!(done.stdout.contains(asked), "`{asked}` is not in:\n{}", done.stdout);
     }
 

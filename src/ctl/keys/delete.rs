@@ -23,8 +23,7 @@ pub(crate) fn run(args: &KeysDeleteArgs) -> Result<Report, CtlError> {
             "key `{name}` is active ({place}); rotate it away and retire it first, or take it out of the configuration"
         )));
     }
-    let uri: KeyUri =
-        key.uri.parse().map_err(|error| CtlError::Usage(format!("keys.{name}.uri: {error}")))?;
+    let uri: KeyUri = key.uri.parse().map_err(|error| CtlError::Usage(format!("keys.{name}.uri: {error}")))?;
     let history = History::of(&loaded.config);
     let public_key = match (public_half::pinned(key)?, public_half::in_token(&args.reach, key)?) {
         (Some(pinned), Some(shown)) if pinned != shown => {

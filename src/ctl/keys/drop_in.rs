@@ -36,9 +36,10 @@ impl Change {
     pub(super) fn prepare(config: &Path, loaded: &Loaded, sets: &[Set]) -> Result<Self, CtlError> {
         let lock = File::open(config).map_err(|error| CtlError::read(config, error))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-            nix::errno::Errno::EWOULDBLOCK => {
-                CtlError::KeyLife(format!("another signerctl is changing {}; try again when it is done", config.display()))
-            }
+            nix::errno::Errno::EWOULDBLOCK => CtlError::KeyLife(format!(
+                "another signerctl is changing {}; try again when it is done",
+                config.display()
+            )),
             errno => CtlError::read(config, errno.into()),
         })?;
         let file = path(config);
@@ -57,7 +58,9 @@ impl Change {
             let was = loaded.written(&["keys", key, field]);
             let shown = value.to_string().trim().to_owned();
             lines.push(match was {
-                Some(was) => format!("keys.{key}.{field}: {was} → {shown}  (was {})", loaded.origin(&["keys", key, field])),
+                Some(was) => {
+                    format!("keys.{key}.{field}: {was} → {shown}  (was {})", loaded.origin(&["keys", key, field]))
+                }
                 None => format!("keys.{key}.{field}: (absent) → {shown}"),
             });
             let not_a_table = || CtlError::content(&file, format!("`keys.{key}` is not a [section]"));
@@ -66,7 +69,8 @@ impl Change {
                 table.set_implicit(true);
                 Item::Table(table)
             });
-            let section = keys.as_table_mut().ok_or_else(not_a_table)?.entry(key).or_insert_with(|| Item::Table(Table::new()));
+            let section =
+                keys.as_table_mut().ok_or_else(not_a_table)?.entry(key).or_insert_with(|| Item::Table(Table::new()));
             section.as_table_mut().ok_or_else(not_a_table)?.insert(field, Item::Value(value.clone()));
         }
         let after = document.to_string();
@@ -127,4 +131,5 @@ fn path(config: &Path) -> PathBuf {
     PathBuf::from(directory).join("90-keys.toml")
 }
 
-const HEADER: &str = "# Written by `signerctl keys rotate` and `signerctl keys retire`. What is here wins over signer.toml.\n\n";
+const HEADER: &str =
+    "# Written by `signerctl keys rotate` and `signerctl keys retire`. What is here wins over signer.toml.\n\n";

@@ -22,7 +22,10 @@ pub(crate) fn run(args: &KeysGenerateArgs) -> Result<Report, CtlError> {
         return Err(CtlError::Usage(format!("the configuration has a key `{name}` already; choose another name")));
     }
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-        return Err(CtlError::Usage(format!("`{}` is no name for a key; use letters, digits, `-`, `_` and `.`", plain(name))));
+        return Err(CtlError::Usage(format!(
+            "`{}` is no name for a key; use letters, digits, `-`, `_` and `.`",
+            plain(name)
+        )));
     }
     if let Some(file) = &args.public_key {
         // Worth knowing before a key is made.

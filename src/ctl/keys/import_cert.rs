@@ -30,7 +30,9 @@ pub(crate) fn run(args: &KeysImportCertArgs) -> Result<Report, CtlError> {
         }
         (None, None) => {
             let place = loaded.origin(&["keys", name]);
-            return Err(CtlError::Usage(format!("{place}: the key has no certificate_chain; say where it goes with --to")));
+            return Err(CtlError::Usage(format!(
+                "{place}: the key has no certificate_chain; say where it goes with --to"
+            )));
         }
     };
     let pem = files::read(&args.chain, MAX_CHAIN_BYTES)?;

@@ -142,18 +142,20 @@ fn eprint_change(change: &Change, yes: bool) {
 fn outgoing(loaded: &Loaded, name: &str, at: Timestamp) -> Result<Vec<String>, CtlError> {
     let tenants = tenants_of(loaded, name);
     if tenants.is_empty() {
-        return Err(CtlError::KeyLife(format!("no tenant lists key `{name}`; add it to the `keys` of its tenant first")));
+        return Err(CtlError::KeyLife(format!(
+            "no tenant lists key `{name}`; add it to the `keys` of its tenant first"
+        )));
     }
     let mut outgoing = BTreeSet::new();
     for tid in tenants {
         for listed in loaded.config.tenants.get(tid).map(|tenant| &tenant.keys[..]).unwrap_or_default() {
-            let signs_then = |key: &&Key| {
-                key.state == KeyState::Active && key.not_after.is_none_or(|end| end > at)
-            };
+            let signs_then = |key: &&Key| key.state == KeyState::Active && key.not_after.is_none_or(|end| end > at);
             let Some(key) = loaded.config.keys.get(listed).filter(signs_then) else { continue };
             if key.not_before.is_some_and(|start| start >= at) {
                 let place = loaded.origin(&["keys", listed, "not_before"]);
-                return Err(CtlError::KeyLife(format!("{place}: `{listed}` takes over later; rotate to it, or choose another --at")));
+                return Err(CtlError::KeyLife(format!(
+                    "{place}: `{listed}` takes over later; rotate to it, or choose another --at"
+                )));
             }
             // Who shares the old key and does not know the new one would be left without a key.
             let left = tenants_of(loaded, listed).into_iter().find(|tid| {

@@ -90,7 +90,8 @@ impl Admin {
             Ended::Done(result) => Failure::result(result).map_err(CtlError::Token),
             Ended::Failed(failure) => Err(CtlError::Token(failure)),
             Ended::Died { step: None, how } => {
-                let message = format!("signer-token ended ({how}) before it began; is it of the same version as signerctl?");
+                let message =
+                    format!("signer-token ended ({how}) before it began; is it of the same version as signerctl?");
                 Err(CtlError::Token(Failure::new("protocol", message)))
             }
             Ended::Died { step, how } => {

@@ -73,7 +73,9 @@ fn init(args: &TokenInitArgs) -> Result<Report, CtlError> {
     }
     let consequence = if args.reinitialise {
         admin = admin.args(["--reinitialise"]);
-        format!("Every key on the token `{label}` will be destroyed, and every signature by one of them becomes the last")
+        format!(
+            "Every key on the token `{label}` will be destroyed, and every signature by one of them becomes the last"
+        )
     } else {
         format!("An empty token becomes the token `{label}`")
     };

@@ -122,8 +122,9 @@ impl Failure {
     /// # Errors
     /// When a message's result is not what the command answers.
     pub fn result<T: DeserializeOwned>(value: Value) -> Result<T, Self> {
-        serde_json::from_value(value)
-            .map_err(|error| Self::new("protocol", format!("signer-token and signerctl are of different versions: {error}")))
+        serde_json::from_value(value).map_err(|error| {
+            Self::new("protocol", format!("signer-token and signerctl are of different versions: {error}"))
+        })
     }
 
     /// One without a remedy.
@@ -147,11 +148,7 @@ impl std::error::Error for Failure {}
 
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
-        Self {
-            code: error.code().to_owned(),
-            message: explain(&error),
-            remedy: error.remedy().map(str::to_owned),
-        }
+        Self { code: error.code().to_owned(), message: explain(&error), remedy: error.remedy().map(str::to_owned) }
     }
 }
 

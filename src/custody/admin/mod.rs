@@ -16,4 +16,4 @@ pub use cli::AdminArgs;
 pub(crate) use cli::run;
 pub use csr::SubjectError;
 pub(crate) use csr::{alternative_name, subject};
-pub use message::{Csr, Failure, Message, ProbedKey, Probe, Step};
+pub use message::{Csr, Failure, Message, Probe, ProbedKey, Step};

@@ -242,7 +242,9 @@ pub enum AdminError {
     #[error("{0}")]
     NoSlot(String),
     /// The token has an owner already.
-    #[error("slot {slot} holds the initialised token `{label}` (serial {serial}); initialising destroys every key on it")]
+    #[error(
+        "slot {slot} holds the initialised token `{label}` (serial {serial}); initialising destroys every key on it"
+    )]
     Initialised {
         /// Its slot.
         slot: u64,
@@ -347,7 +349,9 @@ impl AdminError {
                 Some("run the command again with --reinitialise: the security officer's PIN is the new one already")
             }
             Self::Exists { .. } => Some("choose another --id and --label"),
-            Self::Unsafe { .. } => Some("this device or its configuration cannot hold a key that is safe; ask its vendor"),
+            Self::Unsafe { .. } => {
+                Some("this device or its configuration cannot hold a key that is safe; ask its vendor")
+            }
             _ => None,
         }
     }

@@ -24,7 +24,8 @@ impl User {
             },
             Err(_) => nix::unistd::User::from_name(name).ok().flatten()?,
         };
-        let groups = CString::new(found.name.as_str()).ok().and_then(|name| nix::unistd::getgrouplist(&name, found.gid).ok());
+        let groups =
+            CString::new(found.name.as_str()).ok().and_then(|name| nix::unistd::getgrouplist(&name, found.gid).ok());
         let groups = groups.unwrap_or_else(|| vec![found.gid]).into_iter().map(|gid| gid.as_raw()).collect();
         Some(Self { name: name.to_owned(), uid: found.uid.as_raw(), groups })
     }

@@ -6,7 +6,9 @@ use crate::custody::admin::Probe;
 pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
     if let Some(failure) = &probe.token_failure {
         let remedy = match failure.code.as_str() {
-            "token_absent" => "write the label or serial of a token that is present, or initialise one: signerctl token init",
+            "token_absent" => {
+                "write the label or serial of a token that is present, or initialise one: signerctl token init"
+            }
             "several_tokens" => "add `serial` to the URI; `signerctl token list` shows it",
             _ => "see whether the device is switched on, connected and reachable",
         };
@@ -20,7 +22,10 @@ pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
         Some(objection) => patient.problem("PIN state", "pin_file", objection.as_str(), PIN_REMEDY),
         None => {
             let seen = token.flags.iter().filter(|flag| flag.contains("user PIN")).cloned().collect::<Vec<_>>();
-            patient.ok("PIN state", if seen.is_empty() { "no wrong PIN since the last good one".to_owned() } else { seen.join(", ") });
+            patient.ok(
+                "PIN state",
+                if seen.is_empty() { "no wrong PIN since the last good one".to_owned() } else { seen.join(", ") },
+            );
         }
     }
     match &probe.login_failure {
@@ -33,7 +38,8 @@ pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
         None if probe.logged_in => patient.ok("login", "the token takes the PIN"),
         None => patient.skipped("login", "the PIN was not tried; --login tries it once"),
     }
-    let sessions = patient.loaded.written(&["tokens", patient.name, "sessions"]).and_then(|text| text.parse::<u64>().ok());
+    let sessions =
+        patient.loaded.written(&["tokens", patient.name, "sessions"]).and_then(|text| text.parse::<u64>().ok());
     match (sessions, token.max_sessions) {
         (Some(wanted), Some(most)) if wanted > most => {
             let detail = format!("{wanted} sessions are configured, the token has {most}");
@@ -43,7 +49,9 @@ pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
         (_, None) => patient.ok("sessions", "the token sets no limit"),
     }
     match token.ecdsa_bits {
-        Some((least, most)) if least <= 256 && 256 <= most => patient.ok("CKM_ECDSA", format!("curves of {least} to {most} bits")),
+        Some((least, most)) if least <= 256 && 256 <= most => {
+            patient.ok("CKM_ECDSA", format!("curves of {least} to {most} bits"))
+        }
         Some((least, most)) => {
             let detail = format!("the token signs with curves of {least} to {most} bits, not with P-256");
             patient.problem("CKM_ECDSA", "uri", detail, "name a token that does");
@@ -57,4 +65,5 @@ pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
     }
 }
 
-const PIN_REMEDY: &str = "mend this with the vendor's tool before a worker is started; the worker does not try a PIN in this state";
+const PIN_REMEDY: &str =
+    "mend this with the vendor's tool before a worker is started; the worker does not try a PIN in this state";

@@ -41,8 +41,11 @@ fn held(patient: &mut Patient<'_>, name: &str, key: &Key, probed: &ProbedKey) {
             };
             patient.problem_at(CHECK, &["keys", name, "uri"], format!("`{name}`: {}", failure.message), remedy);
         }
-        (None, Some(facts), _) => patient.ok(CHECK, format!("`{name}` is `{}`, id {}: {}", facts.label, facts.id, facts.keyid)),
-        (None, None, Some(_)) => patient.ok(CHECK, format!("`{name}`: its public key is there; the private one is invisible without --login")),
+        (None, Some(facts), _) => {
+            patient.ok(CHECK, format!("`{name}` is `{}`, id {}: {}", facts.label, facts.id, facts.keyid))
+        }
+        (None, None, Some(_)) => patient
+            .ok(CHECK, format!("`{name}`: its public key is there; the private one is invisible without --login")),
         (None, None, None) => {
             patient.skipped(CHECK, format!("`{name}`: nothing is visible without --login"));
         }
@@ -76,7 +79,9 @@ fn public_key(patient: &mut Patient<'_>, name: &str, key: &Key, probed: &ProbedK
         Ok(Some(pinned)) => pinned,
         Ok(None) if key.state == KeyState::Retired => {
             let remedy = "write its public key to a file and name that as public_key";
-            let detail = format!("`{name}` is retired and pinned by nothing: its signatures verify only as long as the token has it");
+            let detail = format!(
+                "`{name}` is retired and pinned by nothing: its signatures verify only as long as the token has it"
+            );
             return patient.problem_at(CHECK, &["keys", name], detail, remedy);
         }
         Ok(None) => return patient.skipped(CHECK, format!("`{name}` is not pinned; signerctl keys rotate does it")),

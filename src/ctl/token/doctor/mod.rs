@@ -73,13 +73,7 @@ impl Patient<'_> {
         self.problem_at(check, path, detail, remedy);
     }
 
-    fn problem_at(
-        &mut self,
-        check: &'static str,
-        path: &[&str],
-        detail: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
+    fn problem_at(&mut self, check: &'static str, path: &[&str], detail: impl Into<String>, remedy: impl Into<String>) {
         let mut finding = Finding::new(check, State::Problem, detail);
         finding.remedy = Some(remedy.into());
         finding.place = Some((self.loaded.origin(path), path.join(".")));

@@ -26,7 +26,10 @@ pub(super) fn look(patient: &mut Patient<'_>, worker: Option<&User>) -> bool {
             return false;
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            patient.skipped("module file", format!("{}: {error}; run this as root or as the worker's user", module.display()));
+            patient.skipped(
+                "module file",
+                format!("{}: {error}; run this as root or as the worker's user", module.display()),
+            );
             return true;
         }
         Err(error) => {
@@ -63,7 +66,10 @@ fn trusted(patient: &mut Patient<'_>, module: &Path, worker: Option<&User>) {
             return patient.problem("module owner", "module", detail, format!("chown root: {}", path.display()));
         }
     }
-    patient.ok("module owner", format!("{} and what is above it can be written by root or the worker alone", module.display()));
+    patient.ok(
+        "module owner",
+        format!("{} and what is above it can be written by root or the worker alone", module.display()),
+    );
 }
 
 fn elf(patient: &mut Patient<'_>, module: &Path) -> bool {
@@ -91,7 +97,10 @@ fn elf(patient: &mut Patient<'_>, module: &Path) -> bool {
     let stack = elf.program_headers.iter().find(|header| header.p_type == PT_GNU_STACK);
     if stack.is_none_or(|stack| stack.p_flags & PF_X != 0) {
         let detail = "it wants an executable stack, which makes every buffer overflow in the process usable";
-        let remedy = format!("ask the vendor for one without; or clear the mark: patchelf --clear-execstack {}", module.display());
+        let remedy = format!(
+            "ask the vendor for one without; or clear the mark: patchelf --clear-execstack {}",
+            module.display()
+        );
         patient.problem("module format", "module", detail, remedy);
         return true;
     }
@@ -126,15 +135,19 @@ pub(super) fn refused(patient: &mut Patient<'_>, failure: &Failure) {
     let message = failure.message.as_str();
     let remedy = match failure.code.as_str() {
         "module_load" => match missing_library(message) {
-            Some(library) => format!("install the package that has {library} (apt-file search {library}, dnf provides '*/{library}')"),
+            Some(library) => format!(
+                "install the package that has {library} (apt-file search {library}, dnf provides '*/{library}')"
+            ),
             None if message.contains("executable stack") => {
                 "ask the vendor for a module without an executable stack".to_owned()
             }
             None => "write the path of the vendor's PKCS#11 module".to_owned(),
         },
-        "module_initialise" => "give the module its configuration: most read the path of a file from a variable, which \
+        "module_initialise" => {
+            "give the module its configuration: most read the path of a file from a variable, which \
                                 belongs into a drop-in of the unit, as Environment="
-            .to_owned(),
+                .to_owned()
+        }
         _ => failure.remedy.clone().unwrap_or_else(|| "see what it says".to_owned()),
     };
     patient.problem("module", "module", message, remedy);
@@ -156,7 +169,9 @@ mod tests {
     #[test]
     fn the_library_that_is_missing_is_told_from_the_module_that_is() {
         let loader = |what: &str| {
-            format!("cannot load the PKCS#11 module /opt/x.so: {what}: cannot open shared object file: No such file or directory")
+            format!(
+                "cannot load the PKCS#11 module /opt/x.so: {what}: cannot open shared object file: No such file or directory"
+            )
         };
         assert_eq!(missing_library(&loader("libvendor.so.2")), Some("libvendor.so.2"));
         assert_eq!(missing_library(&loader("libloading error (libvendor.so.2")), Some("libvendor.so.2"));

@@ -22,7 +22,8 @@ pub(super) fn look(patient: &mut Patient<'_>, worker: Option<&User>) {
             return patient.skipped(CHECK, format!("{shown}: {error}; run this as root or as the worker's user"));
         }
         Err(error) => {
-            let remedy = "write the PIN into a file of mode 0400 that belongs to the worker's user, or correct the path";
+            let remedy =
+                "write the PIN into a file of mode 0400 that belongs to the worker's user, or correct the path";
             return patient.problem(CHECK, "pin_file", format!("{shown}: {error}"), remedy);
         }
     };

@@ -21,7 +21,8 @@ pub(super) fn look(patient: &mut Patient<'_>, front: Option<&User>, worker: Opti
     };
     let mode = metadata.mode();
     if mode & 0o002 != 0 {
-        let detail = format!("anyone can write to {shown} (mode {:04o}) and put a socket of theirs there", mode & 0o7777);
+        let detail =
+            format!("anyone can write to {shown} (mode {:04o}) and put a socket of theirs there", mode & 0o7777);
         return patient.problem(CHECK, "socket", detail, format!("chmod o-w {shown}"));
     }
     for user in [front, worker].into_iter().flatten() {

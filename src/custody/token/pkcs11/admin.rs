@@ -111,7 +111,9 @@ impl TokenAdmin for Pkcs11Admin {
             return Err(AdminError::PinNotTried(why.to_owned()));
         }
         self.0.context.init_token(slot, &so_pin, wanted.label).map_err(|error| match login_failed(error) {
-            TokenError::PinRefused(why) => TokenError::PinRefused(format!("the security officer's PIN is wrong: {why}")),
+            TokenError::PinRefused(why) => {
+                TokenError::PinRefused(format!("the security officer's PIN is wrong: {why}"))
+            }
             // C_InitToken logs nobody in; what it says is about the token.
             TokenError::LoginUnclear(source) => {
                 TokenError::Device { operation: "C_InitToken", remedy: Remedy::NewSession, source }
