@@ -31,8 +31,8 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
 pub use key::{CustodyException, Key, Replica};
-pub use load::{Loaded, UnknownToken, load, open};
 pub use token::{Backend, BackendError, YubiHsmConnector};
+pub use load::{Loaded, UnknownToken, load, open, open_with};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.
@@ -400,7 +400,7 @@ pub enum SigningMode {
     Keyless,
 }
 
-/// `[custody]`: how the front watches tokens and keys.
+/// `[custody]`: how the front watches tokens and keys, and what it keeps about them.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Custody {
@@ -412,6 +412,8 @@ pub struct Custody {
     pub check_interval: Span,
     /// Where the names of drained tokens are kept over a restart. Absent: `drained-tokens` beside the audit log.
     pub drained_file: Option<PathBuf>,
+    /// The file with every public key that was ever seen. Absent: `key-history.jsonl` beside the audit log.
+    pub history: Option<PathBuf>,
 }
 
 /// `[audit]`.
@@ -502,6 +504,7 @@ impl Default for Custody {
             canary_slow: Span::seconds(1),
             check_interval: Span::seconds(300),
             drained_file: None,
+            history: None,
         }
     }
 }

@@ -362,6 +362,9 @@ fn custody(config: &Config, report: &mut Report<'_>) {
 
 fn audit_and_log(config: &Config, report: &mut Report<'_>) {
     report.expect(key!["audit", "path"], rules::absolute(&config.audit.path));
+    if let Some(history) = &config.custody.history {
+        report.expect(key!["custody", "history"], rules::absolute(history));
+    }
     let most = Duration::from_millis(100);
     report.expect(key!["audit", "group_commit"], rules::at_most(config.audit.group_commit.get(), most));
     if let Some(filter) = &config.log.filter

@@ -12,6 +12,7 @@ mod attest;
 mod cli;
 mod client;
 mod config_check;
+mod confirm;
 mod discovery;
 mod drain;
 mod error;
@@ -30,6 +31,7 @@ mod sign;
 mod status;
 mod subject;
 mod tls;
+mod token;
 mod upload;
 mod verify;
 
@@ -37,7 +39,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, ConfigCommand, KeysCommand, TokenCommand};
+use cli::{Cli, Command, ConfigCommand, KeysCommand};
 use error::CtlError;
 use output::Report;
 
@@ -55,8 +57,14 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Verify(args) => verify::run(&args),
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
         Command::Keys(KeysCommand::Attest(args)) => attest::run(*args),
-        Command::Token(TokenCommand::Drain(args)) => drain::run(&args, true),
-        Command::Token(TokenCommand::Undrain(args)) => drain::run(&args, false),
+        Command::Keys(KeysCommand::Generate(args)) => keys::generate::run(&args),
+        Command::Keys(KeysCommand::Csr(args)) => keys::csr::run(&args),
+        Command::Keys(KeysCommand::ImportCert(args)) => keys::import_cert::run(&args),
+        Command::Keys(KeysCommand::Export(args)) => keys::export::run(&args),
+        Command::Keys(KeysCommand::Rotate(args)) => keys::rotate::rotate(&args),
+        Command::Keys(KeysCommand::Retire(args)) => keys::rotate::retire(&args),
+        Command::Keys(KeysCommand::Delete(args)) => keys::delete::run(&args),
+        Command::Token(command) => token::run(command),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
 mod attributes;
 mod canary;
 mod client;
@@ -19,6 +20,7 @@ mod front;
 mod health;
 mod lane;
 mod load;
+pub mod history;
 mod public_key;
 mod registry;
 mod replica;

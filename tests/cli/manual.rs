@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 23] = [
     &[],
     &["sign"],
     &["verify"],
@@ -18,6 +18,16 @@ const COMMANDS: [&[&str]; 13] = [
     &["token"],
     &["token", "drain"],
     &["token", "undrain"],
+    &["keys", "generate"],
+    &["keys", "csr"],
+    &["keys", "import-cert"],
+    &["keys", "export"],
+    &["keys", "rotate"],
+    &["keys", "retire"],
+    &["keys", "delete"],
+    &["token", "list"],
+    &["token", "init"],
+    &["token", "doctor"],
     &["config", "check"],
     &["status"],
     &["completions"],
@@ -55,6 +65,17 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["keys", "attest", "--out", "a", "--public-key", "b"],
         &["token", "drain"],
         &["token", "drain", "a/b", "--local", "unix:/x"],
+        &["keys", "generate", "k"],
+        &["keys", "csr", "k"],
+        &["keys", "csr", "k", "--subject", "release"],
+        &["keys", "import-cert", "k"],
+        &["keys", "export", "--format", "der"],
+        &["keys", "rotate", "k", "--at", "tomorrow"],
+        &["token", "list"],
+        &["token", "list", "main", "--login"],
+        &["token", "init", "--module", "/m.so"],
+        &["token", "doctor"],
+        &["token", "doctor", "main", "--pin", "1234"],
         &["status", "--local", "10.0.0.1:80"],
         &["status", "--local", "unix:relative"],
         &["completions", "tcsh"],

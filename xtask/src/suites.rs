@@ -77,6 +77,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "operator",
+        proves: "tokens and keys from their making to their end, and a doctor that names the line that mends it",
+        runs: &[&["--test", "operator"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
         name: "cli",
         proves: "signerctl: its options, exit codes, man pages, and what it does with hostile files and answers",
         runs: &[&["--test", "cli"]],

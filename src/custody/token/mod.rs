@@ -3,6 +3,7 @@
 //! The fence: FFI and `unsafe` live below this module and nowhere else. Above it stand the traits [`Token`] and
 //! [`TokenSession`]; a PKCS#11 module implements them, and so can any other way to reach an HSM.
 
+pub mod admin;
 mod inherited;
 mod pin;
 pub mod pkcs11;

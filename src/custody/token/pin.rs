@@ -88,6 +88,17 @@ impl Pin {
         if length == 0 { Err(PinFileError::Empty(path.to_owned())) } else { Ok(Self { bytes, length }) }
     }
 
+    /// What somebody typed. `None` when it is nothing, or longer than any PIN.
+    #[must_use]
+    pub fn typed(line: &str) -> Option<Self> {
+        let mut bytes = Box::new(Zeroizing::new([0; MAX_PIN]));
+        let length = line.len();
+        (1..MAX_PIN).contains(&length).then(|| {
+            bytes[..length].copy_from_slice(line.as_bytes());
+            Self { bytes, length }
+        })
+    }
+
     /// For the call that presents it to the device, and nothing else.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -157,6 +168,12 @@ mod tests {
         assert!(matches!(Pin::read(file(&[b'1'; 1024], 0o400).path()), Err(PinFileError::TooLong(_))));
         assert!(matches!(Pin::read(Path::new("/dev/null")), Err(PinFileError::NotAFile(_))));
         assert!(matches!(Pin::read(Path::new("/nonexistent/pin")), Err(PinFileError::Io { .. })));
+    }
+
+    #[test]
+    fn a_typed_pin_is_taken_as_it_is() {
+        assert_eq!(Pin::typed(" 12 ").unwrap().expose(), b" 12 ");
+        assert!(Pin::typed("").is_none() && Pin::typed(&"1".repeat(1024)).is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::settings::Settings;
 use super::watchdog::Watchdog;
 use super::{Stopped, Worker, backend, bench, harden, journal, socket};
+use crate::custody::admin::{self, AdminArgs};
 use crate::custody::token::{explain, inherited_listener};
 use crate::telemetry;
 
@@ -43,6 +44,8 @@ struct Which {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(hide = true)]
+    Admin(AdminArgs),
     /// Measures how fast the token signs, without socket and front: a bare loop on as many sessions as configured.
     #[command(hide = true)]
     Bench {
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Bench { which, key, seconds, json }), _) => {
             bench(&which, key.as_deref(), seconds, json).map(|()| ExitCode::SUCCESS)
         }
+        (Some(Command::Admin(args)), _) => Ok(admin::run(&args)),
         (None, Some(which)) => serve(&which),
         (None, None) => Err("give --config FILE and --name NAME; see --help".into()),
     };

@@ -13,7 +13,7 @@ mod cli;
 mod connection;
 mod device;
 mod gate;
-mod harden;
+pub(super) mod harden;
 mod journal;
 mod ladder;
 mod pins;

@@ -1,5 +1,6 @@
 //! A token behind a vendor's PKCS#11 module.
 
+pub mod admin;
 mod classify;
 mod direct;
 mod elf;
@@ -119,6 +120,10 @@ impl Pkcs11Token {
 
     /// Looked up each time: slots come and go with tokens.
     fn slot(&self) -> Result<(Slot, TokenInfo), TokenError> {
+        self.find_slot(&self.uri)
+    }
+
+    fn find_slot(&self, uri: &TokenUri) -> Result<(Slot, TokenInfo), TokenError> {
         self.initialized()?;
         let slots = {
             let _call = watch::call("C_GetSlotList");
@@ -133,7 +138,7 @@ impl Pkcs11Token {
                 Err(error) => unread = unread.or(Some(error)),
             }
         }
-        let mut matching = tokens.iter().filter(|(slot, info)| matches(&self.uri, Some(*slot), info));
+        let mut matching = tokens.iter().filter(|(slot, info)| matches(uri, Some(*slot), info));
         match (matching.next(), matching.count()) {
             (Some(found), 0) => Ok(found.clone()),
             (Some(_), more) => Err(TokenError::SeveralTokens { count: more + 1 }),
