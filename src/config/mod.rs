@@ -327,9 +327,10 @@ pub struct Token {
     pub uri: String,
     /// File or systemd credential with the user PIN; its last line feed is not part of it.
     pub pin_file: PathBuf,
-    /// Sessions held open, and so signatures in progress at once.
-    #[serde(default = "default_sessions")]
-    pub sessions: NonZeroU32,
+    /// What kind of device it is: a folder of `hsm-profiles/`. Gives defaults for what is not said here.
+    pub profile: Option<String>,
+    /// Sessions held open, and so signatures in progress at once. Absent: what the profile says, else 4.
+    pub sessions: Option<NonZeroU32>,
     /// Requests that may wait for a session.
     #[serde(default = "default_queue")]
     pub max_queue: NonZeroU32,
@@ -534,9 +535,6 @@ fn default_cache_entries() -> NonZeroU32 {
 }
 fn default_dependency_timeout() -> Span {
     Span::seconds(5)
-}
-fn default_sessions() -> NonZeroU32 {
-    nonzero(4)
 }
 fn default_queue() -> NonZeroU32 {
     nonzero(1024)

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::request;
 use super::settings::{Access, Settings};
+use crate::custody::conformance;
 
 /// Sign, verify and operate with the StellaOps Signer.
 ///
@@ -35,6 +36,9 @@ pub(crate) enum Command {
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
     Status(StatusArgs),
+    /// The tokens (HSMs) behind an appliance.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Token(TokenCommand),
     /// Print a completion script for a shell.
     #[command(after_long_help = EXIT_STATUS)]
     Completions(CompletionsArgs),
@@ -160,6 +164,51 @@ pub(crate) struct StatusArgs {
     /// Where the configuration is, for want of --local.
     #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+}
+
+/// Commands on tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// The kinds of devices that this program knows: what `profile` in the configuration may say.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Profiles(ProfilesCommand),
+    Conformance(Box<ConformanceArgs>),
+}
+
+/// Commands on device profiles.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfilesCommand {
+    /// List the profiles, and whether the device's module is on this machine.
+    #[command(after_long_help = EXIT_STATUS)]
+    List,
+    /// Show one profile: its values with their reasons and sources, the operator's page, the systemd drop-in.
+    #[command(after_long_help = EXIT_STATUS)]
+    Show(ProfileShowArgs),
+}
+
+/// `token profiles show`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileShowArgs {
+    /// The profile.
+    pub(crate) name: String,
+    /// Print the systemd drop-in alone, to be installed as it is.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) drop_in: bool,
+}
+
+/// Check whether a device does what the appliance relies on.
+///
+/// Logs in with the right PIN, signs on several sessions at once and verifies each signature, closes and reopens
+/// sessions, logs out and in. A wrong PIN is never presented: one that is refused ends the run after one attempt.
+/// The module is loaded by `signer-token`, never by this program. Exit code 0 says that the device is conformant.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ConformanceArgs {
+    #[command(flatten)]
+    pub(crate) run: conformance::Arguments,
+    /// How long one check may take before the device is taken to hang.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) patience: u64,
 }
 
 /// `completions`.

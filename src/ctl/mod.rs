@@ -11,6 +11,7 @@ mod appliance;
 mod cli;
 mod client;
 mod config_check;
+mod conformance;
 mod discovery;
 mod error;
 mod files;
@@ -21,6 +22,7 @@ mod optok;
 mod output;
 mod problem;
 mod profile;
+mod profiles;
 mod proof_key;
 mod request;
 mod settings;
@@ -35,7 +37,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, ConfigCommand, KeysCommand};
+use cli::{Cli, Command, ConfigCommand, KeysCommand, ProfilesCommand, TokenCommand};
 use error::CtlError;
 use output::Report;
 
@@ -54,6 +56,9 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Token(TokenCommand::Profiles(ProfilesCommand::List)) => Ok(profiles::list()),
+        Command::Token(TokenCommand::Profiles(ProfilesCommand::Show(args))) => profiles::show(&args),
+        Command::Token(TokenCommand::Conformance(args)) => conformance::run(&args, json),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::man_pages(&args.dir),
     }

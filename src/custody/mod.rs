@@ -8,8 +8,10 @@
 
 mod attributes;
 mod client;
+pub mod conformance;
 mod error;
 mod front;
+pub mod profiles;
 mod public_key;
 mod registry;
 mod setup;

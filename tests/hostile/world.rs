@@ -133,7 +133,7 @@ impl World {
 
     /// Everything that must turn up in no answer, and why.
     pub(crate) fn secrets(&self) -> Vec<String> {
-        let pin = std::fs::read_to_string(&self.fixture.token.pin_file).unwrap_or_default();
+        let pin = std::fs::read_to_string(self.fixture.token.pin_file()).unwrap_or_default();
         let mut secrets = self.secrets.lock().unwrap().clone();
         secrets.push(pin.trim().to_owned());
         secrets

@@ -4,12 +4,14 @@
 //! [`TokenSession`]; a PKCS#11 module implements them, and so can any other way to reach an HSM.
 
 mod inherited;
+mod lab;
 mod pin;
 pub mod pkcs11;
 
 use std::fmt;
 
 pub use inherited::inherited_listener;
+pub use lab::Lab;
 pub use pin::{Pin, PinFileError};
 
 use super::uri::KeyUri;

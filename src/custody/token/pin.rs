@@ -84,6 +84,14 @@ impl Pin {
         if length == 0 { Err(PinFileError::Empty(path.to_owned())) } else { Ok(Self { bytes, length }) }
     }
 
+    /// From memory; `None` when it is empty or too long.
+    #[must_use]
+    pub fn from_bytes(pin: &[u8]) -> Option<Self> {
+        let mut bytes = Box::new(Zeroizing::new([0; MAX_PIN]));
+        bytes.get_mut(..pin.len()).filter(|room| !room.is_empty() && room.len() < MAX_PIN)?.copy_from_slice(pin);
+        Some(Self { bytes, length: pin.len() })
+    }
+
     /// For the call that presents it to the device, and nothing else.
     #[must_use]
     pub fn expose(&self) -> &[u8] {

@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 
 use super::settings::Settings;
 use super::{Stopped, Worker, bench, harden, journal, socket};
-use crate::custody::token::pkcs11::Pkcs11Token;
+use crate::custody::conformance;
+use crate::custody::token::pkcs11::{Pkcs11Token, set_quirks};
 use crate::custody::token::{explain, inherited_listener};
 use crate::telemetry;
 
@@ -56,10 +57,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Checks whether a device does what this worker relies on: one JSON object a line. What
+    /// `signerctl token conformance` runs.
+    #[command(hide = true)]
+    Conformance(conformance::Arguments),
 }
 
 /// The whole program. Exit status: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a wrong command line,
-/// 70 when only a new process can bring the module back.
+/// 3 when a device is not conformant, 70 when only a new process can bring the module back.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -67,6 +72,7 @@ pub fn main() -> ExitCode {
         (Some(Command::Bench { which, key, seconds, json }), _) => {
             bench(&which, key.as_deref(), seconds, json).map(|()| ExitCode::SUCCESS)
         }
+        (Some(Command::Conformance(arguments)), _) => conformance(&arguments),
         (None, Some(which)) => serve(&which),
         (None, None) => Err("give --config FILE and --name NAME; see --help".into()),
     };
@@ -92,6 +98,9 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
             (bound.listener, Some(bound.lock))
         }
     };
+    if let Some(profile) = settings.profile {
+        set_quirks(profile.module_quirks());
+    }
     let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
     let name = &which.name;
     tracing::info!(token = name, module = %settings.token.module.display(), "worker started");
@@ -121,6 +130,9 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         None => settings.keys.values().next().ok_or_else(|| format!("no key in token `{}`", which.name))?,
     };
     let uri = key.uri.parse()?;
+    if let Some(profile) = settings.profile {
+        set_quirks(profile.module_quirks());
+    }
     let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
     let measured = bench::run(settings.plan, Box::new(token), &uri, Duration::from_secs(seconds.max(1)))?;
     if json {
@@ -129,6 +141,11 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         println!("{measured}");
     }
     Ok(())
+}
+
+fn conformance(arguments: &conformance::Arguments) -> Result<ExitCode, Failure> {
+    harden::this_process()?;
+    Ok(if conformance::main(arguments)? { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
 /// For what is in flight at SIGTERM; systemd waits 90 s by default.

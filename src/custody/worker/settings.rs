@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Plan;
 use crate::config::{self, ConfigErrors, Key, Log, Token, UnknownToken, Viewer};
+use crate::custody::profiles::{self, Defaults, Profile};
 use crate::custody::uri::{TokenUri, UriError};
 use crate::custody::user_id;
 
@@ -27,6 +28,8 @@ pub(super) struct Settings {
     pub(super) token: Token,
     pub(super) uri: TokenUri,
     pub(super) plan: Plan,
+    /// Of the device, where the configuration names one.
+    pub(super) profile: Option<&'static Profile>,
     pub(super) keys: BTreeMap<String, Key>,
     pub(super) log: Log,
 }
@@ -40,14 +43,17 @@ impl Settings {
         let uri = token.uri.parse().map_err(|source| SettingsError::Uri { name: name.to_owned(), source })?;
         let front_uid = user_id(&token.front_user)
             .ok_or_else(|| SettingsError::NoUser { name: name.to_owned(), user: token.front_user.clone() })?;
+        // The loader has refused a name that no profile has.
+        let profile = token.profile.as_deref().and_then(profiles::find);
+        let defaults = Defaults::of(profile);
         let plan = Plan {
             name: name.to_owned(),
             front_uid,
-            sessions: token.sessions.get(),
+            sessions: token.sessions.unwrap_or(defaults.sessions).get(),
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
         };
         config.keys.retain(|_, key| key.token == name);
-        Ok(Self { token, uri, plan, keys: config.keys, log: config.log })
+        Ok(Self { token, uri, plan, profile, keys: config.keys, log: config.log })
     }
 }

@@ -17,7 +17,8 @@ use crate::authority::Authority;
 use crate::client::{Client, Endpoint};
 use crate::licensing::{self, Licensing};
 use crate::pki::Pki;
-use crate::softhsm::{SoftHsm, TokenKey};
+use crate::device::{Device, TokenKey};
+use crate::softhsm::SoftHsm;
 use crate::{Context, Error, Result, sample};
 
 /// A running appliance and everything around it.
@@ -28,8 +29,8 @@ pub struct Fixture {
     pub authority: Arc<Authority>,
     /// The development Licensing Service.
     pub licensing: Arc<Licensing>,
-    /// The PKCS#11 token.
-    pub token: SoftHsm,
+    /// The device that holds the keys.
+    pub token: Box<dyn Device>,
     /// Its keys.
     pub keys: Keys,
     /// All certificates.
@@ -55,6 +56,7 @@ pub struct Keys {
 #[derive(Default)]
 pub struct Builder {
     binaries: Option<Binaries>,
+    device: Option<MakeDevice>,
     changes: Vec<Change>,
 }
 
@@ -70,6 +72,7 @@ pub struct Peers<'a> {
     pub dir: &'a Path,
 }
 
+type MakeDevice = Box<dyn FnOnce(&Path, &str) -> Result<Box<dyn Device>>>;
 type Change = Box<dyn FnOnce(&mut Settings, &Peers<'_>)>;
 
 impl Fixture {
@@ -121,6 +124,13 @@ impl Builder {
         self
     }
 
+    /// Has the keys in this device instead of SoftHSM2: `make` gets a directory for it and the token's label.
+    #[must_use]
+    pub fn device<D: Device + 'static>(mut self, make: impl FnOnce(&Path, &str) -> Result<D> + 'static) -> Self {
+        self.device = Some(Box::new(|dir, label| Ok(Box::new(make(dir, label)?))));
+        self
+    }
+
     /// Sets a value by its dotted name, as in `("licensing.online.cache_ttl", "1s")`.
     #[must_use]
     pub fn set(self, name: &str, value: impl Into<Value>) -> Self {
@@ -168,7 +178,8 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("signer-").tempdir().context("make a temporary directory")?;
         let path = dir.path();
         let pki = Pki::generate(&path.join("pki"))?;
-        let mut token = SoftHsm::create(&path.join("hsm"), TOKEN_LABEL)?;
+        let make = self.device.unwrap_or_else(|| Box::new(|dir, label| Ok(Box::new(SoftHsm::create(dir, label)?))));
+        let mut token = make(&path.join("hsm"), TOKEN_LABEL)?;
         let keys = Keys {
             acme: token.generate_key("acme-active")?,
             acme_next: token.generate_key("acme-next")?,
@@ -178,9 +189,10 @@ impl Builder {
         let authority = Arc::new(Authority::start(&pki)?);
         let licensing = Arc::new(Licensing::start(&pki, path)?);
         let peers = Peers { pki: &pki, authority: &authority, licensing: &licensing, dir: path };
-        let mut settings = settings(&peers, &token, &keys)?;
+        token.settle()?;
+        let mut settings = settings(&peers, &*token, &keys)?;
         self.changes.into_iter().for_each(|change| change(&mut settings, &peers));
-        let environment = [("SOFTHSM2_CONF".to_owned(), token.conf.display().to_string())];
+        let environment = token.environment();
         let appliance = Appliance::start(binaries, path, settings, &environment)?;
         let endpoint = Endpoint { addr: appliance.addr(), url: appliance.url(), roots: pki.server_roots() };
         let client =
@@ -191,7 +203,7 @@ impl Builder {
 }
 
 /// The defaults of every fixture.
-fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings> {
+fn settings(peers: &Peers<'_>, token: &dyn Device, keys: &Keys) -> Result<Settings> {
     let Peers { pki, authority, licensing, dir } = peers;
     // Numbers serve where an account has no name, as in some containers.
     let user = std::fs::metadata("/proc/self").context("find out who I am")?.uid().to_string();
@@ -222,10 +234,8 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
         .set_path("tokens.main.socket", &dir.join("main.sock"))
         .set("tokens.main.front_user", user.as_str())
         .set("tokens.main.worker_user", user)
-        .set_path("tokens.main.module", &token.module)
-        .set("tokens.main.uri", token.uri())
-        .set_path("tokens.main.pin_file", &token.pin_file)
         .set_path("audit.path", &audit.join("audit.log"));
+    token.configure(&mut settings, "main");
     for (key, state) in
         [(&keys.acme, "active"), (&keys.acme_next, "next"), (&keys.acme_retired, "retired"), (&keys.globex, "active")]
     {

@@ -11,6 +11,7 @@
 //! | [`authority`] | a development Authority: discovery, JWK set, token endpoint, tokens minted at will |
 //! | [`licensing`] | a development Licensing Service: offline PoEs, revocation list, introspection |
 //! | [`softhsm`] | a SoftHSM2 token of its own, with keys made inside it |
+//! | [`device`] | the other devices that the same tests run on |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
@@ -26,6 +27,7 @@
 pub mod appliance;
 pub mod authority;
 pub mod client;
+pub mod device;
 pub mod envelope;
 pub mod fixture;
 pub mod https;

@@ -3,40 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
-use crate::{Context, Error, Result, hex, random_id, shell};
+use crate::appliance::Settings;
+pub use crate::device::TokenKey;
+use crate::device::{Device, Tool};
+use crate::{Context, Result};
 
 /// A token in a directory of its own, initialized, with a random PIN.
-pub struct SoftHsm {
-    /// The PKCS#11 module.
-    pub module: PathBuf,
-    /// What `SOFTHSM2_CONF` must name.
-    pub conf: PathBuf,
-    /// File with the user PIN, mode 0600.
-    pub pin_file: PathBuf,
-    /// The token's label.
-    pub label: String,
-    dir: PathBuf,
-    pin: String,
-    keys: u8,
-}
-
-/// A P-256 key in the token; it is sensitive and cannot be extracted.
-#[derive(Clone, Debug)]
-pub struct TokenKey {
-    /// RFC 7512 URI of the object, without the token's part.
-    pub uri: String,
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// The public key, PEM.
-    pub public_key: PathBuf,
-    /// The public point, uncompressed (65 bytes).
-    pub point: Vec<u8>,
-}
+pub struct SoftHsm(Tool);
 
 impl SoftHsm {
     /// A fresh token labelled `label` in `dir`.
@@ -45,9 +20,6 @@ impl SoftHsm {
     /// When SoftHSM2 or pkcs11-tool is missing (the message says how to get them) or fails.
     pub fn create(dir: &Path, label: &str) -> Result<Self> {
         let module = find_module()?;
-        if shell::find_program("pkcs11-tool").is_none() {
-            return Err(Error::new("pkcs11-tool is missing: install the package opensc"));
-        }
         let tokens = dir.join("tokens");
         fs::create_dir_all(&tokens).context(format!("make {}", tokens.display()))?;
         let conf = dir.join("softhsm2.conf");
@@ -56,74 +28,38 @@ impl SoftHsm {
             tokens.display()
         );
         fs::write(&conf, text).context(format!("write {}", conf.display()))?;
-        let (pin, so_pin) = (random_id(), random_id());
-        let pin_file = dir.join(format!("{label}.pin"));
-        shell::write_private(&pin_file, format!("{pin}\n").as_bytes())?;
-        let token = Self { module, conf, pin_file, label: label.to_owned(), dir: dir.to_owned(), pin, keys: 0 };
-        let so_pin = |command: &mut Command| {
-            shell::run(command.env("TESTKIT_SO_PIN", &so_pin).args(["--so-pin", "env:TESTKIT_SO_PIN"]))
-        };
-        so_pin(token.tool().args(["--init-token", "--slot-index", "0", "--label", label]))?;
-        so_pin(token.tool_on_token().args([
-            "--init-pin",
-            "--login",
-            "--login-type",
-            "so",
-            "--new-pin",
-            "env:TESTKIT_PIN",
-        ]))?;
-        Ok(token)
+        let environment = vec![("SOFTHSM2_CONF".to_owned(), conf.display().to_string())];
+        let mut tool = Tool::initialize(module, dir, label, environment)?;
+        tool.profile = Some("softhsm2");
+        Ok(Self(tool))
     }
 
     /// RFC 7512 URI of the token.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("pkcs11:token={}", self.label)
+        self.0.uri()
+    }
+}
+
+impl Device for SoftHsm {
+    fn configure(&self, settings: &mut Settings, token: &str) {
+        self.0.configure(settings, token);
     }
 
-    /// Makes a P-256 key pair inside the token.
-    ///
-    /// # Errors
-    /// When pkcs11-tool fails.
-    pub fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
-        self.keys += 1;
-        let id = vec![0xa0, self.keys];
-        self.logged_in(
-            &["--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign", "--sensitive", "--private"],
-            label,
-            &id,
-        )?;
-        let der_file = self.dir.join(format!("{label}.der"));
-        let der_path = der_file.to_str().context("name a file for the public key")?;
-        self.logged_in(&["--read-object", "--type", "pubkey", "--output-file", der_path], label, &id)?;
-        let der = fs::read(&der_file).context("read the public key back from the token")?;
-        let public_key = self.dir.join(format!("{label}.pub.pem"));
-        fs::write(&public_key, crate::pem("PUBLIC KEY", &der)).context(format!("write {}", public_key.display()))?;
-        let point = der.get(der.len().saturating_sub(65)..).unwrap_or_default().to_vec();
-        if der.len() != SPKI_P256_BYTES || point[0] != 4 {
-            return Err(Error(format!("pkcs11-tool wrote {} bytes that are no P-256 public key", der.len())));
-        }
-        let uri = format!("pkcs11:object={label};id=%{:02X}%{:02X};type=private", id[0], id[1]);
-        Ok(TokenKey { uri, label: label.to_owned(), id, public_key, point })
+    fn environment(&self) -> Vec<(String, String)> {
+        self.0.environment.clone()
     }
 
-    fn logged_in(&self, arguments: &[&str], label: &str, id: &[u8]) -> Result<()> {
-        let mut command = self.tool_on_token();
-        command.args(["--login", "--pin", "env:TESTKIT_PIN", "--label", label, "--id", &hex(id)]).args(arguments);
-        shell::run(&mut command).map(drop)
+    fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+        self.0.generate_key(label)
     }
 
-    fn tool_on_token(&self) -> Command {
-        let mut command = self.tool();
-        command.args(["--token-label", &self.label]);
-        command
+    fn module(&self) -> Option<&Path> {
+        Some(&self.0.module)
     }
 
-    // PINs go by environment: a command line can be read by every user of the machine.
-    fn tool(&self) -> Command {
-        let mut command = Command::new("pkcs11-tool");
-        command.env("SOFTHSM2_CONF", &self.conf).env("TESTKIT_PIN", &self.pin).arg("--module").arg(&self.module);
-        command
+    fn pin_file(&self) -> &Path {
+        &self.0.pin_file
     }
 }
 
@@ -139,8 +75,6 @@ pub fn find_module() -> Result<PathBuf> {
         .find(|path| path.is_file())
         .context("find libsofthsm2.so: install the package softhsm2 (Debian) or softhsm (Fedora)")
 }
-
-const SPKI_P256_BYTES: usize = 91;
 
 const MODULES: [&str; 7] = [
     "/usr/lib/softhsm/libsofthsm2.so",

@@ -16,6 +16,7 @@ use testkit::jwt::{self, Jwt};
 use testkit::key::{self, Key};
 use testkit::licensing::Licensing;
 use testkit::pki::{Identity, Pki};
+use testkit::device::Device as _;
 use testkit::softhsm::SoftHsm;
 use testkit::{envelope, from_base64url, now, random_id};
 

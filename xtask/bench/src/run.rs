@@ -86,7 +86,7 @@ fn raw_token(fixture: &Fixture, time: Duration) -> Result<report::RawToken> {
         .args(["bench", "--name", "main", "--json", "--seconds", &time.as_secs().max(1).to_string()])
         .arg("--config")
         .arg(fixture.appliance.config_file())
-        .env("SOFTHSM2_CONF", &fixture.token.conf)
+        .envs(fixture.token.environment())
         .output()
         .context("run signer-token bench")?;
     if !output.status.success() {

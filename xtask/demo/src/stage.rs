@@ -36,7 +36,7 @@ impl Stage {
             })
             .try_start()?;
         let fingerprint = testkit::envelope::keyid(&fixture.keys.acme.point);
-        let module = fixture.token.module.display().to_string();
+        let module = fixture.token.module().map(|module| module.display().to_string()).unwrap_or_default();
         let (front, worker) = (fixture.appliance.front().id(), fixture.appliance.worker("main").id());
         ui::done(format!("PKI, SoftHSM2 token and P-256 keys, for this run only: {}", fixture.dir().display()));
         ui::note(format!("acme signs with {fingerprint}, made inside the token, not extractable"));

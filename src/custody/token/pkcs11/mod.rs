@@ -2,7 +2,9 @@
 
 mod classify;
 mod direct;
+mod lab;
 mod lookup;
+mod quirks;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use cryptoki_sys::CK_OBJECT_HANDLE;
+
+pub use self::quirks::{Quirks, set_quirks};
 
 use self::classify::{failed, login_failed};
 use self::direct::SignCalls;
@@ -70,6 +74,16 @@ impl Pkcs11Token {
         Ok(Self { context, calls, uri })
     }
 
+    /// A session for reading, or for reading and writing where the module knows no other.
+    fn open(&self, slot: Slot) -> Result<Session, TokenError> {
+        let opened = if quirks::read_write_sessions() {
+            self.context.open_rw_session(slot)
+        } else {
+            self.context.open_ro_session(slot)
+        };
+        opened.map_err(|e| failed("C_OpenSession", e))
+    }
+
     /// Looked up each time: slots come and go with tokens.
     fn slot(&self) -> Result<(Slot, TokenInfo), TokenError> {
         let slots = self.context.get_slots_with_token().map_err(|e| failed("C_GetSlotList", e))?;
@@ -97,7 +111,7 @@ impl Token for Pkcs11Token {
 
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError> {
         let (slot, info) = self.slot()?;
-        let session = self.context.open_ro_session(slot).map_err(|e| failed("C_OpenSession", e))?;
+        let session = self.open(slot)?;
         Ok(Box::new(Pkcs11Session { session, calls: Arc::clone(&self.calls), info }))
     }
 }

@@ -1,0 +1,82 @@
+//! Any device that has a PKCS#11 module: the one in the rack.
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Device, TokenKey, Tool};
+use crate::appliance::Settings;
+use crate::{Context, Error, Result, random_id};
+
+/// The device that `SIGNER_TEST_MODULE`, `SIGNER_TEST_TOKEN` (its label) and `SIGNER_TEST_PIN_FILE` or
+/// `SIGNER_TEST_PIN` name. Keys that are made in it are removed when this is dropped.
+pub struct Rack {
+    tool: Tool,
+    made: Vec<TokenKey>,
+    run: String,
+}
+
+impl Rack {
+    /// The device that the environment names. Nothing in it is initialized or changed but for the keys.
+    ///
+    /// # Errors
+    /// When a variable is missing.
+    pub fn named(dir: &Path) -> Result<Self> {
+        let variable = |name: &str| env::var(name).context(format!("read {name}"));
+        let module = PathBuf::from(variable("SIGNER_TEST_MODULE")?);
+        let label = variable("SIGNER_TEST_TOKEN")?;
+        let pin = match env::var_os("SIGNER_TEST_PIN_FILE") {
+            Some(file) => fs::read_to_string(&file).context(format!("read {}", file.display()))?,
+            None => variable("SIGNER_TEST_PIN")?,
+        };
+        let pin = pin.strip_suffix('\n').unwrap_or(&pin).to_owned();
+        if pin.is_empty() {
+            return Err(Error::new("the PIN in SIGNER_TEST_PIN_FILE or SIGNER_TEST_PIN is empty"));
+        }
+        let tool = Tool::new(module, dir, &label, pin, Vec::new())?;
+        // Labels of a run are its own, so that a test that broke off leaves nothing that the next one trips over.
+        Ok(Self { tool, made: Vec::new(), run: random_id()[..6].replace(['-', '_'], "x") })
+    }
+}
+
+impl Device for Rack {
+    fn configure(&self, settings: &mut Settings, token: &str) {
+        self.tool.configure(settings, token);
+        if let Ok(profile) = env::var("SIGNER_TEST_PROFILE") {
+            settings.set(&format!("tokens.{token}.profile"), profile);
+        }
+    }
+
+    /// What the module needs is in the environment that the test itself was given, which its children have too.
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+        let mut key = self.tool.generate_key(&format!("{label}-{}", self.run))?;
+        self.made.push(key.clone());
+        // The tests know the key by the name they asked for.
+        key.label = label.to_owned();
+        Ok(key)
+    }
+
+    fn module(&self) -> Option<&Path> {
+        Some(&self.tool.module)
+    }
+
+    fn pin_file(&self) -> &Path {
+        &self.tool.pin_file
+    }
+}
+
+impl Drop for Rack {
+    fn drop(&mut self) {
+        for key in &self.made {
+            if let Err(error) = self.tool.delete_key(key) {
+                eprintln!("the test key {} is still in the device: {error}", key.label);
+            }
+        }
+    }
+}
