@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -43,7 +43,10 @@ pub(crate) fn run(args: &ConformanceArgs, json: bool) -> Result<Report, CtlError
         }
     };
     match verdict {
-        Some(verdict) => Ok(report(&findings, &verdict)),
+        Some(verdict) => {
+            child.finish();
+            Ok(report(&findings, &verdict))
+        }
         None => Err(child.early_end(&under_way, findings.is_empty())),
     }
 }
@@ -133,6 +136,15 @@ impl Worker {
         Ok(Self { child, lines, complaint })
     }
 
+    /// Lets the module finalise: one that is killed may leave what it loaded in the device. One that does not return from
+    /// that, either, is killed.
+    fn finish(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn kill(&mut self) {
         // It may have ended by itself, which is as good.
         let _ = self.child.kill();
@@ -166,5 +178,6 @@ fn signer_token() -> PathBuf {
     beside.unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
 
+const FAREWELL: Duration = Duration::from_secs(10);
 const MAX_COMPLAINT: usize = 1024;
 const PROGRAM: &str = "signer-token";

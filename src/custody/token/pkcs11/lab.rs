@@ -21,13 +21,10 @@ impl Lab for Pkcs11Token {
 
     fn generate(&self, label: &str, id: &[u8]) -> Result<(), TokenError> {
         let named = || [Attribute::Token(true), Attribute::Label(label.into()), Attribute::Id(id.to_vec())];
+        // Nothing about encryption: an EC key cannot do it, and tpm2-pkcs11 refuses a key that says so, because to a TPM
+        // verifying and decrypting are one attribute, and signing and encrypting another.
         let mut public = named().to_vec();
-        public.extend([
-            Attribute::EcParams(P256.to_vec()),
-            Attribute::Verify(true),
-            Attribute::Wrap(false),
-            Attribute::Encrypt(false),
-        ]);
+        public.extend([Attribute::EcParams(P256.to_vec()), Attribute::Verify(true)]);
         let mut private = named().to_vec();
         private.extend([
             Attribute::Private(true),
@@ -35,7 +32,6 @@ impl Lab for Pkcs11Token {
             Attribute::Extractable(false),
             Attribute::Sign(true),
             Attribute::Unwrap(false),
-            Attribute::Decrypt(false),
         ]);
         self.read_write()?
             .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)

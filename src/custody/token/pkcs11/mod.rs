@@ -192,7 +192,8 @@ fn facts(info: &TokenInfo) -> TokenFacts {
         label: info.label().to_owned(),
         serial: info.serial_number().to_owned(),
         manufacturer: info.manufacturer_id().to_owned(),
-        model: info.model().to_owned(),
+        // tpm2-pkcs11 pads the model with NUL, where the standard has blanks.
+        model: info.model().trim_end_matches('\0').trim_end().to_owned(),
         firmware: info.firmware_version().to_string(),
         pin,
     }
