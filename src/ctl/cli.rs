@@ -169,25 +169,30 @@ pub(crate) struct StatusArgs {
 /// Commands on tokens.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// The kinds of devices that this program knows: what `profile` in the configuration may say.
-    #[command(subcommand, after_long_help = EXIT_STATUS)]
-    Profiles(ProfilesCommand),
+    Profiles(ProfilesArgs),
     Conformance(Box<ConformanceArgs>),
 }
 
-/// Commands on device profiles.
+/// List the kinds of devices that this program knows: what `profile` in the configuration may say.
+///
+/// Says of each whether it was run by this project or written from documents, how many sessions the worker opens where
+/// the configuration says nothing, and where on this machine its module is.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ProfilesArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ProfilesCommand>,
+}
+
+/// Commands on one device profile.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProfilesCommand {
-    /// List the profiles, and whether the device's module is on this machine.
-    #[command(after_long_help = EXIT_STATUS)]
-    List,
-    /// Show one profile: its values with their reasons and sources, the operator's page, the systemd drop-in.
-    #[command(after_long_help = EXIT_STATUS)]
     Show(ProfileShowArgs),
 }
 
-/// `token profiles show`.
+/// Show one profile: its values with their reasons and sources, the operator's page, the systemd drop-in.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
 pub(crate) struct ProfileShowArgs {
     /// The profile.
     pub(crate) name: String,

@@ -56,8 +56,10 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Token(TokenCommand::Profiles(ProfilesCommand::List)) => Ok(profiles::list()),
-        Command::Token(TokenCommand::Profiles(ProfilesCommand::Show(args))) => profiles::show(&args),
+        Command::Token(TokenCommand::Profiles(args)) => match args.command {
+            None => Ok(profiles::list()),
+            Some(ProfilesCommand::Show(args)) => profiles::show(&args),
+        },
         Command::Token(TokenCommand::Conformance(args)) => conformance::run(&args, json),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::man_pages(&args.dir),

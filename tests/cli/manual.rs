@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 13] = [
     &[],
     &["sign"],
     &["verify"],
@@ -16,6 +16,10 @@ const COMMANDS: [&[&str]; 9] = [
     &["keys", "list"],
     &["config", "check"],
     &["status"],
+    &["token"],
+    &["token", "profiles"],
+    &["token", "profiles", "show"],
+    &["token", "conformance"],
     &["completions"],
     &["man"],
 ];
@@ -48,6 +52,11 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["keys", "list", "--pem", "--jwks"],
         &["status", "--local", "10.0.0.1:80"],
         &["status", "--local", "unix:relative"],
+        &["token"],
+        &["token", "profiles", "frobnicate"],
+        &["token", "profiles", "show"],
+        &["token", "conformance", "--module", "/m", "--token", "t", "--pin-file", "p"],
+        &["token", "conformance", "--module", "/m", "--token", "t", "--generate", "--sessions", "0"],
         &["completions", "tcsh"],
         &["man"],
     ] {
