@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
-use super::{
-    Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, Token, rules,
-};
+use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, Token, rules};
 use crate::custody::profiles;
 use crate::statement::catalog::Allowed;
 

@@ -56,7 +56,8 @@ fn hang(check: &str, patience: Duration) -> Finding {
         check: check.to_owned(),
         outcome: Outcome::Fail,
         detail: format!("a call into the module did not return within {patience:?}; its process was killed"),
-        meaning: "the worker kills itself in such a case and begins anew; look at the device and the way to it".to_owned(),
+        meaning: "the worker kills itself in such a case and begins anew; look at the device and the way to it"
+            .to_owned(),
     }
 }
 

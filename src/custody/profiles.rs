@@ -161,7 +161,7 @@ pub enum Recovery {
     /// A new session and a new login.
     NewLogin,
     /// Finalize and initialize.
-    NewProcess,
+    Reinitialize,
 }
 
 /// A difference from the standard that an operator or this program must know.
@@ -286,7 +286,8 @@ impl From<Recovery> for Remedy {
             Recovery::None => Self::None,
             Recovery::NewSession => Self::NewSession,
             Recovery::NewLogin => Self::NewLogin,
-            Recovery::NewProcess => Self::NewProcess,
+            // A new process begins with a fresh initialisation.
+            Recovery::Reinitialize => Self::NewProcess,
         }
     }
 }
@@ -296,7 +297,9 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is no source; write `doc: …`, `code: …`, `issue: …`, `run: …` or `unverified: …`, and where")
+            format!(
+                "`{text}` is no source; write `doc: …`, `code: …`, `issue: …`, `run: …` or `unverified: …`, and where"
+            )
         };
         let (kind, place) = text.split_once(": ").ok_or_else(wrong)?;
         let kind = match kind {

@@ -12,14 +12,20 @@ use crate::{Run, signerctl, signerctl_with};
 fn the_profiles_are_listed_with_what_they_rest_on() {
     let directory = tempfile::tempdir().unwrap();
     let run = signerctl(directory.path(), &["token", "profiles"]);
-    run.succeeds(&["softhsm2", "run here", "thales-luna", "from documents", "yubihsm2", "on a simulation", "needs none"]);
+    run.succeeds(&[
+        "softhsm2",
+        "run here",
+        "thales-luna",
+        "from documents",
+        "yubihsm2",
+        "on a simulation",
+        "needs none",
+    ]);
     let json = signerctl(directory.path(), &["token", "profiles", "--json"]).json();
     let names: Vec<&str> = json["profiles"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     let folders = Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-profiles");
-    let mut on_disk: Vec<String> = fs::read_dir(folders)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut on_disk: Vec<String> =
+        fs::read_dir(folders).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     on_disk.sort();
     assert_eq!(names, on_disk);
 }
@@ -28,7 +34,13 @@ fn the_profiles_are_listed_with_what_they_rest_on() {
 fn a_profile_shows_its_values_with_reason_and_source_and_its_drop_in_alone() {
     let directory = tempfile::tempdir().unwrap();
     let run = signerctl(directory.path(), &["token", "profiles", "show", "thales-luna"]);
-    run.succeeds(&["sessions: 8", "because", "unverified:", "CKR_TOKEN_NOT_PRESENT (0xe0): NewProcess", "# Thales Luna"]);
+    run.succeeds(&[
+        "sessions: 8",
+        "because",
+        "unverified:",
+        "CKR_TOKEN_NOT_PRESENT (0xe0): Reinitialize",
+        "# Thales Luna",
+    ]);
     let run = signerctl(directory.path(), &["token", "profiles", "show", "softhsm2", "--drop-in"]);
     assert_eq!(run.stdout, include_str!("../../hsm-profiles/softhsm2/signer-token.conf"));
     let json = signerctl(directory.path(), &["token", "profiles", "show", "nitrokey-nethsm", "--json"]).json();
@@ -40,7 +52,8 @@ fn a_profile_shows_its_values_with_reason_and_source_and_its_drop_in_alone() {
 #[test]
 fn systemd_reads_every_drop_in() {
     let directory = tempfile::tempdir().unwrap();
-    for profile in signerctl(directory.path(), &["token", "profiles", "--json"]).json()["profiles"].as_array().unwrap() {
+    for profile in signerctl(directory.path(), &["token", "profiles", "--json"]).json()["profiles"].as_array().unwrap()
+    {
         let name = profile["name"].as_str().unwrap();
         let unit = directory.path().join(format!("signer-token-{name}.service"));
         let drop_ins = directory.path().join(format!("signer-token-{name}.service.d"));
@@ -67,7 +80,8 @@ fn a_module_that_is_not_there_or_is_none_is_named() {
     signerctl(directory.path(), &[&conformance[..], &["--pin-file", "pin"]].concat())
         .fails(1, &["cannot load the PKCS#11 module /nonexistent/module.so"]);
     signerctl(directory.path(), &conformance).fails(1, &["no PIN", "SIGNER_TEST_PIN"]);
-    signerctl_with(directory.path(), &conformance, &[("SIGNER_TEST_PIN", "1234")]).fails(1, &["/nonexistent/module.so"]);
+    signerctl_with(directory.path(), &conformance, &[("SIGNER_TEST_PIN", "1234")])
+        .fails(1, &["/nonexistent/module.so"]);
     let profile = [&conformance[..], &["--pin-file", "pin", "--profile", "luna"]].concat();
     signerctl(directory.path(), &profile).fails(1, &["there is no profile `luna`; known: aws-cloudhsm"]);
 }

@@ -116,7 +116,8 @@ fn there_is_a_man_page_for_every_command_and_it_renders() {
         if let Ok(shown) = Command::new("man")
             .args(["--warnings", "-l", &page])
             .current_dir(directory.path())
-            .env("MANWIDTH", "80")
+            // Wide enough for the title line of the longest command.
+            .env("MANWIDTH", "100")
             .env("LC_ALL", "C.UTF-8")
             .output()
         {

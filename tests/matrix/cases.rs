@@ -135,12 +135,24 @@ pub(crate) fn is_conformant<D: Device + 'static>(make: fn(&Path, &str) -> Result
     let result: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}{}", output.stdout.escape_ascii(), String::from_utf8_lossy(&output.stderr)));
     assert!(output.status.success() && result["conformant"] == true, "{result:#}");
-    let checks: Vec<&str> = result["findings"].as_array().unwrap().iter().map(|f| f["check"].as_str().unwrap()).collect();
+    let checks: Vec<&str> =
+        result["findings"].as_array().unwrap().iter().map(|f| f["check"].as_str().unwrap()).collect();
     assert_eq!(
         checks,
         [
-            "token", "login", "generate", "key", "attributes", "shared login", "sessions", "signatures", "speed",
-            "unknown handle", "reopen", "log out", "clean-up"
+            "token",
+            "login",
+            "generate",
+            "key",
+            "attributes",
+            "shared login",
+            "sessions",
+            "signatures",
+            "speed",
+            "unknown handle",
+            "reopen",
+            "log out",
+            "clean-up"
         ]
     );
     let pin = fs::read_to_string(device.pin_file()).unwrap();

@@ -65,11 +65,8 @@ pub(crate) const TCTI_SWTPM: Need = Need {
     ],
     package: "libtss2-tcti-swtpm0",
 };
-pub(crate) const OPENSSL_DEV: Need = Need {
-    name: "OpenSSL's headers",
-    found_as: &["/usr/include/openssl/evp.h"],
-    package: "libssl-dev",
-};
+pub(crate) const OPENSSL_DEV: Need =
+    Need { name: "OpenSSL's headers", found_as: &["/usr/include/openssl/evp.h"], package: "libssl-dev" };
 pub(crate) const SQLITE_DEV: Need =
     Need { name: "SQLite's headers", found_as: &["/usr/include/sqlite3.h"], package: "libsqlite3-dev" };
 pub(crate) const PKG_CONFIG: Need = Need { name: "pkg-config", found_as: &["pkg-config"], package: "pkg-config" };

@@ -206,7 +206,8 @@ fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {
 }
 
 fn rack_is_named(_: &Peer, _: &Path) -> Outcome {
-    for variables in [&["SIGNER_TEST_MODULE"][..], &["SIGNER_TEST_TOKEN"], &["SIGNER_TEST_PIN_FILE", "SIGNER_TEST_PIN"]] {
+    for variables in [&["SIGNER_TEST_MODULE"][..], &["SIGNER_TEST_TOKEN"], &["SIGNER_TEST_PIN_FILE", "SIGNER_TEST_PIN"]]
+    {
         if variables.iter().all(|name| env::var_os(name).is_none()) {
             return Err(format!("no device of your own: {} is not set", variables.join(" or ")));
         }

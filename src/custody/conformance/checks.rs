@@ -22,6 +22,8 @@ pub(super) struct Run<'a> {
     plan: &'a Plan,
     tell: &'a mut dyn FnMut(Line),
     failed: bool,
+    /// A login did not succeed: whatever the reason, the PIN is not presented again.
+    login_failed: bool,
     signed: bool,
     facts: Option<Device>,
     figures: Option<Figures>,
@@ -37,7 +39,7 @@ type Checked<T> = Result<(T, String), Failed>;
 
 impl<'a> Run<'a> {
     pub(super) fn new(device: &'a dyn Lab, pin: &'a Pin, plan: &'a Plan, tell: &'a mut dyn FnMut(Line)) -> Self {
-        Self { device, pin, plan, tell, failed: false, signed: false, facts: None, figures: None }
+        Self { device, pin, plan, tell, failed: false, login_failed: false, signed: false, facts: None, figures: None }
     }
 
     pub(super) fn verdict(self) -> Verdict {
@@ -95,10 +97,9 @@ impl<'a> Run<'a> {
         self.facts = Some(Device::from(&facts));
         match facts.pin.objection() {
             Some(objection) => Err(Failed { detail: objection.to_owned(), meaning: "no login was tried" }),
-            None if facts.pin == PinState::CountLow => Ok((
-                (),
-                format!("{facts}; a wrong PIN was presented since the last good one (CKF_USER_PIN_COUNT_LOW)"),
-            )),
+            None if facts.pin == PinState::CountLow => {
+                Ok(((), format!("{facts}; a wrong PIN was presented since the last good one (CKF_USER_PIN_COUNT_LOW)")))
+            }
             None => Ok(((), facts.to_string())),
         }
     }
@@ -121,7 +122,10 @@ impl<'a> Run<'a> {
             return Err(Failed { detail: "no key was asked for".to_owned(), meaning: "" });
         };
         self.device.generate(label, id).map_err(|error| {
-            failed(&error, "the device does not make keys with the safe template; make one with its own tool and name it by --key")
+            failed(
+                &error,
+                "the device does not make keys with the safe template; make one with its own tool and name it by --key",
+            )
         })?;
         let id: String = id.iter().map(|byte| format!("%{byte:02x}")).collect();
         let uri = format!("pkcs11:object={label};id={id}");
@@ -179,7 +183,7 @@ impl<'a> Run<'a> {
                 Ok(session) => more.push(session),
                 Err(error) => {
                     return Err(Failed {
-                        detail: format!("after {} open sessions: {}", more.len() + 1, explain(&error)),
+                        detail: format!("after {} open sessions: {}", more.len() + 1, failed(&error, "").detail),
                         meaning: "set `sessions` to no more than the device gives, other programs' sessions counted",
                     });
                 }
@@ -251,7 +255,7 @@ impl<'a> Run<'a> {
                     meaning: "the device may sign with another key than the one asked for",
                 });
             }
-            Err(error) => explain(&error),
+            Err(error) => failed(&error, "").detail,
         };
         // The worker opens a new session after such an error, so a new one must do.
         drop(anchor);
@@ -334,16 +338,24 @@ impl Run<'_> {
         self.device.open_session().map_err(|error| failed(&error, "the device gives no session; who else uses it?"))
     }
 
-    /// Presents the PIN unless the process is logged in.
-    fn log_in(&self, session: &dyn TokenSession) -> Result<(), Failed> {
+    /// Presents the PIN unless the process is logged in, or an earlier login failed.
+    fn log_in(&mut self, session: &dyn TokenSession) -> Result<(), Failed> {
         if session.is_logged_in().map_err(|error| failed(&error, ANEW))? {
             return Ok(());
         }
-        session.login(self.pin).map_err(|error| match error {
-            TokenError::PinRefused(_) => {
-                failed(&error, "the PIN is wrong or locked; it was presented once. Correct it before you run this again")
-            }
-            _ => failed(&error, "the token may have counted the attempt; look at its state before you run this again"),
+        if self.login_failed {
+            let detail = "not logged in, and after a login that failed the PIN is not presented again".to_owned();
+            return Err(Failed { detail, meaning: "look at the token and the PIN before you run this again" });
+        }
+        session.login(self.pin).map_err(|error| {
+            self.login_failed = true;
+            let meaning = match error {
+                TokenError::PinRefused(_) => {
+                    "the PIN is wrong or locked; it was presented once. Correct it before you run this again"
+                }
+                _ => "the token may have counted the attempt; look at its state before you run this again",
+            };
+            failed(&error, meaning)
         })
     }
 
@@ -384,7 +396,9 @@ impl Run<'_> {
             let joined = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
             std::iter::once(own).chain(joined.collect::<Vec<_>>()).collect()
         });
-        done.map_err(|error| failed(&error, "the device does not bear several sessions signing at the same time"))
+        done.map_err(|error| {
+            failed(&error, "it failed while all sessions were signing; `--sessions 1` tells whether it is their number")
+        })
     }
 
     fn lanes(&self) -> usize {
@@ -392,8 +406,14 @@ impl Run<'_> {
     }
 }
 
+/// With the return code's name, where there is one: its description in prose is no help in a vendor's manual.
 fn failed(error: &TokenError, meaning: &'static str) -> Failed {
-    Failed { detail: explain(error), meaning }
+    let detail = match error {
+        TokenError::Device { operation, source, .. } => format!("{operation} failed: {source:?}"),
+        TokenError::LoginUnclear(source) => format!("{error}: {source:?}"),
+        _ => explain(error),
+    };
+    Failed { detail, meaning }
 }
 
 /// Different for every `n`, with all bits in use.

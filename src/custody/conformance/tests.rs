@@ -9,9 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::custody::KeyAttributes;
 use crate::custody::testing::{FakeToken, GOOD, PIN};
-use crate::custody::token::{
-    FoundKey, KeySlot, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession,
-};
+use crate::custody::token::{FoundKey, KeySlot, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -24,6 +22,7 @@ enum Fault {
     SignsLoggedOut,
     KeepsWhatIsDestroyed,
     MakesNoKey,
+    BurpsAfterTheFirstLogin,
 }
 
 struct Bench {
@@ -46,12 +45,8 @@ impl Bench {
     }
 
     fn run(&self, key: Key) -> (Verdict, Vec<Finding>) {
-        let plan = Plan {
-            sessions: NonZeroU32::new(3).unwrap(),
-            signatures: 10,
-            measure: Duration::from_millis(1),
-            key,
-        };
+        let plan =
+            Plan { sessions: NonZeroU32::new(3).unwrap(), signatures: 10, measure: Duration::from_millis(1), key };
         let mut findings = Vec::new();
         let mut last = None;
         let pin = Pin::from_bytes(PIN.as_bytes()).unwrap();
@@ -96,7 +91,8 @@ impl Token for Bench {
             return Err(refused("CKR_SESSION_COUNT"));
         }
         let (fault, state) = (self.fault, Arc::clone(&self.state));
-        Ok(Box::new(BenchSession { fault, number, inner: self.inner.open_session()?, state }))
+        let token = self.inner.clone();
+        Ok(Box::new(BenchSession { fault, number, inner: token.open_session()?, token, state }))
     }
 }
 
@@ -126,6 +122,7 @@ struct BenchSession {
     fault: Fault,
     number: u32,
     inner: Box<dyn TokenSession>,
+    token: FakeToken,
     state: Arc<State>,
 }
 
@@ -143,6 +140,9 @@ impl TokenSession for BenchSession {
 
     fn login(&self, pin: &Pin) -> Result<(), TokenError> {
         self.inner.login(pin)?;
+        if self.fault == Fault::BurpsAfterTheFirstLogin {
+            self.token.0.unclear.store(true, SeqCst);
+        }
         self.state.logged_out.store(false, SeqCst);
         Ok(())
     }
@@ -194,7 +194,7 @@ fn each_fault_is_named_by_the_check_that_is_about_it() {
         (Fault::LoginOfEachSession, "shared login: a second session of the process is not logged in"),
         (Fault::SignsLoggedOut, "log out: the key signs after C_Logout"),
         (Fault::KeepsWhatIsDestroyed, "clean-up: 2 objects labelled `conformance-1` are still there"),
-        (Fault::MakesNoKey, "generate: C_Sign failed: CKR_TEMPLATE_INCONSISTENT"),
+        (Fault::MakesNoKey, "generate: C_Sign failed: \"CKR_TEMPLATE_INCONSISTENT\""),
     ] {
         let failures = Bench::with(fault).failures();
         assert!(failures.iter().any(|failure| failure.starts_with(expected)), "{fault:?}: {failures:?}");
@@ -215,6 +215,17 @@ fn a_pin_that_is_refused_is_presented_once_and_the_run_ends() {
     assert_eq!(bench.inner.0.login_attempts.load(SeqCst), 1);
     assert_eq!(findings.last().map(|finding| (&*finding.check, finding.outcome)), Some(("login", Outcome::Fail)));
     assert!(!format!("{findings:?}").contains("9999"));
+}
+
+#[test]
+fn after_a_login_of_which_nobody_knows_whether_it_was_counted_the_pin_is_not_presented_again() {
+    let bench = Bench::with(Fault::BurpsAfterTheFirstLogin);
+    let (verdict, findings) = bench.run(generate());
+    assert!(!verdict.conformant);
+    assert_eq!(bench.inner.0.login_attempts.load(SeqCst), 2, "one that went well and one that did not: {findings:?}");
+    let last = findings.last().unwrap();
+    assert_eq!((&*last.check, last.outcome), ("clean-up", Outcome::Fail));
+    assert!(last.detail.contains("not presented again"), "{last:?}");
 }
 
 #[test]

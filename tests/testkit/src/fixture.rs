@@ -15,9 +15,9 @@ use toml::Value;
 use crate::appliance::{Appliance, Binaries, Settings};
 use crate::authority::Authority;
 use crate::client::{Client, Endpoint};
+use crate::device::{Device, TokenKey};
 use crate::licensing::{self, Licensing};
 use crate::pki::Pki;
-use crate::device::{Device, TokenKey};
 use crate::softhsm::SoftHsm;
 use crate::{Context, Error, Result, sample};
 

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use testkit::appliance::Metrics;
 use testkit::authority::{Authority, Binding};
 use testkit::client::{Answer, Connection, Protocol, TlsOptions, TlsVersions};
+use testkit::device::Device as _;
 use testkit::https::Mode;
 use testkit::jwt::{self, Jwt};
 use testkit::key::{self, Key};
 use testkit::licensing::Licensing;
 use testkit::pki::{Identity, Pki};
-use testkit::device::Device as _;
 use testkit::softhsm::SoftHsm;
 use testkit::{envelope, from_base64url, now, random_id};
 

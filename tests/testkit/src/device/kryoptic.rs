@@ -21,7 +21,8 @@ impl Kryoptic {
         let module = peers::kryoptic()?;
         fs::create_dir_all(dir).context(format!("make {}", dir.display()))?;
         let conf = dir.join("kryoptic.conf");
-        let text = format!("[[slots]]\nslot = 0\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", dir.join("token.sql").display());
+        let text =
+            format!("[[slots]]\nslot = 0\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", dir.join("token.sql").display());
         fs::write(&conf, text).context(format!("write {}", conf.display()))?;
         let environment = vec![("KRYOPTIC_CONF".to_owned(), conf.display().to_string())];
         let mut tool = Tool::initialize(module, dir, label, environment)?;

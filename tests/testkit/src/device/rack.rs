@@ -5,6 +5,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::{Device, TokenKey, Tool};
 use crate::appliance::Settings;
@@ -16,6 +17,8 @@ pub struct Rack {
     tool: Tool,
     made: Vec<TokenKey>,
     run: String,
+    // Last, so that the keys are gone before the next one begins.
+    _turn: Turn,
 }
 
 impl Rack {
@@ -35,9 +38,10 @@ impl Rack {
         if pin.is_empty() {
             return Err(Error::new("the PIN in SIGNER_TEST_PIN_FILE or SIGNER_TEST_PIN is empty"));
         }
+        let turn = Turn::wait();
         let tool = Tool::new(module, dir, &label, pin, Vec::new())?;
         // Labels of a run are its own, so that a test that broke off leaves nothing that the next one trips over.
-        Ok(Self { tool, made: Vec::new(), run: random_id()[..6].replace(['-', '_'], "x") })
+        Ok(Self { tool, made: Vec::new(), run: random_id()[..6].replace(['-', '_'], "x"), _turn: turn })
     }
 }
 
@@ -78,5 +82,26 @@ impl Drop for Rack {
                 eprintln!("the test key {} is still in the device: {error}", key.label);
             }
         }
+    }
+}
+
+/// There is one device, some of them for one process at a time, and tests run side by side: one after another here.
+struct Turn;
+
+static BUSY: Mutex<bool> = Mutex::new(false);
+static FREE: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait() -> Self {
+        let busy = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
+        *FREE.wait_while(busy, |busy| *busy).unwrap_or_else(PoisonError::into_inner) = true;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *BUSY.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        FREE.notify_one();
     }
 }
