@@ -9,6 +9,7 @@ mod de;
 mod error;
 mod files;
 mod load;
+mod profile;
 mod rules;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

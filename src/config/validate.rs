@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
-use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, Token, rules};
-use crate::custody::profiles;
+use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, profile, rules};
 use crate::statement::catalog::Allowed;
 
 /// Every problem of `config`; `tree` knows where each value was written.
@@ -220,29 +219,6 @@ fn releases(config: &Config, report: &mut Report<'_>) {
     }
 }
 
-fn sessions_and_profile(name: &String, token: &Token, report: &mut Report<'_>) {
-    let profile = token.profile.as_deref().and_then(|profile| {
-        let found = profiles::find(profile);
-        if found.is_none() {
-            let meant = nearest(profile, profiles::names()).map(|meant| format!("did you mean `{meant}`? "));
-            let (meant, known) = (meant.unwrap_or_default(), listed(profiles::names()));
-            let message = format!("there is no profile `{profile}`; {meant}known: {known}");
-            report.problem(key!["tokens", name, "profile"], message);
-        }
-        found
-    });
-    let Some(sessions) = token.sessions else { return };
-    if sessions.get() > 1024 {
-        let message = format!("{sessions} sessions are more than tokens have; write at most 1024");
-        report.problem(key!["tokens", name, "sessions"], message);
-    } else if let Some((profile, max)) = profile.and_then(|profile| Some((profile, profile.max_sessions.as_ref()?)))
-        && sessions > max.value
-    {
-        let message = format!("{sessions} sessions are more than {} has; write at most {}", profile.title, max.value);
-        report.problem(key!["tokens", name, "sessions"], message);
-    }
-}
-
 fn tokens(config: &Config, report: &mut Report<'_>) {
     if config.tokens.is_empty() {
         report.problem(key!["tokens"], "there is no token to sign with; add [tokens.NAME]");
@@ -257,7 +233,7 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         report.expect(key!["tokens", name, "pin_file"], rules::absolute(&token.pin_file));
         report.expect(key!["tokens", name, "uri"], rules::token_uri(&token.uri));
         report.expect(key!["tokens", name, "sign_timeout"], rules::at_most(token.sign_timeout.get(), MINUTE));
-        sessions_and_profile(name, token, report);
+        profile::sessions(name, token, report);
         if token.max_queue.get() > 1_000_000 {
             let message = format!("{} requests cannot wait at once; write at most 1000000", token.max_queue);
             report.problem(key!["tokens", name, "max_queue"], message);

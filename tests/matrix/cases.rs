@@ -9,12 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use stellaops_signer::custody::profiles::{self, Defaults};
 use testkit::appliance::{Binaries, Settings};
 use testkit::device::Device;
 use testkit::{Fixture, Result, envelope, sample, shell};
 
 pub(crate) fn signs_for_both_bindings_and_openssl_verifies<D: Device + 'static>(make: fn(&Path, &str) -> Result<D>) {
     let fixture = Fixture::builder().device(make).start();
+    holds_the_sessions_of_its_profile(&fixture);
     let by_proof = fixture.client().sign(&sample::request()).send().expect(200);
     let by_certificate = fixture.client().bound_by_certificate().sign(&sample::request()).send().expect(200);
     let key = &fixture.keys.acme;
@@ -33,6 +35,15 @@ pub(crate) fn signs_for_both_bindings_and_openssl_verifies<D: Device + 'static>(
     let other = fixture.globex().sign(&sample::request()).send().expect(200).envelope();
     other.verify(&fixture.keys.globex.point).unwrap();
     assert!(other.verify(&key.point).is_err(), "each tenant signs by its own key");
+}
+
+/// The configuration says nothing about sessions, so the profile does.
+fn holds_the_sessions_of_its_profile(fixture: &Fixture) {
+    let profile = fixture.appliance.settings.get("tokens.main.profile").and_then(toml::Value::as_str);
+    let defaults = Defaults::of(profile.and_then(profiles::find));
+    let configured =
+        fixture.appliance.metrics().unwrap().count("signer_token_sessions_configured", &[("token", "main")]);
+    assert_eq!(configured, u64::from(defaults.sessions.get()), "{profile:?}");
 }
 
 pub(crate) fn lists_its_keys_with_their_states<D: Device + 'static>(make: fn(&Path, &str) -> Result<D>) {

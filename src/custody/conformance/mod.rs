@@ -11,6 +11,7 @@ mod cli;
 mod figures;
 mod report;
 mod signatures;
+mod steps;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -54,7 +55,7 @@ pub enum Key {
 
 /// Runs every check that the ones before it allow. Returns the verdict, which is also told as the last line.
 pub fn run(device: &dyn Lab, pin: &Pin, plan: &Plan, tell: &mut dyn FnMut(Line)) -> Verdict {
-    let mut run = checks::Run::new(device, pin, plan, tell);
+    let mut run = steps::Run::new(device, pin, plan, tell);
     run.all();
     run.verdict()
 }
