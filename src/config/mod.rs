@@ -11,6 +11,7 @@ mod files;
 mod key;
 mod keys;
 mod load;
+mod profile;
 mod rules;
 mod token;
 #[cfg(test)]
@@ -348,7 +349,9 @@ pub struct Token {
     pub pin_file: PathBuf,
     /// SHA-256 that the module's file must have, in hexadecimal.
     pub module_sha256: Option<String>,
-    /// Sessions held open, and so signatures in progress at once.
+    /// What kind of device it is: a folder of `hsm-profiles/`. Gives defaults for what is not said here.
+    pub profile: Option<String>,
+    /// Sessions held open, and so signatures in progress at once. Absent: what the profile says, else 4.
     pub sessions: Option<NonZeroU32>,
     /// Longest that one call into the module may take before the worker's process is ended.
     pub call_timeout: Option<Span>,

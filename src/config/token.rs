@@ -1,13 +1,13 @@
 //! How a token is reached: by a vendor's PKCS#11 module, or as a YubiHSM 2.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
 use super::Token;
+use crate::custody::profiles;
 
 /// How a token is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,8 @@ impl Token {
     /// Sessions held open, and so signatures in progress at once.
     #[must_use]
     pub fn sessions(&self) -> u32 {
-        self.sessions.map_or(DEFAULT_SESSIONS, NonZeroU32::get)
+        let profile = self.profile.as_deref().and_then(profiles::find);
+        self.sessions.unwrap_or(profiles::Defaults::of(profile).sessions).get()
     }
 
     /// How the token is reached.
@@ -156,7 +157,6 @@ impl fmt::Display for YubiHsmConnector {
     }
 }
 
-const DEFAULT_SESSIONS: u32 = 4;
 const MOST_YUBIHSM_SESSIONS: u32 = 15;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
-use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, rules};
+use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, profile, rules};
 use crate::statement::catalog::Allowed;
 
 /// Every problem of `config`; `tree` knows where each value was written.
@@ -255,10 +255,7 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
                 report.expect(key!["tokens", name, field], rules::at_most(span.get(), most));
             }
         }
-        if let Some(sessions) = token.sessions.filter(|sessions| sessions.get() > 1024) {
-            let message = format!("{sessions} sessions are more than tokens have; write at most 1024");
-            report.problem(key!["tokens", name, "sessions"], message);
-        }
+        profile::sessions(name, token, report);
         let whole = config.server.limits.request_timeout;
         if token.sign_timeout >= whole {
             let message = format!(

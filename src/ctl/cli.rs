@@ -11,6 +11,7 @@ use super::keys::cli::{
 use super::request;
 use super::settings::{Access, Settings};
 use super::token::cli::TokenCommand;
+use crate::custody::conformance;
 
 /// Sign, verify and operate with the StellaOps Signer.
 ///
@@ -176,6 +177,49 @@ pub(crate) struct StatusArgs {
     /// Where the configuration is, for want of --local.
     #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+}
+
+/// List the kinds of devices that this program knows: what `profile` in the configuration may say.
+///
+/// Says of each whether it was run by this project or written from documents, how many sessions the worker opens where
+/// the configuration says nothing, and where on this machine its module is.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ProfilesArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ProfilesCommand>,
+}
+
+/// Commands on one device profile.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfilesCommand {
+    Show(ProfileShowArgs),
+}
+
+/// Show one profile: its values with their reasons and sources, the operator's page, the systemd drop-in.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ProfileShowArgs {
+    /// The profile.
+    pub(crate) name: String,
+    /// Print the systemd drop-in alone, to be installed as it is.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) drop_in: bool,
+}
+
+/// Check whether a device does what the appliance relies on.
+///
+/// Logs in with the right PIN, signs on several sessions at once and verifies each signature, closes and reopens
+/// sessions, logs out and in. A wrong PIN is never presented: one that is refused ends the run after one attempt.
+/// The module is loaded by `signer-token`, never by this program. Exit code 0 says that the device is conformant.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ConformanceArgs {
+    #[command(flatten)]
+    pub(crate) run: conformance::Arguments,
+    /// How long one check may take before the device is taken to hang.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) patience: u64,
 }
 
 /// `completions`.

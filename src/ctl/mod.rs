@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod config_check;
 mod confirm;
+mod conformance;
 mod discovery;
 mod drain;
 mod error;
@@ -24,6 +25,7 @@ mod optok;
 mod output;
 mod problem;
 mod profile;
+mod profiles;
 mod proof_key;
 mod request;
 mod settings;
@@ -64,7 +66,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Keys(KeysCommand::Rotate(args)) => keys::rotate::rotate(&args),
         Command::Keys(KeysCommand::Retire(args)) => keys::rotate::retire(&args),
         Command::Keys(KeysCommand::Delete(args)) => keys::delete::run(&args),
-        Command::Token(command) => token::run(command),
+        Command::Token(command) => token::run(command, json),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 23] = [
+const COMMANDS: [&[&str]; 26] = [
     &[],
     &["sign"],
     &["verify"],
@@ -30,6 +30,9 @@ const COMMANDS: [&[&str]; 23] = [
     &["token", "doctor"],
     &["config", "check"],
     &["status"],
+    &["token", "profiles"],
+    &["token", "profiles", "show"],
+    &["token", "conformance"],
     &["completions"],
     &["man"],
 ];
@@ -78,6 +81,11 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["token", "doctor", "main", "--pin", "1234"],
         &["status", "--local", "10.0.0.1:80"],
         &["status", "--local", "unix:relative"],
+        &["token"],
+        &["token", "profiles", "frobnicate"],
+        &["token", "profiles", "show"],
+        &["token", "conformance", "--module", "/m", "--token", "t", "--pin-file", "p"],
+        &["token", "conformance", "--module", "/m", "--token", "t", "--generate", "--sessions", "0"],
         &["completions", "tcsh"],
         &["man"],
     ] {
@@ -137,7 +145,8 @@ fn there_is_a_man_page_for_every_command_and_it_renders() {
         if let Ok(shown) = Command::new("man")
             .args(["--warnings", "-l", &page])
             .current_dir(directory.path())
-            .env("MANWIDTH", "80")
+            // Wide enough for the title line of the longest command.
+            .env("MANWIDTH", "100")
             .env("LC_ALL", "C.UTF-8")
             .output()
         {

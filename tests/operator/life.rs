@@ -1,7 +1,7 @@
 //! A key from an empty token to its end, with an appliance that signs meanwhile.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM};
-use crate::peers::{COSIGN, OIDC_PROVIDER, Peer, SECURESYSTEMSLIB};
+use crate::peers::{COSIGN, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TPM2_PKCS11};
 
 /// A suite of tests.
 pub(crate) struct Suite {
@@ -82,6 +82,13 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "operator"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
+    },
+    Suite {
+        name: "matrix",
+        proves: "one end-to-end suite passes unchanged on every device that can be had here",
+        runs: &[&["--test", "matrix"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[&KRYOPTIC, &TPM2_PKCS11, &RACK],
     },
     Suite {
         name: "cli",

@@ -148,6 +148,16 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:8:12: tokens.second.sessions: a YubiHSM has 16 sessions, one of which is kept for its log"),
         ),
         (
+            "tokens.main.profile = 'softhsm'",
+            format!(
+                "{d}:1:23: tokens.main.profile: there is no profile `softhsm`; did you mean `softhsm2`? known: `aws-cloudhsm`, "
+            ),
+        ),
+        (
+            "tokens.main.profile = 'yubihsm2-pkcs11'\ntokens.main.sessions = 17",
+            format!("{d}:2:24: tokens.main.sessions: 17 sessions are more than YubiHSM 2"),
+        ),
+        (
             "tokens.second = { socket = '/run/s', front_user = 'a', worker_user = 'b', module = '/m', uri = 'pkcs11:token=x' }",
             format!("{d}:1:17: tokens.second.pin_file: it is missing; write `pin_file = …` in [tokens.second]"),
         ),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::ctl::cli::{DEFAULT_CONFIG, EXIT_STATUS};
+use crate::ctl::cli::{ConformanceArgs, ProfilesArgs, DEFAULT_CONFIG, EXIT_STATUS};
 use crate::ctl::drain::TokenDrainArgs;
 
 /// Commands on tokens.
@@ -20,6 +20,8 @@ pub(crate) enum TokenCommand {
     Drain(TokenDrainArgs),
     /// Take a drained token back.
     Undrain(TokenDrainArgs),
+    Profiles(ProfilesArgs),
+    Conformance(Box<ConformanceArgs>),
 }
 
 /// How a token is reached: by a `signer-token admin` that this program starts.

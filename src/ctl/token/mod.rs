@@ -8,14 +8,15 @@ use serde_json::json;
 
 use self::child::Admin;
 use self::cli::{TokenCommand, TokenInitArgs, TokenListArgs};
-use super::{confirm, drain};
+use super::cli::ProfilesCommand;
+use super::{confirm, conformance, drain, profiles};
 use super::error::CtlError;
 use super::output::{Report, plain, table};
 use crate::config;
 use crate::custody::token::admin::{Object, Slot};
 use crate::custody::uri::TokenUri;
 
-pub(crate) fn run(command: TokenCommand) -> Result<Report, CtlError> {
+pub(crate) fn run(command: TokenCommand, json: bool) -> Result<Report, CtlError> {
     match command {
         TokenCommand::List(args) if args.objects => objects(&args),
         TokenCommand::List(args) => list(&args),
@@ -23,6 +24,11 @@ pub(crate) fn run(command: TokenCommand) -> Result<Report, CtlError> {
         TokenCommand::Doctor(args) => doctor::run(&args),
         TokenCommand::Drain(args) => drain::run(&args, true),
         TokenCommand::Undrain(args) => drain::run(&args, false),
+        TokenCommand::Profiles(args) => match args.command {
+            None => Ok(profiles::list()),
+            Some(ProfilesCommand::Show(args)) => profiles::show(&args),
+        },
+        TokenCommand::Conformance(args) => conformance::run(&args, json),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod inherited;
+mod lab;
 mod pin;
 pub mod pkcs11;
 pub mod watch;
@@ -13,6 +14,7 @@ pub mod yubihsm;
 use std::fmt;
 
 pub use inherited::inherited_listener;
+pub use lab::Lab;
 pub use pin::{Pin, PinFileError};
 
 use super::uri::KeyUri;

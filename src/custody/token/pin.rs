@@ -88,15 +88,12 @@ impl Pin {
         if length == 0 { Err(PinFileError::Empty(path.to_owned())) } else { Ok(Self { bytes, length }) }
     }
 
-    /// What somebody typed. `None` when it is nothing, or longer than any PIN.
+    /// From memory; `None` when it is empty or too long.
     #[must_use]
-    pub fn typed(line: &str) -> Option<Self> {
+    pub fn from_bytes(pin: &[u8]) -> Option<Self> {
         let mut bytes = Box::new(Zeroizing::new([0; MAX_PIN]));
-        let length = line.len();
-        (1..MAX_PIN).contains(&length).then(|| {
-            bytes[..length].copy_from_slice(line.as_bytes());
-            Self { bytes, length }
-        })
+        bytes.get_mut(..pin.len()).filter(|room| !room.is_empty() && room.len() < MAX_PIN)?.copy_from_slice(pin);
+        Some(Self { bytes, length: pin.len() })
     }
 
     /// For the call that presents it to the device, and nothing else.
@@ -172,8 +169,8 @@ mod tests {
 
     #[test]
     fn a_typed_pin_is_taken_as_it_is() {
-        assert_eq!(Pin::typed(" 12 ").unwrap().expose(), b" 12 ");
-        assert!(Pin::typed("").is_none() && Pin::typed(&"1".repeat(1024)).is_none());
+        assert_eq!(Pin::from_bytes(b" 12 ").unwrap().expose(), b" 12 ");
+        assert!(Pin::from_bytes(b"").is_none() && Pin::from_bytes(&[b'1'; 1024]).is_none());
     }
 
     #[test]

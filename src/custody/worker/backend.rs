@@ -3,7 +3,7 @@
 use super::settings::Settings;
 use crate::config::{Backend, BackendError};
 use crate::custody::token::Token;
-use crate::custody::token::pkcs11::{ModuleError, PinError, PinnedModule, Pkcs11Token};
+use crate::custody::token::pkcs11::{ModuleError, PinError, PinnedModule, Pkcs11Token, set_quirks};
 use crate::custody::token::yubihsm::{Options, YubiHsmError, YubiHsmToken};
 use crate::custody::uri::UriError;
 
@@ -30,6 +30,9 @@ pub(super) fn open(settings: &Settings) -> Result<Box<dyn Token>, OpenError> {
         Err(error) => Err(OpenError::Config { name, error }),
         Ok(Backend::Pkcs11 { module, uri }) => {
             let uri = uri.parse().map_err(|source| OpenError::Uri { name: name.clone(), source })?;
+            if let Some(profile) = settings.profile {
+                set_quirks(profile.module_quirks());
+            }
             let module = PinnedModule::open(module, token.module_sha256.as_deref())?;
             tracing::info!(token = name, module = %module.path().display(), sha256 = module.sha256(), "loading the PKCS#11 module");
             Ok(Box::new(Pkcs11Token::load(&module, uri)?))

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::watchdog::Watchdog;
 use super::{Stopped, Worker, backend, bench, harden, journal, socket};
 use crate::custody::admin::{self, AdminArgs};
+use crate::custody::conformance;
 use crate::custody::token::{explain, inherited_listener};
 use crate::telemetry;
 
@@ -61,10 +62,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Checks whether a device does what this worker relies on: one JSON object a line. What
+    /// `signerctl token conformance` runs.
+    #[command(hide = true)]
+    Conformance(conformance::Arguments),
 }
 
 /// The whole program. Exit status: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a wrong command line,
-/// 70 when only a new process can bring the module back.
+/// 3 when a device is not conformant, 70 when only a new process can bring the module back.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -73,6 +78,7 @@ pub fn main() -> ExitCode {
             bench(&which, key.as_deref(), seconds, json).map(|()| ExitCode::SUCCESS)
         }
         (Some(Command::Admin(args)), _) => Ok(admin::run(&args)),
+        (Some(Command::Conformance(arguments)), _) => conformance(&arguments),
         (None, Some(which)) => serve(&which),
         (None, None) => Err("give --config FILE and --name NAME; see --help".into()),
     };
@@ -147,6 +153,11 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         println!("{measured}");
     }
     Ok(())
+}
+
+fn conformance(arguments: &conformance::Arguments) -> Result<ExitCode, Failure> {
+    harden::this_process()?;
+    Ok(if conformance::main(arguments)? { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
 /// For what is in flight at SIGTERM; systemd waits 90 s by default.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Plan;
 use crate::config::{self, ConfigErrors, Key, Log, Span, Token, UnknownToken, Viewer};
+use crate::custody::profiles::{self, Defaults, Profile};
 use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
@@ -31,6 +32,8 @@ pub(super) struct Settings {
     pub(super) plan: Plan,
     /// Longest that a call into the module may take.
     pub(super) call_timeout: Duration,
+    /// Of the device, where the configuration names one.
+    pub(super) profile: Option<&'static Profile>,
     pub(super) keys: BTreeMap<String, Key>,
     pub(super) log: Log,
 }
@@ -48,17 +51,20 @@ impl Settings {
             let excepted = key.custody_exception.iter().map(|exception| exception.attribute).collect();
             Some((uri, excepted))
         });
+        // The loader has refused a name that no profile has.
+        let profile = token.profile.as_deref().and_then(profiles::find);
+        let defaults = Defaults::of(profile);
         let plan = Plan {
             name: name.to_owned(),
             front_uid,
-            sessions: token.sessions(),
+            sessions: token.sessions.unwrap_or(defaults.sessions).get(),
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
             state_dir: state_directory(name, &token)?,
-            keep_alive: token.keep_alive.map(Span::get),
+            keep_alive: token.keep_alive.or(defaults.keep_alive).map(Span::get),
             exceptions: exceptions.collect(),
         };
-        let call_timeout = token.call_timeout.map_or(CALL_TIMEOUT, Span::get);
+        let call_timeout = token.call_timeout.unwrap_or(defaults.call_timeout).get();
         config.keys.retain(|_, key| match key.in_token(name).map(str::to_owned) {
             Some(uri) => {
                 key.uri = uri;
@@ -66,7 +72,7 @@ impl Settings {
             }
             None => false,
         });
-        Ok(Self { token, plan, call_timeout, keys: config.keys, log: config.log })
+        Ok(Self { token, plan, call_timeout, profile, keys: config.keys, log: config.log })
     }
 }
 
@@ -79,6 +85,3 @@ fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> 
     let directory = token.state_dir.clone().or_else(managed);
     directory.ok_or_else(|| SettingsError::NoStateDirectory { name: name.to_owned() })
 }
-
-/// Longer than a login to a network HSM takes, and as long as callers wait for anything.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);

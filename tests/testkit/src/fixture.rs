@@ -15,9 +15,9 @@ use toml::Value;
 use crate::appliance::{Appliance, Binaries, Settings};
 use crate::authority::Authority;
 use crate::client::{Client, Endpoint};
+use crate::device::{Device, TokenKey};
 use crate::licensing::{self, Licensing};
 use crate::pki::Pki;
-use crate::softhsm::TokenKey;
 use crate::token::{Token, TokenKind};
 use crate::{Context, Error, Result, sample};
 
@@ -57,6 +57,7 @@ pub struct Keys {
 pub struct Builder {
     binaries: Option<Binaries>,
     token: Option<TokenKind>,
+    device: Option<MakeDevice>,
     changes: Vec<Change>,
     environment: Vec<(String, String)>,
 }
@@ -73,6 +74,7 @@ pub struct Peers<'a> {
     pub dir: &'a Path,
 }
 
+type MakeDevice = Box<dyn FnOnce(&Path, &str) -> Result<Box<dyn Device>>>;
 type Change = Box<dyn FnOnce(&mut Settings, &Peers<'_>)>;
 
 impl Fixture {
@@ -124,10 +126,17 @@ impl Builder {
         self
     }
 
-    /// With this token instead of the one that `SIGNER_TEST_TOKEN` names.
+    /// With this token instead of the one that `SIGNER_TEST_DEVICE` names.
     #[must_use]
     pub fn token(mut self, kind: TokenKind) -> Self {
         self.token = Some(kind);
+        self
+    }
+
+    /// Has the keys in this device instead of SoftHSM2: `make` gets a directory for it and the token's label.
+    #[must_use]
+    pub fn device<D: Device + 'static>(mut self, make: impl FnOnce(&Path, &str) -> Result<D> + 'static) -> Self {
+        self.device = Some(Box::new(|dir, label| Ok(Box::new(make(dir, label)?))));
         self
     }
 
@@ -189,8 +198,11 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("signer-").tempdir().context("make a temporary directory")?;
         let path = dir.path();
         let pki = Pki::generate(&path.join("pki"))?;
-        let kind = self.token.map_or_else(TokenKind::from_environment, Ok)?;
-        let mut token = Token::create(kind, &path.join("hsm"), TOKEN_LABEL)?;
+        let (kind, hsm) = (self.token.map_or_else(TokenKind::from_environment, Ok)?, path.join("hsm"));
+        let mut token = match self.device {
+            Some(make) => Token::Device(make(&hsm, TOKEN_LABEL)?),
+            None => Token::create(kind, &hsm, TOKEN_LABEL)?,
+        };
         let keys = Keys {
             acme: token.generate_key("acme-active")?,
             acme_next: token.generate_key("acme-next")?,
@@ -200,6 +212,7 @@ impl Builder {
         let authority = Arc::new(Authority::start(&pki)?);
         let licensing = Arc::new(Licensing::start(&pki, path)?);
         let peers = Peers { pki: &pki, authority: &authority, licensing: &licensing, dir: path };
+        token.settle()?;
         let mut settings = settings(&peers, &token, &keys)?;
         self.changes.into_iter().for_each(|change| change(&mut settings, &peers));
         let mut environment = self.environment;

@@ -13,6 +13,7 @@
 //! | [`token`] | the token of a fixture, one of the next two |
 //! | [`softhsm`] | a SoftHSM2 token of its own, with keys made inside it |
 //! | [`yubihsm`] | a simulated YubiHSM 2, with keys made inside it |
+//! | [`device`] | the other devices that the same tests run on |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
@@ -28,6 +29,7 @@
 pub mod appliance;
 pub mod authority;
 pub mod client;
+pub mod device;
 pub mod envelope;
 pub mod fixture;
 pub mod https;

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use crate::appliance::Settings;
+use crate::device::Device;
+pub use crate::device::TokenKey;
 use crate::{Context, Error, Result, hex, random_id, shell};
 
 /// A token in a directory of its own, initialized, with a random PIN.
@@ -21,21 +24,6 @@ pub struct SoftHsm {
     dir: PathBuf,
     pin: String,
     keys: u8,
-}
-
-/// A P-256 key in the token; it is sensitive and cannot be extracted.
-#[derive(Clone, Debug)]
-pub struct TokenKey {
-    /// RFC 7512 URI of the object, without the token's part.
-    pub uri: String,
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// The public key, PEM.
-    pub public_key: PathBuf,
-    /// The public point, uncompressed (65 bytes).
-    pub point: Vec<u8>,
 }
 
 impl SoftHsm {
@@ -136,7 +124,7 @@ impl SoftHsm {
     ///
     /// # Errors
     /// When pkcs11-tool fails.
-    pub fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+    pub fn make_key(&mut self, label: &str) -> Result<TokenKey> {
         self.keys += 1;
         let id = vec![0xa0, self.keys];
         self.logged_in(
@@ -180,6 +168,32 @@ impl SoftHsm {
         let mut command = Command::new("pkcs11-tool");
         command.env("SOFTHSM2_CONF", &self.conf).env("TESTKIT_PIN", &self.pin).arg("--module").arg(&self.module);
         command
+    }
+}
+
+impl Device for SoftHsm {
+    fn configure(&self, settings: &mut Settings, token: &str) {
+        settings
+            .set(&format!("tokens.{token}.profile"), "softhsm2")
+            .set_path(&format!("tokens.{token}.module"), &self.module)
+            .set(&format!("tokens.{token}.uri"), self.uri())
+            .set_path(&format!("tokens.{token}.pin_file"), &self.pin_file);
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        vec![("SOFTHSM2_CONF".to_owned(), self.conf.display().to_string())]
+    }
+
+    fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+        self.make_key(label)
+    }
+
+    fn module(&self) -> Option<&Path> {
+        Some(&self.module)
+    }
+
+    fn pin_file(&self) -> &Path {
+        &self.pin_file
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::appliance::Settings;
+use crate::device::Device;
 use crate::softhsm::{SoftHsm, TokenKey};
 use crate::yubihsm::YubiHsm;
 use crate::{Error, Result};
@@ -31,21 +32,23 @@ pub enum Token {
     SoftHsm(SoftHsm),
     /// A simulated YubiHSM 2.
     YubiHsm(YubiHsm),
+    /// Another device, through its PKCS#11 module.
+    Device(Box<dyn Device>),
 }
 
 impl TokenKind {
     /// A YubiHSM that drops idle sessions when a real one does.
     pub const YUBIHSM: Self = Self::YubiHsm { session_expiry: Duration::from_secs(30) };
 
-    /// What `SIGNER_TEST_TOKEN` says (`softhsm` or `yubihsm`), else SoftHSM2.
+    /// What `SIGNER_TEST_DEVICE` says (`softhsm` or `yubihsm`), else SoftHSM2.
     ///
     /// # Errors
     /// When it says something else.
     pub fn from_environment() -> Result<Self> {
-        match env::var("SIGNER_TEST_TOKEN").as_deref() {
+        match env::var("SIGNER_TEST_DEVICE").as_deref() {
             Err(_) | Ok("" | "softhsm") => Ok(Self::SoftHsm),
             Ok("yubihsm") => Ok(Self::YUBIHSM),
-            Ok(other) => Err(Error(format!("SIGNER_TEST_TOKEN={other} is no token; write softhsm or yubihsm"))),
+            Ok(other) => Err(Error(format!("SIGNER_TEST_DEVICE={other} is no token; write softhsm or yubihsm"))),
         }
     }
 }
@@ -62,19 +65,16 @@ impl Token {
         match self {
             Self::SoftHsm(token) => token.generate_key(label),
             Self::YubiHsm(token) => token.generate_key(label),
+            Self::Device(device) => device.generate_key(label),
         }
     }
 
     /// Names it under `[tokens.NAME]`.
     pub fn configure(&self, settings: &mut Settings, name: &str) {
         match self {
-            Self::SoftHsm(token) => {
-                settings
-                    .set_path(&format!("tokens.{name}.module"), &token.module)
-                    .set(&format!("tokens.{name}.uri"), token.uri())
-                    .set_path(&format!("tokens.{name}.pin_file"), &token.pin_file);
-            }
+            Self::SoftHsm(token) => token.configure(settings, name),
             Self::YubiHsm(token) => token.configure(settings, name),
+            Self::Device(device) => device.configure(settings, name),
         }
     }
 
@@ -82,8 +82,9 @@ impl Token {
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         match self {
-            Self::SoftHsm(token) => vec![("SOFTHSM2_CONF".to_owned(), token.conf.display().to_string())],
+            Self::SoftHsm(token) => token.environment(),
             Self::YubiHsm(_) => Vec::new(),
+            Self::Device(device) => device.environment(),
         }
     }
 
@@ -93,6 +94,7 @@ impl Token {
         match self {
             Self::SoftHsm(token) => &token.pin_file,
             Self::YubiHsm(token) => &token.pin_file,
+            Self::Device(device) => device.pin_file(),
         }
     }
 
@@ -102,6 +104,7 @@ impl Token {
         match self {
             Self::SoftHsm(_) => "SoftHSM2 token",
             Self::YubiHsm(_) => "simulated YubiHSM 2",
+            Self::Device(_) => "PKCS#11 token",
         }
     }
 
@@ -111,6 +114,7 @@ impl Token {
         match self {
             Self::SoftHsm(token) => token.module.display().to_string(),
             Self::YubiHsm(token) => token.simulator.url(),
+            Self::Device(device) => device.module().map(|module| module.display().to_string()).unwrap_or_default(),
         }
     }
 
@@ -122,7 +126,29 @@ impl Token {
     pub fn yubihsm(&self) -> &YubiHsm {
         match self {
             Self::YubiHsm(token) => token,
-            Self::SoftHsm(_) => panic!("the fixture was built with SoftHSM2"),
+            _ => panic!("the fixture was built with another token"),
+        }
+    }
+
+    /// The SoftHSM2 token.
+    ///
+    /// # Panics
+    /// When it is another token.
+    pub fn softhsm(&mut self) -> &mut SoftHsm {
+        match self {
+            Self::SoftHsm(token) => token,
+            _ => panic!("the fixture was built with another token"),
+        }
+    }
+
+    /// Called before each start of the worker, and after each of its ends.
+    ///
+    /// # Errors
+    /// When the device cannot be made ready.
+    pub fn settle(&mut self) -> Result<()> {
+        match self {
+            Self::Device(device) => device.settle(),
+            Self::SoftHsm(_) | Self::YubiHsm(_) => Ok(()),
         }
     }
 }

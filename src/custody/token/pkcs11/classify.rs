@@ -10,6 +10,7 @@ use cryptoki_sys::{
 };
 
 use super::super::{Remedy, TokenError};
+use super::quirks;
 
 /// Wraps an error of the module with what it takes to go on.
 pub(super) fn failed(operation: &'static str, error: Error) -> TokenError {
@@ -46,7 +47,7 @@ pub(super) fn login_failed(error: Error) -> TokenError {
 
 fn remedy(error: &Error) -> Remedy {
     match error {
-        Error::Pkcs11(code, _) => remedy_of_code(*code),
+        Error::Pkcs11(code, _) => quirks::remedy_of(*code).unwrap_or_else(|| remedy_of_code(*code)),
         // A module that misses a function now will miss it in a new session, too.
         Error::LibraryLoading(_) | Error::MissingSymbol(_) | Error::NullFunctionPointer => Remedy::NewProcess,
         // The call may have gone through and its answer made no sense: the session's state is unknown.

@@ -4,8 +4,10 @@ pub mod admin;
 mod classify;
 mod direct;
 mod elf;
+mod lab;
 mod lookup;
 mod pinned;
+mod quirks;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +23,8 @@ use cryptoki_sys::CK_OBJECT_HANDLE;
 pub use self::pinned::{PinError, PinnedModule};
 
 use self::classify::{failed, initialize_failed, login_failed};
+pub use self::quirks::{Quirks, set_quirks};
+
 use self::direct::SignCalls;
 use super::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession, explain, watch};
 use crate::custody::uri::{KeyUri, TokenUri};
@@ -118,6 +122,16 @@ impl Pkcs11Token {
         }
     }
 
+    /// A session for reading, or for reading and writing where the module knows no other.
+    fn open(&self, slot: Slot) -> Result<Session, TokenError> {
+        let opened = if quirks::read_write_sessions() {
+            self.context.open_rw_session(slot)
+        } else {
+            self.context.open_ro_session(slot)
+        };
+        opened.map_err(|e| failed("C_OpenSession", e))
+    }
+
     /// Looked up each time: slots come and go with tokens.
     fn slot(&self) -> Result<(Slot, TokenInfo), TokenError> {
         self.find_slot(&self.uri)
@@ -163,7 +177,7 @@ impl Token for Pkcs11Token {
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError> {
         let (slot, info) = self.slot()?;
         let _call = watch::call("C_OpenSession");
-        let session = self.context.open_ro_session(slot).map_err(|e| failed("C_OpenSession", e))?;
+        let session = self.open(slot)?;
         Ok(Box::new(Pkcs11Session { session, closing: None, calls: Arc::clone(&self.calls), info }))
     }
 
@@ -263,7 +277,8 @@ fn facts(info: &TokenInfo) -> TokenFacts {
         label: info.label().to_owned(),
         serial: info.serial_number().to_owned(),
         manufacturer: info.manufacturer_id().to_owned(),
-        model: info.model().to_owned(),
+        // tpm2-pkcs11 pads the model with NUL, where the standard has blanks.
+        model: info.model().trim_end_matches('\0').trim_end().to_owned(),
         firmware: info.firmware_version().to_string(),
         pin,
     }
