@@ -212,7 +212,7 @@ fn what_cannot_start_says_why_and_what_would_be_right() {
         String::from_utf8(output.stderr).unwrap()
     };
     let module = module().unwrap().display().to_string();
-    assert!(said(&module, "/bin/true").contains("cannot load the PKCS#11 module /bin/true"));
+    assert!(said(&module, "/bin/true").contains("cannot load the PKCS#11 module /"));
     assert!(said("[tokens.main]\n", "[tokens.main]\nsessionz = 3\n").contains("sessionz"));
     assert!(said("front_user = \"", "front_user = \"nobody-at-all-").contains("tokens.main.front_user"));
     let hash = "0".repeat(64);
@@ -223,6 +223,17 @@ fn what_cannot_start_says_why_and_what_would_be_right() {
     assert!(said(&format!("state_dir = \"{state}\""), "").contains("StateDirectory="));
     rig.write("pin", "1234", 0o644);
     assert!(said("", "").contains("chmod"));
+}
+
+#[test]
+fn the_state_directory_of_the_service_manager_is_taken_where_none_is_configured() {
+    let Some(rig) = Rig::new("state directory") else { return };
+    let configured = format!("state_dir = \"{}\"\n", rig.path("state").display());
+    rig.configure(&rig.config().replace(&configured, ""));
+    let managed = format!("{}:/another", rig.path("managed").display());
+    let output = rig.command(&["bench"]).args(["--seconds", "1"]).env("STATE_DIRECTORY", managed).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rig.path("managed/main.pins.json").exists());
 }
 
 #[test]

@@ -10,7 +10,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::num::NonZeroU32;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
@@ -52,6 +52,11 @@ pub(super) enum Outcome {
 pub(super) enum PinMemoryError {
     #[error("cannot keep the memory of PINs: {step} {path}; without it a refused PIN could be presented again")]
     Io { step: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "the directory for the memory of PINs, {path}, has mode {mode:04o} and belongs to user {owner}: others could \
+         make the worker forget which PINs were refused; make it the worker's own and `chmod 0700` it"
+    )]
+    Open { path: PathBuf, mode: u32, owner: u32 },
     #[error("the memory of PINs {0} cannot be read; look whether the token counts wrong PINs, then remove the file")]
     Damaged(PathBuf),
     #[error(
@@ -109,6 +114,11 @@ impl PinMemory {
         match DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io("make", directory)(error))?,
             _ => {}
+        }
+        let metadata = fs::metadata(directory).map_err(io("look at", directory))?;
+        let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+        if mode & 0o022 != 0 || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
+            return Err(PinMemoryError::Open { path: directory.to_owned(), mode, owner });
         }
         let key_file = directory.join(format!("{token}.pins.key"));
         let key = key(&key_file).map_err(io("make or read", &key_file))?;

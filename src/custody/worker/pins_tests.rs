@@ -110,6 +110,9 @@ fn without_its_memory_no_pin_is_presented() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     assert!(matches!(desk.attempt("1111", PinState::Good), Err(PinMemoryError::Io { .. })));
+    fs::set_permissions(desk.0.path().join("state"), fs::Permissions::from_mode(0o770)).unwrap();
+    let open = PinMemory::open(&desk.0.path().join("state"), "main");
+    assert!(matches!(open, Err(PinMemoryError::Open { mode: 0o770, .. })), "others could make it forget");
     let nowhere = PinMemory::open(Path::new("/dev/null/state"), "main");
     assert!(matches!(nowhere, Err(PinMemoryError::Io { .. })));
 }

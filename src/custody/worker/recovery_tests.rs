@@ -39,7 +39,7 @@ fn what_a_new_session_does_not_mend_is_climbed_after_up_to_a_new_process() {
     let (place, token) = (Place::new(), FakeToken::new());
     let worker = started(&place, &token, place.plan());
     let (told, hears) = mpsc::channel();
-    worker.on_beyond_repair(Box::new(move || drop(told.send(Instant::now()))));
+    worker.on_beyond_repair(Box::new(move || told.send(Instant::now()).unwrap_or_default()));
     let mut front = FakeFront::connect(&place);
     let key = front.open();
     let began = Instant::now();

@@ -244,7 +244,8 @@ impl TokenSession for Pkcs11Session {
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
         match self.calls.ecdsa(self.session.handle(), key.0 as CK_OBJECT_HANDLE, digest) {
             Ok(Ok(signature)) => Ok(signature),
-            Ok(Err(length)) => Err(TokenError::OddSignature { operation: "C_Sign", length: length as u64 }),
+            #[allow(clippy::useless_conversion, reason = "a CK_ULONG is not 64 bits wide everywhere")]
+            Ok(Err(length)) => Err(TokenError::OddSignature { operation: "C_Sign", length: length.into() }),
             Err(error) => Err(failed("C_Sign", error)),
         }
     }
