@@ -158,10 +158,11 @@ impl Custody {
 
     /// Which of the key's tokens to ask next, of those not tried yet.
     fn best(&self, entry: &Entry, tried: u32) -> Option<usize> {
+        let now = Instant::now();
         let ranked = entry.replicas.iter().enumerate().filter(|(at, _)| tried & (1 << at) == 0);
         let ranked = ranked.filter_map(|(at, replica)| {
             let token = &self.tokens[replica.link];
-            self.rank(replica).map(|grade| (grade, token.load.cost(), at))
+            self.rank(replica).map(|grade| (grade, token.load.cost(now), at))
         });
         ranked.min().map(|(_, _, at)| at)
     }

@@ -91,11 +91,17 @@ async fn signatures_are_spread_over_the_tokens_that_hold_the_key() {
         *token.0.delay.lock().unwrap() = Duration::from_millis(2);
     }
     let (key, mut asked) = (pair.key(), JoinSet::new());
-    for _ in 0..200 {
+    for _ in 0..40 {
         let (custody, key) = (Arc::clone(&pair.custody), key.clone());
-        asked.spawn(async move { custody.sign(&key, &DIGEST, soon()).await.unwrap().token });
+        asked.spawn(async move {
+            let mut by = Vec::new();
+            for _ in 0..5 {
+                by.push(custody.sign(&key, &DIGEST, soon()).await.unwrap().token);
+            }
+            by
+        });
     }
-    let by = asked.join_all().await;
+    let by: Vec<Arc<str>> = asked.join_all().await.into_iter().flatten().collect();
     for token in ["main", "standby"] {
         let share = by.iter().filter(|signed_by| ***signed_by == *token).count();
         assert!(share > 40, "{token} made {share} of 200");
@@ -259,17 +265,17 @@ async fn a_token_that_hangs_holds_up_only_what_was_given_to_it() {
     for _ in 0..64 {
         let (custody, key) = (Arc::clone(&pair.custody), key.clone());
         asked.spawn(async move {
-            let deadline = Instant::now() + Duration::from_secs(2);
             let mut signed = 0;
             for _ in 0..5 {
-                signed += usize::from(custody.sign(&key, &DIGEST, deadline).await.is_ok());
+                let deadline = Instant::now() + Duration::from_millis(500);
+                signed += u32::from(custody.sign(&key, &DIGEST, deadline).await.is_ok());
             }
             signed
         });
     }
-    let signed: usize = asked.join_all().await.into_iter().sum();
-    // While main hangs its requests pile up there, so that soon none is given to it any more.
-    assert!(signed > 64, "{signed} of 320 were signed");
+    let signed: u32 = asked.join_all().await.into_iter().sum();
+    // What was given to main before it was seen to hang is lost; a second one rarely is.
+    assert!(signed >= 230, "{signed} of 320 were signed");
     pair.stop();
 }
 

@@ -192,7 +192,7 @@ impl Custody {
             return (key, why);
         }
         // Three turns of the timer: one may be missed while a token is busy.
-        if !replica.checked_within(self.timing.check_interval.get() * 3) {
+        if !replica.checked_within(self.timing.check_interval.get() * 3 + PATIENCE) {
             return (KeyHealth::Degraded, "its attributes could not be read from the device for a while".to_owned());
         }
         match token.last_seen() {
@@ -240,6 +240,9 @@ impl Custody {
         }
     }
 }
+
+/// What a look at a token with many keys may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn unreachable(error: &LinkError) -> String {
     format!("its worker cannot be reached: {}", super::token::explain(error))

@@ -42,7 +42,8 @@ impl Custody {
             tokens.spawn(async move {
                 loop {
                     custody.look_at(index).await;
-                    let pause = if custody.token_status(index).ready { CALM } else { EAGER };
+                    let calm = CALM.min(custody.timing.check_interval.get());
+                    let pause = if custody.token_status(index).ready { calm } else { EAGER };
                     // A failed signature is news, though not more often than this.
                     tokio::time::sleep(BRIEF).await;
                     let _ = tokio::time::timeout(pause, custody.tokens[index].doubted.notified()).await;

@@ -57,7 +57,14 @@ fn every_key_of_the_schema_is_in_the_example() {
             whole.push(Step::Key((*key).to_owned()));
             // Another spelling of a key that is there; both at once would be refused.
             let alternative = *key == "object_id" && EXAMPLE.contains("`object_id = ");
-            assert!(alternative || tree.has(&whole), "{} is not in docs/signer.example.toml", dotted(&whole));
+            // One token shows everything; the others are there for what refers to them.
+            let shown = match &path[..] {
+                [Step::Key(tokens), Step::Key(_)] if tokens == "tokens" => {
+                    tree.has(&[path[0].clone(), Step::Key("main".to_owned()), Step::Key((*key).to_owned())])
+                }
+                _ => false,
+            };
+            assert!(shown || alternative || tree.has(&whole), "{} is not in docs/signer.example.toml", dotted(&whole));
         }
     }
     assert_eq!(structs, 21, "a struct of the schema is not reached; give the example a section for it");
