@@ -113,7 +113,7 @@ impl Custody {
         let entry = &self.registry.entries[key.index];
         let out_of_service = |why| CustodyError::OutOfService { key: Arc::clone(&entry.name), why };
         let mut tried = 0;
-        let mut failed = None;
+        let mut failed: Option<CustodyError> = None;
         while let Some(at) = self.best(entry, tried) {
             tried |= 1 << at;
             let replica = &entry.replicas[at];
@@ -138,7 +138,8 @@ impl Custody {
                 // A second signature might be made beside a first one that nobody has seen.
                 Err(NotSigned::Unclear(error)) => return Err(because(error.into())),
                 Err(NotSigned::Refused(error)) => failed = Some(because(error.into())),
-                Err(NotSigned::OutOfService(why)) => failed = Some(out_of_service(why)),
+                // That another token is busy or gone says more about when to ask again.
+                Err(NotSigned::OutOfService(why)) => failed = failed.or_else(|| Some(out_of_service(why))),
                 Err(NotSigned::Unseen) => {}
             }
             if Instant::now() >= deadline {

@@ -3,7 +3,7 @@
 use crate::config::SigningMode;
 use crate::custody::testing::{GOOD, Place, key_pair};
 use crate::custody::wire::{KeyHandle, OpenedKey};
-use crate::custody::{OutOfService, ResolveError, setup};
+use crate::custody::{Lane, OutOfService, ResolveError, setup};
 
 use super::{Entry, PublicKey, Registry};
 use crate::custody::evidence::Device;
@@ -88,6 +88,22 @@ fn the_signing_key_is_the_active_one_inside_its_window() {
     }
     let keyless = registry.resolve("acme", SigningMode::Keyless, "2026-05-01T00:00:00Z".parse().unwrap());
     assert_eq!(keyless.unwrap_err(), ResolveError::ModeUnavailable);
+}
+
+#[test]
+fn tenants_that_share_a_key_have_lanes_of_their_own_and_so_has_the_appliance() {
+    let registry = registry("[tenants.globex]\nkeys = [\"a\"]\npredicate_types = [\"*\"]");
+    registry.entries[0].pin(key_pair().1).unwrap();
+    let now = jiff::Timestamp::now();
+    let lane = |tenant| registry.resolve(tenant, SigningMode::Kms, now).unwrap().lane;
+    assert_ne!(lane("acme"), lane("globex"));
+    assert_eq!(lane("acme"), registry.named(Some("acme"), "a", now).unwrap().lane);
+    assert_eq!(registry.named(None, "a", now).unwrap().lane, Lane::APPLIANCE);
+    for tenant in ["acme", "globex"] {
+        assert_ne!(lane(tenant), Lane::APPLIANCE);
+    }
+    assert_eq!(registry.named(Some("nobody"), "a", now).unwrap_err().code(), "not_found");
+    assert_eq!(registry.named(Some("acme"), "b", now).unwrap_err().code(), "not_found");
 }
 
 #[test]

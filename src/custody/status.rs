@@ -151,7 +151,9 @@ impl Custody {
             detail = "an operator has taken it off; `signerctl token undrain` takes it back".to_owned();
         } else if state == "ready" && !missing.is_empty() {
             detail = missing.join("; ");
-        } else if ready && let Some(short) = report.as_ref().and_then(shortfall) {
+        } else if ready
+            && token.grade() == Grade::Degraded
+            && let Some(short) = report.as_ref().and_then(shortfall) {
             (state, detail) = ("degraded", short);
         }
         TokenStatus {
