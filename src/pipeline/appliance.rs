@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,9 +18,9 @@ use crate::auth::{Authenticator, Caller, PeerCertificate};
 use crate::clock::UnixTime;
 use crate::config::{Config, SigningMode};
 use crate::custody::{Custody, TokenStatus};
-use crate::entitlement::Entitlements;
+use crate::entitlement::{Entitlements, Limits};
 use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
-use crate::quota::Quotas;
+use crate::quota::{Permit, Quotas};
 use crate::release::TrustedReleases;
 use crate::statement::catalog::{Allowed, PredicateType};
 use crate::telemetry::{Metrics, TokenFigures};
@@ -130,6 +130,13 @@ impl Appliance {
         self.tenants.get(&caller.tenant).ok_or_else(|| Refusal::lost(&"an authenticated tenant is not configured"))
     }
 
+    /// Admits a request that signs nothing, within the tenant's rate for those.
+    pub(crate) fn admit_read(&self, tenant: &Arc<str>) -> Result<Permit, Refusal> {
+        let rate = self.config.server.limits.reads_per_second.get();
+        let limits = Limits { qps: rate, burst: rate, concurrency: MAX_READS_AT_ONCE, max_artifact_bytes: u64::MAX };
+        Ok(self.quotas.admit_read(tenant, limits, 0, Instant::now())?)
+    }
+
     /// Records, at a bounded rate, a connection or request that strangers can cause at will.
     pub(crate) fn refused_connection(
         &self,
@@ -150,7 +157,7 @@ impl Appliance {
     /// Whether requests can be served now.
     pub(crate) fn readiness(&self) -> Readiness {
         let now = |works, otherwise| if works { "ok" } else { otherwise };
-        let (audit, authority) = (self.audit.failure().is_none(), self.authenticator.key_status().usable);
+        let (audit, authority) = (self.audit.trouble().is_none(), self.authenticator.key_status().usable);
         let revocations = self.entitlements.revocation_list().is_none_or(|list| UnixTime::now() <= list.fresh_until);
         let keys = self.custody.keys(None);
         Readiness {
@@ -226,6 +233,8 @@ impl TenantPolicy {
     }
 }
 
+/// Verifying a large envelope keeps a core busy for a while.
+const MAX_READS_AT_ONCE: u32 = 16;
 const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_JWKS_BYTES: usize = 1 << 20;
 const MAX_INTROSPECTION_BYTES: usize = 64 << 10;
