@@ -17,7 +17,6 @@ use super::registry::{Entry, NOT_SEEN, Registry, SigningKey, TenantKey};
 use super::replica::Replica;
 use super::seen::{Grade, NotSigned, TokenSeen};
 use super::setup::{self, Built};
-use super::Lane;
 use crate::config::{self, Config, SigningMode};
 
 /// Every token and every key of the configuration.
@@ -49,13 +48,8 @@ impl Custody {
     pub fn new(config: &Config) -> Result<Self, CustodySetupError> {
         let Built { links, registry, events } = setup::build(config)?;
         let tokens: Vec<TokenSeen> = links.into_iter().map(TokenSeen::new).collect();
-        let custody = Self {
-            registry,
-            tokens,
-            timing: config.custody.clone(),
-            drained: DrainedTokens::of(config),
-            events,
-        };
+        let custody =
+            Self { registry, tokens, timing: config.custody.clone(), drained: DrainedTokens::of(config), events };
         custody.recall_drained()?;
         for entry in &custody.registry.entries {
             for exception in &entry.exceptions {
@@ -99,17 +93,6 @@ impl Custody {
     /// When no signature was made in time, or the one that was made does not verify: the key is out of service in
     /// that token then.
     pub async fn sign(&self, key: &TenantKey, digest: &[u8; 32], deadline: Instant) -> Result<Signed, CustodyError> {
-        self.sign_in_lane(&key.key, key.lane, digest, deadline).await
-    }
-
-    /// As [`Self::sign`], for the appliance itself.
-    pub(super) async fn sign_in_lane(
-        &self,
-        key: &SigningKey,
-        lane: Lane,
-        digest: &[u8; 32],
-        deadline: Instant,
-    ) -> Result<Signed, CustodyError> {
         let entry = &self.registry.entries[key.index];
         let out_of_service = |why| CustodyError::OutOfService { key: Arc::clone(&entry.name), why };
         let mut tried = 0;
@@ -118,12 +101,9 @@ impl Custody {
             tried |= 1 << at;
             let replica = &entry.replicas[at];
             let token = &self.tokens[replica.link];
-            let because = |source| CustodyError::Token {
-                token: Arc::clone(token.name()),
-                source,
-                backlog: token.load.backlog(),
-            };
-            match token.signature(entry, replica, lane, digest, deadline).await {
+            let because =
+                |source| CustodyError::Token { token: Arc::clone(token.name()), source, backlog: token.load.backlog() };
+            match token.signature(entry, replica, key.lane, digest, deadline).await {
                 Ok((signature, _)) if key.verifies(digest, &signature) => {
                     if failed.is_some() {
                         token.taken_over.fetch_add(1, Relaxed);

@@ -29,13 +29,7 @@ pub(super) struct InFlight<'a> {
 impl Load {
     pub(super) fn new() -> Self {
         let zero = AtomicU64::default;
-        Self {
-            outstanding: AtomicUsize::new(0),
-            pace: zero(),
-            last: zero(),
-            completed: zero(),
-            origin: Instant::now(),
-        }
+        Self { outstanding: AtomicUsize::new(0), pace: zero(), last: zero(), completed: zero(), origin: Instant::now() }
     }
 
     pub(super) fn begin(&self) -> InFlight<'_> {

@@ -3,9 +3,7 @@
 use crate::config::SigningMode;
 use crate::custody::testing::{GOOD, Place, key_pair};
 use crate::custody::wire::{KeyHandle, OpenedKey};
-use crate::custody::{
-    Custody, CustodyEvent, GateAttribute, KeyAttributes, Lane, OutOfService, ResolveError, setup,
-};
+use crate::custody::{Custody, CustodyEvent, GateAttribute, KeyAttributes, Lane, OutOfService, ResolveError, setup};
 
 use super::{Entry, PublicKey, Registry};
 use crate::custody::evidence::Device;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::Lane;
 use super::client::{Channel, LinkError};
 use super::error::OutOfService;
 use super::evidence::Device;
@@ -16,7 +17,6 @@ use super::registry::Entry;
 use super::replica::Replica;
 use super::setup::Configured;
 use super::wire::{FailureCode, KeyHandle, StatusReport, WorkerState};
-use super::Lane;
 
 /// A token and what is known of it.
 #[derive(Debug)]

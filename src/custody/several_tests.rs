@@ -77,7 +77,7 @@ fn state(custody: &Custody, at: usize) -> KeyHealth {
 }
 
 fn detail(custody: &Custody, at: usize) -> String {
-    custody.keys(None)[0].custody[at].detail.clone()
+    custody.keys(None)[0].details[at].clone()
 }
 
 fn soon() -> Instant {

@@ -187,7 +187,12 @@ impl TokenSession for FakeSession {
             return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why });
         }
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: key.1, attributes, attestation: self.token.0.attestation.lock().unwrap().clone() })
+        Ok(FoundKey {
+            slot,
+            public_key: key.1,
+            attributes,
+            attestation: self.token.0.attestation.lock().unwrap().clone(),
+        })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {

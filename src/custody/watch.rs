@@ -106,8 +106,10 @@ impl Custody {
                 let took = self.test(token, entry, replica).await;
                 self.tell_states(index);
                 // Tests take one part in twenty of one session at most, however many keys there are.
-                tokio::time::sleep(took.map_or(Duration::ZERO, |took| took * 19).min(self.timing.canary_interval.get()))
-                    .await;
+                tokio::time::sleep(
+                    took.map_or(Duration::ZERO, |took| took * 19).min(self.timing.canary_interval.get()),
+                )
+                .await;
             }
         }
     }

@@ -132,7 +132,8 @@ async fn an_end_tells_what_was_sent_from_what_was_not() {
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_no_offence() {
     let (channel, mut worker) = connected().await;
-    let impatient = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now() + Duration::from_millis(20)).await;
+    let impatient =
+        channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now() + Duration::from_millis(20)).await;
     assert!(matches!(impatient, Err(LinkError::Timeout)));
     let (late, _) = worker.next().await;
     worker.send(late, &Reply::Signed([1; 64])).await;

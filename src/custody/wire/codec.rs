@@ -32,12 +32,7 @@ pub fn decode_request(frame: &[u8]) -> Result<(u64, Request), WireError> {
     let request = match kind {
         HELLO => Request::Hello(r.hello()?),
         OPEN_KEY => Request::OpenKey { uri: r.text()? },
-        SIGN => Request::Sign {
-            handle: KeyHandle(r.u32()?),
-            lane: r.u64()?,
-            budget_ms: r.u32()?,
-            digest: r.array()?,
-        },
+        SIGN => Request::Sign { handle: KeyHandle(r.u32()?), lane: r.u64()?, budget_ms: r.u32()?, digest: r.array()? },
         STATUS => Request::Status,
         PING => Request::Ping,
         other => return Err(WireError::UnknownKind(other)),
