@@ -52,6 +52,8 @@ impl TwoTokens {
             .set_path("keys.shared.public_key", &key.public_key)
             .set("keys.shared.replica", vec![table(&[("token", "standby"), ("uri", &copy.uri)])])
             .set("tenants.acme.keys", vec!["shared"])
+            // Else globex could sign in `main` alone, and the appliance would not be ready without it.
+            .set("tenants.globex.keys", vec!["shared"])
             .set("custody.canary_interval", "200ms")
             .set("server.local_listen", format!("unix:{}", socket.display()));
         if excepted {
@@ -147,7 +149,10 @@ fn a_worker_killed_under_load_costs_what_was_under_way_in_it_and_nothing_more() 
     });
     let failed: Vec<_> = answers.iter().filter(|(status, _)| *status != 200).collect();
     assert!(failed.len() <= CALLERS, "each caller loses one request at most: {failed:?}");
-    assert!(failed.iter().all(|(status, reason)| *status == 503 && reason.as_deref() == Some("\"worker_lost\"")), "{failed:?}");
+    assert!(
+        failed.iter().all(|(status, reason)| *status == 503 && reason.as_deref() == Some("\"worker_lost\"")),
+        "{failed:?}"
+    );
     two.until("main", "out_of_service");
     assert_eq!(two.fixture.appliance.local("/readyz").unwrap().status, 200, "one token is enough to be ready");
 
@@ -230,7 +235,8 @@ fn a_drained_token_is_asked_nothing_until_it_is_taken_back() {
     let undrained = two.signerctl(&["token", "undrain", "main"]);
     assert!(undrained.status.success(), "{undrained:?}");
     two.until("main", "live");
-    let told: Vec<Value> = ["token_drained", "token_undrained"].into_iter().flat_map(|e| events(&two.fixture, e)).collect();
+    let told: Vec<Value> =
+        ["token_drained", "token_undrained"].into_iter().flat_map(|e| events(&two.fixture, e)).collect();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told.iter().all(|event| event["token"] == "main" && event["uid"].is_u64()), "{told:?}");
     assert_eq!(two.signerctl(&["token", "drain", "nobody"]).status.code(), Some(3));
@@ -249,7 +255,15 @@ fn a_tcp_listener_takes_no_orders_and_says_what_would() {
 #[test]
 fn a_custody_report_is_signed_by_the_key_recorded_and_holds_offline() {
     let two = TwoTokens::start().until_live();
-    let by_socket = two.signerctl(&["keys", "attest", "shared", "--local", &format!("unix:{}", two.socket.display()), "--out", "report.json"]);
+    let by_socket = two.signerctl(&[
+        "keys",
+        "attest",
+        "shared",
+        "--local",
+        &format!("unix:{}", two.socket.display()),
+        "--out",
+        "report.json",
+    ]);
     assert!(by_socket.status.success(), "{by_socket:?}");
     let path = "/api/v1/signer/keys/shared/custody";
     let call = testkit::client::Call::authorized(&two.fixture.client(), "GET", path);
@@ -265,7 +279,10 @@ fn a_custody_report_is_signed_by_the_key_recorded_and_holds_offline() {
     assert_eq!(predicate["exceptions"].as_array().unwrap().len(), 4);
     let custody = predicate["custody"].as_array().unwrap();
     assert_eq!(custody.iter().map(|at| at["token"].as_str().unwrap()).collect::<Vec<_>>(), ["main", "standby"]);
-    assert!(custody.iter().all(|at| at["device"]["model"] == "SoftHSM v2" && at["attributes"]["local"] == false), "{custody:?}");
+    assert!(
+        custody.iter().all(|at| at["device"]["model"] == "SoftHSM v2" && at["attributes"]["local"] == false),
+        "{custody:?}"
+    );
 
     let records: Vec<Value> =
         two.fixture.appliance.audit().unwrap().into_iter().filter(|record| record["operation"] == "attest").collect();
@@ -287,12 +304,7 @@ fn a_custody_report_is_signed_by_the_key_recorded_and_holds_offline() {
     assert_eq!(verify("report.json", &["--max-age", "1us"]).status.code(), Some(1), "too old");
 }
 
-fn tampered_reports_do_not_hold(
-    dir: &Path,
-    report: &Value,
-    verify: &dyn Fn(&str, &[&str]) -> Output,
-    pinned: &[&str],
-) {
+fn tampered_reports_do_not_hold(dir: &Path, report: &Value, verify: &dyn Fn(&str, &[&str]) -> Output, pinned: &[&str]) {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
     let payload = BASE64_STANDARD.decode(report["payload"].as_str().unwrap()).unwrap();
@@ -325,7 +337,10 @@ fn a_tenant_gets_reports_of_its_own_keys_and_of_keys_that_sign() {
     let listed = fixture.client().keys().send().expect(200).json();
     let active = listed["keys"].as_array().unwrap().iter().find(|key| key["name"] == "acme-active").unwrap();
     assert_eq!(active["custody"][0]["device"]["label"], "stella-test");
-    assert_eq!((&active["custody"][0]["state"], &active["custody"][0]["attributes"]["local"]), (&json!("live"), &json!(true)));
+    assert_eq!(
+        (&active["custody"][0]["state"], &active["custody"][0]["attributes"]["local"]),
+        (&json!("live"), &json!(true))
+    );
     let unauthenticated = fixture.client().request("GET", "/api/v1/signer/keys/acme-active/custody").send();
     assert_eq!(unauthenticated.refusal(), (401, "invalid_token".to_owned()));
 }

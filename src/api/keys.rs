@@ -49,6 +49,7 @@ pub(super) async fn custody(
     let scopes = [READ_SCOPE, &appliance.config.authority.scope];
     let authenticated = appliance.authenticator.authenticate(&Presented::of(head, peer, &scopes)).await?;
     case.authenticated(&authenticated.caller);
+    let _permit = appliance.admit_read(&authenticated.caller.tenant)?;
     let key = appliance.custody.named_key(Some(&authenticated.caller.tenant), name)?;
     Ok(json(custody_report(appliance, case, key).await?, authenticated.dpop_nonce))
 }

@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
+use super::operator::Order;
 use crate::config::{KeyState, LocalListen};
 use crate::custody::{KeyHealth, KeyListing, TokenStatus};
-use super::operator::Order;
 use crate::pipeline::Appliance;
 use crate::telemetry::CONTENT_TYPE as METRICS_TYPE;
 
@@ -148,11 +148,11 @@ pub(crate) struct CustodyReadiness {
 impl CustodyReadiness {
     /// Each token's share of one key.
     pub(crate) fn of(key: &KeyListing) -> impl Iterator<Item = Self> {
-        key.custody.iter().map(|custody| Self {
+        key.custody.iter().zip(&key.details).map(|(custody, detail)| Self {
             key: Arc::clone(&key.name),
             token: custody.token.clone(),
             state: custody.state,
-            detail: custody.detail.clone(),
+            detail: detail.clone(),
         })
     }
 }
@@ -199,11 +199,7 @@ impl From<KeyListing> for KeyReadiness {
     }
 }
 
-async fn answer(
-    appliance: &Arc<Appliance>,
-    request: &Request<Incoming>,
-    peer: LocalPeer,
-) -> Response<Full<Bytes>> {
+async fn answer(appliance: &Arc<Appliance>, request: &Request<Incoming>, peer: LocalPeer) -> Response<Full<Bytes>> {
     if let Some(order) = Order::of(request.method(), request.uri().path()) {
         return order.carry_out(appliance, peer).await;
     }

@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::contract::{EnvelopeBody, KeysBody, SignRequestBody, SignResponseBody, VerifyRequestBody, VerifyResponseBody};
+use super::contract::{
+    EnvelopeBody, KeysBody, SignRequestBody, SignResponseBody, VerifyRequestBody, VerifyResponseBody,
+};
 use super::problem::{Code, ProblemDocument};
 use super::routes::{NAME, Operation, ROUTES, Route};
 
@@ -72,14 +74,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             summary: "The public keys of the caller's tenant",
             request: None,
             response: schema::<KeysBody>(generator),
-            problems: &[
-                InvalidToken,
-                InsufficientScope,
-                PlanThrottled,
-                Overloaded,
-                DependencyUnavailable,
-                Internal,
-            ],
+            problems: &[InvalidToken, InsufficientScope, PlanThrottled, Overloaded, DependencyUnavailable, Internal],
         },
         Operation::Custody => Described {
             id: "custody",
@@ -91,6 +86,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
                 InvalidToken,
                 InsufficientScope,
                 NotFound,
+                PlanThrottled,
                 SigningUnavailable,
                 Overloaded,
                 DependencyUnavailable,

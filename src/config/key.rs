@@ -124,7 +124,9 @@ fn object(uri: Option<String>, id: Option<ObjectId>) -> Result<String, &'static 
             let [high, low] = id.to_be_bytes();
             Ok(format!("pkcs11:id=%{high:02X}%{low:02X}"))
         }
-        (None, None) => Err("the object is missing; write `uri = \"pkcs11:object=…\"`, or `object_id = \"0x…\"` for a YubiHSM"),
+        (None, None) => {
+            Err("the object is missing; write `uri = \"pkcs11:object=…\"`, or `object_id = \"0x…\"` for a YubiHSM")
+        }
         (Some(_), Some(_)) => Err("`uri` and `object_id` both name the object; keep one of them"),
     }
 }

@@ -43,7 +43,8 @@ fn replicas<'c>(
     report: &mut Report<'_>,
 ) {
     if key.replica.len() >= MAX_TOKENS {
-        let message = format!("{} more tokens are more than one key needs; write at most {}", key.replica.len(), MAX_TOKENS - 1);
+        let message =
+            format!("{} more tokens are more than one key needs; write at most {}", key.replica.len(), MAX_TOKENS - 1);
         report.problem(key!["keys", name, "replica"], message);
     }
     let mut tokens = BTreeSet::from([key.token.as_str()]);

@@ -30,7 +30,10 @@ pub(crate) struct TokenDrainArgs {
 pub(crate) fn run(args: &TokenDrainArgs, drain: bool) -> Result<Report, CtlError> {
     let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if args.name.is_empty() || !args.name.chars().all(named) {
-        return Err(CtlError::Usage(format!("`{}` is no name of a token; `signerctl status` lists them", plain(&args.name))));
+        return Err(CtlError::Usage(format!(
+            "`{}` is no name of a token; `signerctl status` lists them",
+            plain(&args.name)
+        )));
     }
     let listener = local::listener(args.local.as_deref(), &args.config)?;
     let path = format!("/tokens/{}/{}", args.name, if drain { "drain" } else { "undrain" });
@@ -46,7 +49,9 @@ pub(crate) fn run(args: &TokenDrainArgs, drain: bool) -> Result<Report, CtlError
 fn told(name: &str, drain: bool, done: &Value) -> String {
     let mut text = format!("token {} is {}\n", plain(name), if drain { "drained" } else { "in use again" });
     if drain && let Some(waiting @ 1..) = done["inFlight"].as_u64() {
-        text.push_str(&format!("  {waiting} requests are still under way in it; `signerctl status` shows when they are done\n"));
+        text.push_str(&format!(
+            "  {waiting} requests are still under way in it; `signerctl status` shows when they are done\n"
+        ));
     }
     let without: Vec<String> =
         done["keysWithoutToken"].as_array().into_iter().flatten().filter_map(Value::as_str).map(plain).collect();

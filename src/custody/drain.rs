@@ -87,7 +87,12 @@ impl Custody {
             // How it is after whatever the operator did to it is not known.
             replica.health.canaries().due_now();
         }
-        tracing::warn!(token = name, drained, "an operator has {} the token", if drained { "drained" } else { "undrained" });
+        tracing::warn!(
+            token = name,
+            drained,
+            "an operator has {} the token",
+            if drained { "drained" } else { "undrained" }
+        );
         token.doubted.notify_one();
         self.tell_states(index);
         let active = self.registry.entries.iter().filter(|entry| entry.state == KeyState::Active);

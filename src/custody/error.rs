@@ -139,7 +139,9 @@ pub enum DrainError {
         known: String,
     },
     /// It would not outlast a restart.
-    #[error("the decision cannot be kept in {path}: {source}; make its directory writable for signerd's user, or name another `drained_file` in [custody]")]
+    #[error(
+        "the decision cannot be kept in {path}: {source}; make its directory writable for signerd's user, or name another `drained_file` in [custody]"
+    )]
     NotKept {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,6 @@ use super::registry::{Entry, NOT_SEEN, Registry, SigningKey, TenantKey};
 use super::replica::Replica;
 use super::seen::{Grade, NotSigned, TokenSeen};
 use super::setup::{self, Built};
-use super::Lane;
 use crate::config::{self, Config, SigningMode};
 
 /// Every token and every key of the configuration.
@@ -49,13 +48,8 @@ impl Custody {
     pub fn new(config: &Config) -> Result<Self, CustodySetupError> {
         let Built { links, registry, events } = setup::build(config)?;
         let tokens: Vec<TokenSeen> = links.into_iter().map(TokenSeen::new).collect();
-        let custody = Self {
-            registry,
-            tokens,
-            timing: config.custody.clone(),
-            drained: DrainedTokens::of(config),
-            events,
-        };
+        let custody =
+            Self { registry, tokens, timing: config.custody.clone(), drained: DrainedTokens::of(config), events };
         custody.recall_drained()?;
         for entry in &custody.registry.entries {
             for exception in &entry.exceptions {
@@ -99,31 +93,17 @@ impl Custody {
     /// When no signature was made in time, or the one that was made does not verify: the key is out of service in
     /// that token then.
     pub async fn sign(&self, key: &TenantKey, digest: &[u8; 32], deadline: Instant) -> Result<Signed, CustodyError> {
-        self.sign_in_lane(&key.key, key.lane, digest, deadline).await
-    }
-
-    /// As [`Self::sign`], for the appliance itself.
-    pub(super) async fn sign_in_lane(
-        &self,
-        key: &SigningKey,
-        lane: Lane,
-        digest: &[u8; 32],
-        deadline: Instant,
-    ) -> Result<Signed, CustodyError> {
         let entry = &self.registry.entries[key.index];
         let out_of_service = |why| CustodyError::OutOfService { key: Arc::clone(&entry.name), why };
         let mut tried = 0;
-        let mut failed = None;
+        let mut failed: Option<CustodyError> = None;
         while let Some(at) = self.best(entry, tried) {
             tried |= 1 << at;
             let replica = &entry.replicas[at];
             let token = &self.tokens[replica.link];
-            let because = |source| CustodyError::Token {
-                token: Arc::clone(token.name()),
-                source,
-                backlog: token.load.backlog(),
-            };
-            match token.signature(entry, replica, lane, digest, deadline).await {
+            let because =
+                |source| CustodyError::Token { token: Arc::clone(token.name()), source, backlog: token.load.backlog() };
+            match token.signature(entry, replica, key.lane, digest, deadline).await {
                 Ok((signature, _)) if key.verifies(digest, &signature) => {
                     if failed.is_some() {
                         token.taken_over.fetch_add(1, Relaxed);
@@ -138,7 +118,8 @@ impl Custody {
                 // A second signature might be made beside a first one that nobody has seen.
                 Err(NotSigned::Unclear(error)) => return Err(because(error.into())),
                 Err(NotSigned::Refused(error)) => failed = Some(because(error.into())),
-                Err(NotSigned::OutOfService(why)) => failed = Some(out_of_service(why)),
+                // That another token is busy or gone says more about when to ask again.
+                Err(NotSigned::OutOfService(why)) => failed = failed.or_else(|| Some(out_of_service(why))),
                 Err(NotSigned::Unseen) => {}
             }
             if Instant::now() >= deadline {
@@ -158,10 +139,11 @@ impl Custody {
 
     /// Which of the key's tokens to ask next, of those not tried yet.
     fn best(&self, entry: &Entry, tried: u32) -> Option<usize> {
+        let now = Instant::now();
         let ranked = entry.replicas.iter().enumerate().filter(|(at, _)| tried & (1 << at) == 0);
         let ranked = ranked.filter_map(|(at, replica)| {
             let token = &self.tokens[replica.link];
-            self.rank(replica).map(|grade| (grade, token.load.cost(), at))
+            self.rank(replica).map(|grade| (grade, token.load.cost(now), at))
         });
         ranked.min().map(|(_, _, at)| at)
     }

@@ -5,16 +5,15 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Requests under way in one token, how long one takes, and how fast they come back. A few relaxed atomics: two event
-/// loops that write at once lose one sample of an average.
+/// Requests under way in one token, and how fast they come back. A few relaxed atomics: two event loops that write at
+/// once lose one sample of an average.
 #[derive(Debug)]
 pub(super) struct Load {
     outstanding: AtomicUsize,
-    /// Moving average of the time from asking to the signature, queueing included, in microseconds; 0: never asked.
-    latency: AtomicU64,
-    /// Moving average of the time between two signatures while requests were under way, in microseconds.
+    /// Moving average of the time that one signature takes the token, in microseconds; 0: it never made one. Between
+    /// two signatures while requests wait, so that a token with several sessions counts as that much faster.
     pace: AtomicU64,
-    /// When the last signature came, in microseconds since `origin`.
+    /// When the last signature came, or the first request after none was under way; in microseconds since `origin`.
     last: AtomicU64,
     completed: AtomicU64,
     origin: Instant,
@@ -30,28 +29,29 @@ pub(super) struct InFlight<'a> {
 impl Load {
     pub(super) fn new() -> Self {
         let zero = AtomicU64::default;
-        Self {
-            outstanding: AtomicUsize::new(0),
-            latency: zero(),
-            pace: zero(),
-            last: zero(),
-            completed: zero(),
-            origin: Instant::now(),
-        }
+        Self { outstanding: AtomicUsize::new(0), pace: zero(), last: zero(), completed: zero(), origin: Instant::now() }
     }
 
     pub(super) fn begin(&self) -> InFlight<'_> {
-        self.outstanding.fetch_add(1, Relaxed);
-        InFlight { load: self, began: Instant::now() }
+        self.begin_at(Instant::now())
     }
 
-    /// What one more request would wait for: least outstanding × latency is asked first.
-    pub(super) fn cost(&self) -> u64 {
-        let after = u64::try_from(self.outstanding() + 1).unwrap_or(u64::MAX);
-        after.saturating_mul(self.latency.load(Relaxed).max(1))
+    fn begin_at(&self, now: Instant) -> InFlight<'_> {
+        if self.outstanding.fetch_add(1, Relaxed) == 0 {
+            self.last.store(self.since_origin(now), Relaxed);
+        }
+        InFlight { load: self, began: now }
     }
 
-    /// Requests that wait for this token now, canaries included.
+    /// What one more request would wait for: the token where the requests under way × the time of one is least is asked
+    /// first. A token that has returned nothing for a while takes at least that while.
+    pub(super) fn cost(&self, now: Instant) -> u64 {
+        let waiting = u64::try_from(self.outstanding()).unwrap_or(u64::MAX);
+        let silent = if waiting > 0 { self.since_origin(now).saturating_sub(self.last.load(Relaxed)) } else { 0 };
+        (waiting + 1).saturating_mul(self.pace.load(Relaxed).max(silent).max(1))
+    }
+
+    /// Requests that wait for this token now, test signatures included.
     pub(super) fn outstanding(&self) -> usize {
         self.outstanding.load(Relaxed)
     }
@@ -67,13 +67,14 @@ impl Load {
         Duration::from_micros(waiting.saturating_mul(self.pace.load(Relaxed)))
     }
 
-    fn completed_at(&self, began: Instant, now: Instant) {
-        let since = |moment: Instant| micros(moment.saturating_duration_since(self.origin));
-        let last = self.last.swap(since(now), Relaxed);
-        average(&self.latency, micros(now.saturating_duration_since(began)));
-        // The token was idle until this request came, or has worked since the last signature.
-        average(&self.pace, since(now).saturating_sub(last.max(since(began))));
+    fn completed_at(&self, now: Instant) {
+        let now = self.since_origin(now);
+        average(&self.pace, now.saturating_sub(self.last.swap(now, Relaxed)));
         self.completed.fetch_add(1, Relaxed);
+    }
+
+    fn since_origin(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -81,7 +82,7 @@ impl InFlight<'_> {
     /// A signature came back. Returns how long it took.
     pub(super) fn done(self) -> Duration {
         let now = Instant::now();
-        self.load.completed_at(self.began, now);
+        self.load.completed_at(now);
         now.saturating_duration_since(self.began)
     }
 }
@@ -96,42 +97,50 @@ impl Drop for InFlight<'_> {
 fn average(kept: &AtomicU64, sample: u64) {
     let old = kept.load(Relaxed);
     // Rounded up, so that it neither sticks below its samples nor becomes the 0 of "never".
-    let new = if old == 0 { sample } else { (old * 7 + sample).div_ceil(8) };
+    let new = if old == 0 { sample } else { (old.saturating_mul(7).saturating_add(sample)).div_ceil(8) };
     kept.store(new.max(1), Relaxed);
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX / 16).min(u64::MAX / 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
     fn a_slow_or_busy_token_costs_more() {
-        let (fast, slow) = (Load::new(), Load::new());
-        let now = Instant::now();
-        fast.completed_at(now, now + Duration::from_millis(1));
-        slow.completed_at(now, now + Duration::from_millis(10));
-        assert!(fast.cost() < slow.cost());
-        let flights: Vec<_> = (0..20).map(|_| fast.begin()).collect();
-        assert!(fast.cost() > slow.cost(), "twenty requests of 1 ms are more than one of 10 ms");
+        let (fast, slow, now) = (Load::new(), Load::new(), Instant::now());
+        for (load, took) in [(&fast, MS), (&slow, 10 * MS)] {
+            let flight = load.begin_at(now);
+            load.completed_at(now + took);
+            drop(flight);
+        }
+        let later = now + 20 * MS;
+        assert!(fast.cost(later) < slow.cost(later));
+        let flights: Vec<_> = (0..20).map(|_| fast.begin_at(later)).collect();
+        assert!(fast.cost(later) > slow.cost(later), "twenty requests of 1 ms are more than one of 10 ms");
         drop(flights);
-        assert!(fast.cost() < slow.cost());
+        assert!(fast.cost(later) < slow.cost(later));
+    }
+
+    #[test]
+    fn a_token_that_returns_nothing_costs_more_and_more() {
+        let (load, now) = (Load::new(), Instant::now());
+        let _hanging = load.begin_at(now);
+        assert!(load.cost(now + 500 * MS) >= 2 * 500_000);
+        assert!(load.cost(now + 5000 * MS) >= 2 * 5_000_000);
     }
 
     #[test]
     fn the_backlog_is_what_waits_times_the_time_of_one() {
-        let load = Load::new();
-        let began = Instant::now();
-        // Four requests asked at once, one session of 100 ms.
+        let (load, began) = (Load::new(), Instant::now());
+        // Asked at once; one session of 100 ms.
+        let _waiting: Vec<_> = (0..30).map(|_| load.begin_at(began)).collect();
         for n in 1..=4 {
-            load.completed_at(began, began + Duration::from_millis(100 * n));
+            load.completed_at(began + n * 100 * MS);
         }
-        let _waiting: Vec<_> = (0..30).map(|_| load.begin()).collect();
         let backlog = load.backlog();
-        assert!((Duration::from_millis(2_900)..Duration::from_millis(3_100)).contains(&backlog), "{backlog:?}");
+        assert!((2_900 * MS..3_100 * MS).contains(&backlog), "{backlog:?}");
     }
 
     #[test]

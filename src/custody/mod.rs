@@ -31,8 +31,8 @@ mod setup;
 mod status;
 pub mod token;
 pub mod uri;
-pub mod wire;
 mod watch;
+pub mod wire;
 pub mod worker;
 
 #[cfg(test)]

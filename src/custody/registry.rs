@@ -252,12 +252,7 @@ pub(super) struct Registry {
 
 impl Registry {
     /// The one key that signs for the tenant at `now`.
-    pub(super) fn resolve(
-        &self,
-        tenant: &str,
-        mode: SigningMode,
-        now: Timestamp,
-    ) -> Result<TenantKey, ResolveError> {
+    pub(super) fn resolve(&self, tenant: &str, mode: SigningMode, now: Timestamp) -> Result<TenantKey, ResolveError> {
         let TenantKeys { lane, keys } =
             self.tenants.get(tenant).ok_or_else(|| ResolveError::UnknownTenant(tenant.to_owned()))?;
         if mode == SigningMode::Keyless {

@@ -3,7 +3,7 @@
 use crate::config::SigningMode;
 use crate::custody::testing::{GOOD, Place, key_pair};
 use crate::custody::wire::{KeyHandle, OpenedKey};
-use crate::custody::{OutOfService, ResolveError, setup};
+use crate::custody::{Custody, CustodyEvent, GateAttribute, KeyAttributes, Lane, OutOfService, ResolveError, setup};
 
 use super::{Entry, PublicKey, Registry};
 use crate::custody::evidence::Device;
@@ -91,6 +91,22 @@ fn the_signing_key_is_the_active_one_inside_its_window() {
 }
 
 #[test]
+fn tenants_that_share_a_key_have_lanes_of_their_own_and_so_has_the_appliance() {
+    let registry = registry("[tenants.globex]\nkeys = [\"a\"]\npredicate_types = [\"*\"]");
+    registry.entries[0].pin(key_pair().1).unwrap();
+    let now = jiff::Timestamp::now();
+    let lane = |tenant| registry.resolve(tenant, SigningMode::Kms, now).unwrap().lane;
+    assert_ne!(lane("acme"), lane("globex"));
+    assert_eq!(lane("acme"), registry.named(Some("acme"), "a", now).unwrap().lane);
+    assert_eq!(registry.named(None, "a", now).unwrap().lane, Lane::APPLIANCE);
+    for tenant in ["acme", "globex"] {
+        assert_ne!(lane(tenant), Lane::APPLIANCE);
+    }
+    assert_eq!(registry.named(Some("nobody"), "a", now).unwrap_err().code(), "not_found");
+    assert_eq!(registry.named(Some("acme"), "b", now).unwrap_err().code(), "not_found");
+}
+
+#[test]
 fn a_key_that_was_not_seen_has_no_keyid_and_does_not_resolve() {
     let registry = registry("");
     let now = jiff::Timestamp::now();
@@ -157,4 +173,38 @@ fn a_certificate_chain_pins_its_key_and_must_agree_with_the_public_key() {
     assert!(matches!(error, crate::custody::CustodySetupError::ChainMismatch { .. }), "{error}");
     let error = setup::build(&place.config(&format!("certificate_chain = \"{dir}/same.pem\""))).unwrap_err();
     assert!(matches!(error, crate::custody::CustodySetupError::Chain { .. }), "{error}");
+}
+
+#[test]
+fn a_written_exception_lets_pass_what_it_names_and_is_told_to_the_auditor() {
+    let imported = || OpenedKey { attributes: KeyAttributes { local: false, ..GOOD }, ..opened(key_pair().1) };
+    let refused = judge(&registry("").entries[0], imported()).unwrap_err();
+    assert!(refused.to_string().contains("CKA_LOCAL"), "{refused}");
+
+    let exception = "[[keys.a.custody_exception]]\nattribute = \"CKA_LOCAL\"\nreason = \"imported, CR 4711\"";
+    let custody = Custody::new(&Place::new().config(exception)).unwrap();
+    let entry = &custody.registry.entries[0];
+    judge(entry, imported()).unwrap();
+    let worse = OpenedKey { attributes: KeyAttributes { local: false, unwrap: true, ..GOOD }, ..imported() };
+    let refused = judge(entry, worse).unwrap_err().to_string();
+    assert!(refused.contains("CKA_UNWRAP") && !refused.contains("CKA_LOCAL"), "{refused}");
+    let told = custody.events().unwrap().try_recv().unwrap();
+    let (key, reason) = ("a".into(), "imported, CR 4711".into());
+    assert_eq!(told, CustodyEvent::Exception { key, attribute: GateAttribute::Local, reason });
+}
+
+#[test]
+fn a_device_that_changes_its_mind_is_told_to_the_auditor_even_where_the_key_still_passes() {
+    let exception = "[[keys.a.custody_exception]]\nattribute = \"CKA_LOCAL\"\nreason = \"x\"";
+    let registry = registry(exception);
+    let (entry, ours) = (&registry.entries[0], key_pair().1);
+    let mut events = entry.events.take().unwrap();
+    let changed = KeyAttributes { local: false, ..GOOD };
+    for attributes in [GOOD, GOOD, changed, changed] {
+        judge(entry, OpenedKey { attributes, ..opened(ours) }).unwrap();
+    }
+    let (key, token) = ("a".into(), "main".into());
+    let expected = CustodyEvent::AttributesChanged { key, token, before: GOOD, now: changed };
+    assert_eq!(events.try_recv().unwrap(), expected);
+    assert!(events.try_recv().is_err(), "once");
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::Lane;
 use super::client::{Channel, LinkError};
 use super::error::OutOfService;
 use super::evidence::Device;
@@ -16,7 +17,6 @@ use super::registry::Entry;
 use super::replica::Replica;
 use super::setup::Configured;
 use super::wire::{FailureCode, KeyHandle, StatusReport, WorkerState};
-use super::Lane;
 
 /// A token and what is known of it.
 #[derive(Debug)]
@@ -99,13 +99,17 @@ impl TokenSeen {
 
     /// Notes what the worker said, or why it could not be asked. Returns whether it can sign now and could not before.
     pub(super) fn saw(&self, asked: Result<StatusReport, LinkError>) -> bool {
+        let short = |asked: &Result<StatusReport, LinkError>| asked.as_ref().is_ok_and(|r| shortfall(r).is_some());
+        let mut seen = self.seen();
         let grade = match &asked {
             Ok(report) if report.state != WorkerState::Ready => Grade::Doubtful,
-            Ok(report) if shortfall(report).is_some() => Grade::Degraded,
+            // Twice in a row: a worker that opens its sessions, or replaces one, is not in trouble yet.
+            Ok(_) if short(&asked) && seen.as_ref().is_some_and(short) => Grade::Degraded,
             Ok(_) => Grade::Good,
             Err(_) => Grade::Doubtful,
         };
-        *self.seen() = Some(asked);
+        *seen = Some(asked);
+        drop(seen);
         let before = self.grade.swap(grade as u8, Relaxed);
         before == Grade::Doubtful as u8 && grade != Grade::Doubtful
     }

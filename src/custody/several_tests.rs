@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::testing::{FakeToken, GOOD, Place};
 use super::token::Remedy;
-use super::{Custody, CustodyEvent, GateAttribute, KeyAttributes, KeyHealth, TenantKey};
+use super::{Custody, CustodyEvent, KeyAttributes, KeyHealth, TenantKey};
 use crate::config::SigningMode;
 
 const DIGEST: [u8; 32] = [9; 32];
@@ -77,7 +77,7 @@ fn state(custody: &Custody, at: usize) -> KeyHealth {
 }
 
 fn detail(custody: &Custody, at: usize) -> String {
-    custody.keys(None)[0].custody[at].detail.clone()
+    custody.keys(None)[0].details[at].clone()
 }
 
 fn soon() -> Instant {
@@ -91,11 +91,17 @@ async fn signatures_are_spread_over_the_tokens_that_hold_the_key() {
         *token.0.delay.lock().unwrap() = Duration::from_millis(2);
     }
     let (key, mut asked) = (pair.key(), JoinSet::new());
-    for _ in 0..200 {
+    for _ in 0..40 {
         let (custody, key) = (Arc::clone(&pair.custody), key.clone());
-        asked.spawn(async move { custody.sign(&key, &DIGEST, soon()).await.unwrap().token });
+        asked.spawn(async move {
+            let mut by = Vec::new();
+            for _ in 0..5 {
+                by.push(custody.sign(&key, &DIGEST, soon()).await.unwrap().token);
+            }
+            by
+        });
     }
-    let by = asked.join_all().await;
+    let by: Vec<Arc<str>> = asked.join_all().await.into_iter().flatten().collect();
     for token in ["main", "standby"] {
         let share = by.iter().filter(|signed_by| ***signed_by == *token).count();
         assert!(share > 40, "{token} made {share} of 200");
@@ -259,24 +265,23 @@ async fn a_token_that_hangs_holds_up_only_what_was_given_to_it() {
     for _ in 0..64 {
         let (custody, key) = (Arc::clone(&pair.custody), key.clone());
         asked.spawn(async move {
-            let deadline = Instant::now() + Duration::from_secs(2);
             let mut signed = 0;
             for _ in 0..5 {
-                signed += usize::from(custody.sign(&key, &DIGEST, deadline).await.is_ok());
+                let deadline = Instant::now() + Duration::from_millis(500);
+                signed += u32::from(custody.sign(&key, &DIGEST, deadline).await.is_ok());
             }
             signed
         });
     }
-    let signed: usize = asked.join_all().await.into_iter().sum();
-    // While main hangs its requests pile up there, so that soon none is given to it any more.
-    assert!(signed > 64, "{signed} of 320 were signed");
+    let signed: u32 = asked.join_all().await.into_iter().sum();
+    // What was given to main before it was seen to hang is lost; a second one rarely is.
+    assert!(signed >= 230, "{signed} of 320 were signed");
     pair.stop();
 }
 
 #[tokio::test]
 async fn attributes_that_change_are_noticed_on_the_timer_and_named() {
     let pair = Pair::new("").await;
-    let mut events = pair.custody.events().unwrap();
     *pair.main.0.attributes.lock().unwrap() = KeyAttributes { local: false, unwrap: true, ..GOOD };
     pair.custody.tokens[0].doubted.notify_one();
     pair.until("main is out", |c| state(c, 0) == KeyHealth::OutOfService).await;
@@ -285,29 +290,6 @@ async fn attributes_that_change_are_noticed_on_the_timer_and_named() {
     assert_eq!(&*pair.custody.sign(&pair.key(), &DIGEST, soon()).await.unwrap().token, "standby");
     *pair.main.0.attributes.lock().unwrap() = GOOD;
     pair.until("main is live again", |c| state(c, 0) == KeyHealth::Live).await;
-    let mut changes = 0;
-    while let Ok(event) = events.try_recv() {
-        changes += usize::from(matches!(event, CustodyEvent::AttributesChanged { .. }));
-    }
-    assert_eq!(changes, 2, "away and back");
-    pair.stop();
-}
-
-#[tokio::test]
-async fn a_written_exception_lets_a_key_pass_and_is_told_to_the_auditor() {
-    let main = FakeToken::new();
-    let standby = main.twin();
-    for token in [&main, &standby] {
-        *token.0.attributes.lock().unwrap() = KeyAttributes { local: false, ..GOOD };
-    }
-    let exception = "[[keys.a.custody_exception]]\nattribute = \"CKA_LOCAL\"\nreason = \"imported, CR 4711\"";
-    let pair = Pair::of(main, standby, exception);
-    let first = pair.custody.events().unwrap().try_recv().unwrap();
-    let expected =
-        CustodyEvent::Exception { key: "a".into(), attribute: GateAttribute::Local, reason: "imported, CR 4711".into() };
-    assert_eq!(first, expected);
-    pair.until("both are live", |c| [0, 1].iter().all(|at| state(c, *at) == KeyHealth::Live)).await;
-    pair.custody.sign(&pair.key(), &DIGEST, soon()).await.unwrap();
     pair.stop();
 }
 

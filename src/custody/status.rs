@@ -60,6 +60,8 @@ pub struct KeyListing {
     pub public: Option<(PublicKey, Arc<str>)>,
     /// How it is in each of its tokens.
     pub custody: Vec<KeyCustody>,
+    /// Why it is not live, for each of these; empty where it is. May name sockets and paths: for the operator alone.
+    pub details: Vec<String>,
     /// What the configuration lets pass at the custody gate.
     pub exceptions: Vec<CustodyException>,
     /// Why no token signs with it although it should.
@@ -151,7 +153,10 @@ impl Custody {
             detail = "an operator has taken it off; `signerctl token undrain` takes it back".to_owned();
         } else if state == "ready" && !missing.is_empty() {
             detail = missing.join("; ");
-        } else if ready && let Some(short) = report.as_ref().and_then(shortfall) {
+        } else if ready
+            && token.grade() == Grade::Degraded
+            && let Some(short) = report.as_ref().and_then(shortfall)
+        {
             (state, detail) = ("degraded", short);
         }
         TokenStatus {
@@ -192,15 +197,15 @@ impl Custody {
             return (key, why);
         }
         // Three turns of the timer: one may be missed while a token is busy.
-        if !replica.checked_within(self.timing.check_interval.get() * 3) {
+        if !replica.checked_within(self.timing.check_interval.get() * 3 + PATIENCE) {
             return (KeyHealth::Degraded, "its attributes could not be read from the device for a while".to_owned());
         }
-        match token.last_seen() {
-            Some(Ok(report)) if token.grade() == Grade::Degraded => {
-                (KeyHealth::Degraded, shortfall(&report).unwrap_or_default())
-            }
-            _ => (KeyHealth::Live, String::new()),
+        if token.grade() == Grade::Degraded
+            && let Some(Ok(report)) = token.last_seen()
+        {
+            return (KeyHealth::Degraded, shortfall(&report).unwrap_or_default());
         }
+        (KeyHealth::Live, String::new())
     }
 
     fn is_usable(&self, replica: &Replica) -> bool {
@@ -216,19 +221,19 @@ impl Custody {
             not_after: entry.not_after,
             public: entry.pinned.get().map(|key| (*key.public_key(), Arc::clone(key.keyid()))),
             custody: entry.replicas.iter().map(|replica| self.custody_in(replica)).collect(),
+            details: entry.replicas.iter().map(|replica| self.standing(replica).1).collect(),
             exceptions: entry.exceptions.clone(),
             out_of_service: entry.out_of_service(),
         }
     }
 
     fn custody_in(&self, replica: &Replica) -> KeyCustody {
-        let (state, detail) = self.standing(replica);
+        let (state, _) = self.standing(replica);
         let evidence = replica.health.evidence.load_full();
         let evidence = evidence.as_deref();
         KeyCustody {
             token: replica.token.to_string(),
             state,
-            detail,
             device: evidence.map(|evidence| evidence.device.clone()),
             attributes: evidence.map(|evidence| evidence.attributes),
             attestation: evidence.map_or_else(Vec::new, |evidence| {
@@ -240,6 +245,9 @@ impl Custody {
         }
     }
 }
+
+/// What a look at a token with many keys may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn unreachable(error: &LinkError) -> String {
     format!("its worker cannot be reached: {}", super::token::explain(error))

@@ -204,7 +204,12 @@ impl TokenSession for FakeSession {
         let key = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
         let attributes = *self.token.0.attributes.lock().unwrap();
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: key.1, attributes, attestation: self.token.0.attestation.lock().unwrap().clone() })
+        Ok(FoundKey {
+            slot,
+            public_key: key.1,
+            attributes,
+            attestation: self.token.0.attestation.lock().unwrap().clone(),
+        })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {

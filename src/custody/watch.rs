@@ -42,7 +42,8 @@ impl Custody {
             tokens.spawn(async move {
                 loop {
                     custody.look_at(index).await;
-                    let pause = if custody.token_status(index).ready { CALM } else { EAGER };
+                    let calm = CALM.min(custody.timing.check_interval.get());
+                    let pause = if custody.token_status(index).ready { calm } else { EAGER };
                     // A failed signature is news, though not more often than this.
                     tokio::time::sleep(BRIEF).await;
                     let _ = tokio::time::timeout(pause, custody.tokens[index].doubted.notified()).await;
@@ -105,8 +106,10 @@ impl Custody {
                 let took = self.test(token, entry, replica).await;
                 self.tell_states(index);
                 // Tests take one part in twenty of one session at most, however many keys there are.
-                tokio::time::sleep(took.map_or(Duration::ZERO, |took| took * 19).min(self.timing.canary_interval.get()))
-                    .await;
+                tokio::time::sleep(
+                    took.map_or(Duration::ZERO, |took| took * 19).min(self.timing.canary_interval.get()),
+                )
+                .await;
             }
         }
     }

@@ -201,8 +201,8 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:1:1: keys.acme-2026.custody_exception[0].reason: it is missing; write `reason = …`"),
         ),
         (
-            "keys.acme-2026.object_id = '0x0001'",
-            "keys.acme-2026: `uri` and `object_id` both name the object; keep one of them".to_owned(),
+            "keys.b = { token = 'main', state = 'next', uri = 'pkcs11:object=b', object_id = '0x0001' }",
+            format!("{d}:1:10: keys.b: `uri` and `object_id` both name the object; keep one of them"),
         ),
         (
             "keys.b = { token = 'main', state = 'next' }",

@@ -66,7 +66,8 @@ pub(crate) struct KeysAttestArgs {
 
 pub(crate) fn run(args: KeysAttestArgs) -> Result<Report, CtlError> {
     if let Some(file) = &args.verify {
-        let demands = verify::Demands::read(args.public_key.as_deref(), args.attestation_root.as_deref(), args.max_age)?;
+        let demands =
+            verify::Demands::read(args.public_key.as_deref(), args.attestation_root.as_deref(), args.max_age)?;
         return verify::run(file, &demands);
     }
     let Some(out) = &args.out else { return Err(CtlError::Usage("give --out FILE or --verify FILE".to_owned())) };
@@ -88,14 +89,20 @@ pub(crate) fn run(args: KeysAttestArgs) -> Result<Report, CtlError> {
     // What is kept as evidence must be evidence: a report that does not hold by itself is not written.
     let checked = verify::check(&report, &verify::Demands::fresh())?;
     if let Some(fault) = checked.first_fault() {
-        return Err(CtlError::Unexpected(format!("the appliance's report of key `{}` does not hold: {fault}", plain(&name))));
+        return Err(CtlError::Unexpected(format!(
+            "the appliance's report of key `{}` does not hold: {fault}",
+            plain(&name)
+        )));
     }
     let mut answer = if files::is_dash(out) {
         let text = String::from_utf8(report).map_err(|_| CtlError::Unexpected("the report is not UTF-8".to_owned()))?;
         Report::new(text + "\n", json!({ "key": name }))
     } else {
         files::write_new(out, args.force, |file| file.write_all(&report))?;
-        Report::new(format!("custody report of key {} in {}\n", plain(&name), plain(&out.display().to_string())), json!({ "key": name, "out": out }))
+        Report::new(
+            format!("custody report of key {} in {}\n", plain(&name), plain(&out.display().to_string())),
+            json!({ "key": name, "out": out }),
+        )
     };
     answer.json["checks"] = checked.to_json();
     Ok(answer)

@@ -60,7 +60,9 @@ enum Verdict {
 impl Demands {
     pub(super) fn read(key: Option<&Path>, root: Option<&Path>, max_age: Option<Span>) -> Result<Self, CtlError> {
         let key = key.map(|path| match KeySource::pem(path)? {
-            KeySource::Pem(key) => PublicKey::from_sec1(key.key.sec1()).map_err(|e| CtlError::content(path, e.to_string())),
+            KeySource::Pem(key) => {
+                PublicKey::from_sec1(key.key.sec1()).map_err(|e| CtlError::content(path, e.to_string()))
+            }
             KeySource::Set(_) => Err(CtlError::content(path, "is no PEM public key")),
         });
         let root = root.map(|path| {
@@ -118,10 +120,20 @@ pub(super) fn check(json: &[u8], demands: &Demands) -> Result<Checked, CtlError>
     });
     checked.expect(signed, "signature", "by the key itself", "not by this key over these bytes");
     match demands.key {
-        Some(pinned) => checked.expect(own == Some(pinned), "key", &key.keyid(), "the report is about another key than --public-key"),
+        Some(pinned) => checked.expect(
+            own == Some(pinned),
+            "key",
+            &key.keyid(),
+            "the report is about another key than --public-key",
+        ),
         None => checked.note("key", &format!("{} is the report's own word; --public-key pins it", key.keyid())),
     }
-    checked.expect(keyid == key.keyid() && report.key.keyid == key.keyid(), "keyid", &key.keyid(), "not the fingerprint of the key");
+    checked.expect(
+        keyid == key.keyid() && report.key.keyid == key.keyid(),
+        "keyid",
+        &key.keyid(),
+        "not the fingerprint of the key",
+    );
     checked.subject(&statement, &report, &key);
     checked.age(&report, demands.max_age);
     if report.custody.is_empty() {
@@ -170,7 +182,12 @@ impl Checked {
             }
             _ => false,
         };
-        self.expect(is_key, "subject", &format!("{} sha256:{digest}", report.key.name), "the subject is not the key that signed");
+        self.expect(
+            is_key,
+            "subject",
+            &format!("{} sha256:{digest}", report.key.name),
+            "the subject is not the key that signed",
+        );
     }
 
     fn age(&mut self, report: &CustodyReport, max: Duration) {
@@ -178,7 +195,9 @@ impl Checked {
         let made = report.generated_at;
         match Duration::try_from(age) {
             Ok(age) if age <= max => self.add(Verdict::Ok, "age", &format!("made {made:.0}")),
-            Ok(_) => self.fail("age", &format!("made {made:.0}, more than {max:?} ago; fetch a new one, or say --max-age")),
+            Ok(_) => {
+                self.fail("age", &format!("made {made:.0}, more than {max:?} ago; fetch a new one, or say --max-age"))
+            }
             Err(_) if age.unsigned_abs() <= CLOCK_SKEW => self.add(Verdict::Ok, "age", &format!("made {made:.0}")),
             Err(_) => self.fail("age", &format!("made {made:.0}, which is in the future; check the clocks")),
         }
@@ -189,7 +208,10 @@ impl Checked {
         match &custody.device {
             Some(device) => {
                 let model = format!("{} {}", device.manufacturer, device.model);
-                self.note(&of("device"), &format!("{model}, serial {}, firmware {}, label {}", device.serial, device.firmware, device.label));
+                self.note(
+                    &of("device"),
+                    &format!("{model}, serial {}, firmware {}, label {}", device.serial, device.firmware, device.label),
+                );
             }
             None => self.fail(&of("device"), "the appliance has not seen the key there"),
         }
@@ -202,28 +224,39 @@ impl Checked {
             for exception in &report.exceptions {
                 if attributes.failing().contains(exception.attribute) {
                     let (name, fault) = (exception.attribute.name(), exception.attribute.fault());
-                    self.add(Verdict::Exception, &of("attributes"), &format!("{name}: {fault}; the operator says: {}", exception.reason));
+                    self.add(
+                        Verdict::Exception,
+                        &of("attributes"),
+                        &format!("{name}: {fault}; the operator says: {}", exception.reason),
+                    );
                 }
             }
         }
         if let Some(checked) = custody.checked_at {
-            let tested = custody.tested_at.map_or("no test signature".to_owned(), |at| format!("test signature {at:.0}"));
+            let tested =
+                custody.tested_at.map_or("no test signature".to_owned(), |at| format!("test signature {at:.0}"));
             self.note(&of("times"), &format!("read from the device {checked:.0}, {tested}"));
         }
         self.attestation(custody, report, key, demands);
-        let detail = if custody.detail.is_empty() { custody.state.name() } else { &custody.detail };
-        self.add(if custody.state == KeyHealth::Live { Verdict::Ok } else { Verdict::Note }, &of("state"), detail);
+        let verdict = if custody.state == KeyHealth::Live { Verdict::Ok } else { Verdict::Note };
+        self.add(verdict, &of("state"), custody.state.name());
     }
 
     fn attestation(&mut self, custody: &KeyCustody, report: &CustodyReport, key: &PublicKey, demands: &Demands) {
         let check = format!("{} attestation", custody.token);
-        let chain: Result<Vec<Vec<u8>>, _> = custody.attestation.iter().map(|text| BASE64_STANDARD.decode(text)).collect();
+        let chain: Result<Vec<Vec<u8>>, _> =
+            custody.attestation.iter().map(|text| BASE64_STANDARD.decode(text)).collect();
         match (chain, &demands.root) {
             (Err(_), _) => self.fail(&check, "a certificate is not base64"),
-            (Ok(chain), None) if chain.is_empty() => self.note(&check, "none: attributes are the appliance's word alone"),
+            (Ok(chain), None) if chain.is_empty() => {
+                self.note(&check, "none: attributes are the appliance's word alone")
+            }
             (Ok(chain), Some(_)) if chain.is_empty() => self.fail(&check, "none, and --attestation-root demands one"),
             (Ok(chain), None) => {
-                self.note(&check, &format!("{} certificates, not checked; --attestation-root pins the vendor", chain.len()));
+                self.note(
+                    &check,
+                    &format!("{} certificates, not checked; --attestation-root pins the vendor", chain.len()),
+                );
             }
             (Ok(chain), Some(root)) => match attestation::check(&chain, key, root, report.generated_at) {
                 Ok(()) => self.add(Verdict::Ok, &check, "the device vouches for the key, up to the pinned root"),

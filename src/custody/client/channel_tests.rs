@@ -73,6 +73,17 @@ async fn answers_find_their_requests_in_any_order() {
 }
 
 #[tokio::test]
+async fn the_worker_is_told_the_lane() {
+    let (channel, mut worker) = connected().await;
+    let lane = Lane::of_tenant("acme");
+    let asked = tokio::spawn(async move { channel.sign(KeyHandle(1), lane, &[1; 32], soon()).await });
+    let (id, request) = worker.next().await;
+    assert!(matches!(request, Request::Sign { lane: told, .. } if told == lane.number()), "{request:?}");
+    worker.send(id, &Reply::Signed([1; 64])).await;
+    asked.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn requests_of_one_turn_leave_in_one_write() {
     let (channel, worker) = connected().await;
     let requests: Vec<_> = (0..20).map(|_| asked(&channel)).collect();
@@ -121,7 +132,8 @@ async fn an_end_tells_what_was_sent_from_what_was_not() {
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_no_offence() {
     let (channel, mut worker) = connected().await;
-    let impatient = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now() + Duration::from_millis(20)).await;
+    let impatient =
+        channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now() + Duration::from_millis(20)).await;
     assert!(matches!(impatient, Err(LinkError::Timeout)));
     let (late, _) = worker.next().await;
     worker.send(late, &Reply::Signed([1; 64])).await;

@@ -63,8 +63,8 @@ pub fn check(chain: &[Vec<u8>], key: &PublicKey, root: &[u8], then: Timestamp) -
         if at == last && ends_with_root {
             return Ok(());
         }
-        let signed = certificate.issuer() == issuer.subject()
-            && certificate.verify_signature(Some(issuer.public_key())).is_ok();
+        let signed =
+            certificate.issuer() == issuer.subject() && certificate.verify_signature(Some(issuer.public_key())).is_ok();
         if !signed {
             return Err(if at == last { AttestationError::OtherRoot } else { AttestationError::NotSignedByNext(at) });
         }

@@ -56,9 +56,6 @@ pub struct KeyCustody {
     pub token: String,
     /// How the key is there now.
     pub state: KeyHealth,
-    /// Why it is not `live`.
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    pub detail: String,
     /// The device; absent until the key was seen there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,

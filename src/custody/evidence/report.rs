@@ -85,7 +85,10 @@ impl CustodyReport {
     fn of(key: &SigningKey, listing: KeyListing, now: Timestamp) -> Self {
         let exceptions = listing.exceptions.into_iter();
         Self {
-            appliance: Appliance { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+            appliance: Appliance {
+                name: env!("CARGO_PKG_NAME").to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
             generated_at: now,
             key: ReportedKey {
                 name: key.name().to_string(),

@@ -81,7 +81,9 @@ pub(crate) fn constant_rate(binaries: testkit::appliance::Binaries, plan: Plan, 
     println!("{}", seen.line());
     println!("CPU of the front {:.0} %, of the worker {:.0} %", percent(cpu[0], plan), percent(cpu[1], plan));
     let grown = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
-    for stage in ["read", "authenticate", "entitle", "state", "audit_intent", "sign", "verify", "audit_outcome", "total"] {
+    for stage in
+        ["read", "authenticate", "entitle", "state", "audit_intent", "sign", "verify", "audit_outcome", "total"]
+    {
         let labels = [("stage", stage)];
         let count = grown("signer_latency_seconds_count", &labels).max(1.0);
         println!("  {stage:<14} {:>8.0} µs", grown("signer_latency_seconds_sum", &labels) / count * 1e6);
