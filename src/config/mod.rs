@@ -10,10 +10,10 @@ mod error;
 mod files;
 mod load;
 mod rules;
-mod token;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod token;
 mod tree;
 mod units;
 mod validate;

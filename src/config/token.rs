@@ -63,9 +63,10 @@ impl Token {
     pub fn backend(&self) -> Result<Backend<'_>, BackendError> {
         let wrong = |key, message: &str| Err(BackendError { key, message: message.to_owned() });
         match (&self.module, &self.connector) {
-            (Some(_), Some(_)) => {
-                wrong("connector", "`module` is given as well; keep `connector` for a YubiHSM, `module` for anything else")
-            }
+            (Some(_), Some(_)) => wrong(
+                "connector",
+                "`module` is given as well; keep `connector` for a YubiHSM, `module` for anything else",
+            ),
             (None, None) => wrong(
                 "module",
                 "it is missing; write the path of the vendor's PKCS#11 module, or `connector` for a YubiHSM",
@@ -88,10 +89,9 @@ impl Token {
             (None, Some(_)) if self.uri.is_some() => {
                 wrong("uri", "it names a token of a PKCS#11 module; write `serial` for a YubiHSM")
             }
-            (None, Some(_)) if self.sessions.get() > MOST_YUBIHSM_SESSIONS => wrong(
-                "sessions",
-                "a YubiHSM has 16 sessions, one of which is kept for its log; write at most 15",
-            ),
+            (None, Some(_)) if self.sessions.get() > MOST_YUBIHSM_SESSIONS => {
+                wrong("sessions", "a YubiHSM has 16 sessions, one of which is kept for its log; write at most 15")
+            }
             (None, Some(connector)) => match self.auth_key {
                 Some(auth_key) => Ok(Backend::YubiHsm {
                     connector,
@@ -113,7 +113,9 @@ impl FromStr for YubiHsmConnector {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is no connector; write \"http://HOST:PORT\" of yubihsm-connector (Yubico's port is 12345), or \"usb\"")
+            format!(
+                "`{text}` is no connector; write \"http://HOST:PORT\" of yubihsm-connector (Yubico's port is 12345), or \"usb\""
+            )
         };
         if text == "usb" {
             return Ok(Self::Usb);

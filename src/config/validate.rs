@@ -233,9 +233,11 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         if let Err(error) = token.backend() {
             report.problem(key!["tokens", name, error.key], error.message);
         }
-        for (key, file) in
-            [("module", &token.module), ("attestation_roots", &token.attestation_roots), ("state_dir", &token.state_dir)]
-        {
+        for (key, file) in [
+            ("module", &token.module),
+            ("attestation_roots", &token.attestation_roots),
+            ("state_dir", &token.state_dir),
+        ] {
             if let Some(file) = file {
                 report.expect(key!["tokens", name, key], rules::absolute(file));
             }

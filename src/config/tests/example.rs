@@ -56,10 +56,11 @@ fn every_key_of_the_schema_is_in_the_example() {
             let mut whole = path.clone();
             whole.push(Step::Key((*key).to_owned()));
             // A table among named ones (`tokens`) may leave out what goes with others only; another one shows it.
-            let shown = tree.has(&whole) || siblings(&tree, &path).any(|mut sibling| {
-                sibling.push(Step::Key((*key).to_owned()));
-                tree.has(&sibling)
-            });
+            let shown = tree.has(&whole)
+                || siblings(&tree, &path).any(|mut sibling| {
+                    sibling.push(Step::Key((*key).to_owned()));
+                    tree.has(&sibling)
+                });
             assert!(shown, "{} is not in docs/signer.example.toml", dotted(&whole));
         }
     }
@@ -69,10 +70,12 @@ fn every_key_of_the_schema_is_in_the_example() {
 /// The tables of the same map of names, this one included: for `tokens.a` also `tokens.b`.
 fn siblings(tree: &Node, path: &[Step]) -> impl Iterator<Item = Vec<Step>> {
     let names: Vec<String> = match (&tree.value, path) {
-        (Value::Table(root), [Step::Key(map), Step::Key(_)]) => match root.entries.get(map).map(|entry| &entry.node.value) {
-            Some(Value::Table(table)) => table.entries.keys().cloned().collect(),
-            _ => Vec::new(),
-        },
+        (Value::Table(root), [Step::Key(map), Step::Key(_)]) => {
+            match root.entries.get(map).map(|entry| &entry.node.value) {
+                Some(Value::Table(table)) => table.entries.keys().cloned().collect(),
+                _ => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     };
     let map = path.first().cloned();

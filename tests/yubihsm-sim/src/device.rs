@@ -202,7 +202,7 @@ impl Device {
 
     /// A message from the connector; `None` when there is no device.
     pub(crate) fn receive(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-        self.plugged.then(|| self.answer(message).unwrap_or_else(|code| failure(code)))
+        self.plugged.then(|| self.answer(message).unwrap_or_else(failure))
     }
 
     pub(crate) fn attestation(&mut self) -> &mut Attestation {

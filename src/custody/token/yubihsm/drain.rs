@@ -46,6 +46,11 @@ impl Signal {
         self.change(|state| state.due = true);
     }
 
+    /// The key is no longer the device's.
+    fn forget(&self) {
+        self.change(|state| state.key = None);
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
@@ -109,6 +114,10 @@ fn run(shared: &Shared) {
         if told != words {
             tracing::warn!("{words}");
             told = words;
+        }
+        if error.is_wrong_password() {
+            // Not presented again; the next session that is opened brings the right one.
+            shared.signal.forget();
         }
         if error.is_forbidden() {
             tracing::warn!(

@@ -192,6 +192,11 @@ impl Inner {
 }
 
 impl DrainError {
+    /// Was the authentication key replaced?
+    pub(super) fn is_wrong_password(&self) -> bool {
+        matches!(self, Self::Device(Fault::WrongPassword))
+    }
+
     /// May this authentication key never read the log?
     pub(super) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Device(Fault::Device(DeviceError::InsufficientPermissions)))

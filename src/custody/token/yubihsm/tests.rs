@@ -224,15 +224,32 @@ fn a_full_device_is_named_and_serves_again_when_there_is_room() {
 }
 
 #[test]
-fn a_session_that_the_device_dropped_is_reported_lost_and_a_new_one_signs() {
+fn a_session_that_the_device_dropped_is_opened_again_and_the_command_carried_out() {
     let world = World::new();
     let token = world.token();
     let session = world.session(&token);
     let key = session.find_key(&acme()).unwrap();
     eventually("the log was taken", || world.open_sessions() == 1);
+    let other = world.session(&token);
     world.simulator.control(Control::DropSessions);
-    assert_eq!(session.sign(key.slot, &[1; 32]).unwrap_err().remedy(), Remedy::NewSession);
-    assert_eq!(session.sign(key.slot, &[1; 32]).unwrap_err().remedy(), Remedy::NewSession, "it is not used again");
+    // The first one takes the number that the other one still believes to have.
+    session.sign(key.slot, &[1; 32]).unwrap();
+    other.sign(key.slot, &[1; 32]).unwrap();
+    session.sign(key.slot, &[1; 32]).unwrap();
+    assert_eq!(world.simulator.with(|device| device.signatures()), 3);
+}
+
+#[test]
+fn a_session_whose_renewal_fails_is_lost_and_never_used_again() {
+    let world = World::new();
+    let token = world.token();
+    let session = world.session(&token);
+    let key = session.find_key(&acme()).unwrap();
+    world.simulator.control(Control::DropSessions);
+    world.simulator.with(|device| device.put_authentication_key(2, b"changed", 0b1, AUTH));
+    assert_eq!(session.sign(key.slot, &[1; 32]).unwrap_err().remedy(), Remedy::NewLogin);
+    world.simulator.with(|device| device.put_authentication_key(2, b"correct horse", 0b1, AUTH));
+    assert_eq!(session.sign(key.slot, &[1; 32]).unwrap_err().remedy(), Remedy::NewSession, "it is over");
     drop(session);
     world.session(&token).sign(key.slot, &[1; 32]).unwrap();
 }
@@ -288,10 +305,16 @@ fn a_device_that_is_gone_is_said_so_and_must_be_the_same_when_it_is_back() {
     assert!(token.facts().is_err() && token.open_session().is_err());
     world.simulator.control(Control::Plug);
     drop(session);
-    world.session(&token).sign(key.slot, &[1; 32]).unwrap();
+    let session = world.session(&token);
+    session.sign(key.slot, &[1; 32]).unwrap();
+    let signed = world.simulator.with(|device| device.signatures());
     world.simulator.control(Control::Serial { serial: 99 });
     let error = token.facts().unwrap_err();
     assert!(super::super::explain(&error).contains("this is YubiHSM 99, not 7550140"), "{error:?}");
+    // A device with the same password and the same key, put there while a session was open.
+    let error = session.sign(key.slot, &[1; 32]).unwrap_err();
+    assert!(super::super::explain(&error).contains("this is YubiHSM 99"), "{error:?}");
+    assert_eq!(world.simulator.with(|device| device.signatures()), signed, "it signed nothing");
     let configured = YubiHsmToken::new(&Options { serial: Some(7_550_140), ..world.options() }).unwrap();
     assert!(configured.facts().is_err());
 }
