@@ -60,7 +60,12 @@ pub(crate) struct Session {
 impl Session {
     /// Of another program, whose keys nobody here knows.
     pub(crate) fn occupied() -> Self {
-        Self { channel: Channel::new(&random(), random(), random()), auth_key: 1, authenticated: true, used: Instant::now() }
+        Self {
+            channel: Channel::new(&random(), random(), random()),
+            auth_key: 1,
+            authenticated: true,
+            used: Instant::now(),
+        }
     }
 }
 

@@ -48,7 +48,7 @@ fn without_the_capability_to_read_the_log_a_full_device_signs_nothing() {
     session.sign(key.slot, &[9; 32]).unwrap();
     world.simulator.control(Control::FillLog);
     let error = session.sign(key.slot, &[9; 32]).unwrap_err();
-    assert!(super::super::explain(&error).contains("log is full"), "{error:?}");
+    assert!(explain(&error).contains("log is full"), "{error:?}");
     assert_eq!(error.remedy(), Remedy::None);
 }
 

@@ -9,6 +9,7 @@ use yubihsm_sim::object::capability;
 use yubihsm_sim::{Control, Device, Settings, Simulator};
 
 use super::*;
+use crate::custody::token::explain;
 
 /// A device with an authentication key 2 and a key 0x0123 labelled `acme`, and a worker's view of it.
 struct World {
@@ -195,7 +196,7 @@ fn a_wrong_password_is_refused_once_and_leaves_no_session_on_the_device() {
     assert!(!session.is_logged_in().unwrap());
     let missing = YubiHsmToken::new(&Options { auth_key: 9, ..world.options() }).unwrap();
     let error = missing.open_session().unwrap().login(&world.pin("correct horse")).unwrap_err();
-    assert!(super::super::explain(&error).contains("no authentication key 0x0009"), "{error:?}");
+    assert!(explain(&error).contains("no authentication key 0x0009"), "{error:?}");
 }
 
 #[test]
@@ -207,7 +208,7 @@ fn sessions_are_closed_on_drop_and_never_more_than_configured() {
     let third = world.session(&token);
     let fourth = token.open_session().unwrap();
     let error = fourth.login(&world.pin("correct horse")).unwrap_err();
-    assert!(super::super::explain(&error).contains("3 sessions are open"), "{error:?}");
+    assert!(explain(&error).contains("3 sessions are open"), "{error:?}");
     drop((open, third, fourth));
     eventually("all are closed", || world.open_sessions() == 0);
 }
@@ -220,7 +221,7 @@ fn a_full_device_is_named_and_serves_again_when_there_is_room() {
     let session = token.open_session().unwrap();
     let error = session.login(&world.pin("correct horse")).unwrap_err();
     assert_eq!(error.remedy(), Remedy::NewSession);
-    assert!(super::super::explain(&error).contains("all 16 sessions"), "{error:?}");
+    assert!(explain(&error).contains("all 16 sessions"), "{error:?}");
     world.simulator.control(Control::DropSessions);
     session.login(&world.pin("correct horse")).unwrap();
 }
@@ -312,10 +313,10 @@ fn a_device_that_is_gone_is_said_so_and_must_be_the_same_when_it_is_back() {
     let signed = world.simulator.with(|device| device.signatures());
     world.simulator.control(Control::Serial { serial: 99 });
     let error = token.facts().unwrap_err();
-    assert!(super::super::explain(&error).contains("this is YubiHSM 99, not 7550140"), "{error:?}");
+    assert!(explain(&error).contains("this is YubiHSM 99, not 7550140"), "{error:?}");
     // A device with the same password and the same key, put there while a session was open.
     let error = session.sign(key.slot, &[1; 32]).unwrap_err();
-    assert!(super::super::explain(&error).contains("this is YubiHSM 99"), "{error:?}");
+    assert!(explain(&error).contains("this is YubiHSM 99"), "{error:?}");
     assert_eq!(world.simulator.with(|device| device.signatures()), signed, "it signed nothing");
     let configured = YubiHsmToken::new(&Options { serial: Some(7_550_140), ..world.options() }).unwrap();
     assert!(configured.facts().is_err());
