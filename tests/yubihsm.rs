@@ -132,7 +132,8 @@ fn on_a_device_with_few_sessions_left_the_appliance_signs_with_those() {
     control(&fixture, Control::DropSessions);
     eventually("all four are open", || {
         let _ = fixture.client().sign(&sample::request()).send();
-        fixture.appliance.token_status("main").is_ok_and(|status| status["sessionsOpen"] == 4)
+        let metrics = fixture.appliance.metrics().unwrap();
+        metrics.count("signer_token_sessions", &[("token", "main")]) == 4
     });
 }
 
@@ -161,12 +162,14 @@ fn a_key_that_left_our_domain_or_could_leave_the_device_is_not_used() {
         simulator.with(|device| device.generate_p256(id, "globex-active", domain, capabilities));
     };
     replace(&fixture, 0b10, capability::SIGN_ECDSA);
-    refused_because(&fixture, "object not found (0x0b)");
-    for (capabilities, why) in [
-        (capability::SIGN_ECDSA | capability::EXPORTABLE_UNDER_WRAP, "extractable"),
-        (capability::GET_OPAQUE, "lacks the capability sign-ecdsa"),
+    let refused = fixture.globex().sign(&sample::request()).send();
+    assert_eq!(refused.refusal(), (503, "signing_unavailable".to_owned()), "{refused}");
+    for (domain, capabilities, why) in [
+        (0b10, capability::SIGN_ECDSA, "no private key matches"),
+        (DOMAIN, capability::SIGN_ECDSA | capability::EXPORTABLE_UNDER_WRAP, "extractable"),
+        (DOMAIN, capability::GET_OPAQUE, "lacks the capability sign-ecdsa"),
     ] {
-        replace(&fixture, DOMAIN, capabilities);
+        replace(&fixture, domain, capabilities);
         start_again(&mut fixture);
         refused_because(&fixture, why);
     }

@@ -13,10 +13,10 @@ mod keys;
 mod load;
 mod profile;
 mod rules;
-mod token;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod token;
 mod tree;
 mod units;
 mod validate;

@@ -71,9 +71,10 @@ impl Token {
     pub fn backend(&self) -> Result<Backend<'_>, BackendError> {
         let wrong = |key, message: &str| Err(BackendError { key, message: message.to_owned() });
         match (&self.module, &self.connector) {
-            (Some(_), Some(_)) => {
-                wrong("connector", "`module` is given as well; keep `connector` for a YubiHSM, `module` for anything else")
-            }
+            (Some(_), Some(_)) => wrong(
+                "connector",
+                "`module` is given as well; keep `connector` for a YubiHSM, `module` for anything else",
+            ),
             (None, None) => wrong(
                 "module",
                 "it is missing; write the path of the vendor's PKCS#11 module, or `connector` for a YubiHSM",
@@ -116,12 +117,27 @@ impl Token {
     }
 }
 
+impl Token {
+    /// The files and directories that are named, by their keys.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let optional = [
+            ("module", self.module.as_deref()),
+            ("attestation_roots", self.attestation_roots.as_deref()),
+            ("state_dir", self.state_dir.as_deref()),
+            ("pin_file", Some(self.pin_file.as_path())),
+        ];
+        optional.into_iter().filter_map(|(key, file)| Some((key, file?)))
+    }
+}
+
 impl FromStr for YubiHsmConnector {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is no connector; write \"http://HOST:PORT\" of yubihsm-connector (Yubico's port is 12345), or \"usb\"")
+            format!(
+                "`{text}` is no connector; write \"http://HOST:PORT\" of yubihsm-connector (Yubico's port is 12345), or \"usb\""
+            )
         };
         if text == "usb" {
             return Ok(Self::Usb);

@@ -71,10 +71,12 @@ fn every_key_of_the_schema_is_in_the_example() {
 /// The tables of the same map of names, this one included: for `tokens.a` also `tokens.b`.
 fn siblings(tree: &Node, path: &[Step]) -> impl Iterator<Item = Vec<Step>> {
     let names: Vec<String> = match (&tree.value, path) {
-        (Value::Table(root), [Step::Key(map), Step::Key(_)]) => match root.entries.get(map).map(|entry| &entry.node.value) {
-            Some(Value::Table(table)) => table.entries.keys().cloned().collect(),
-            _ => Vec::new(),
-        },
+        (Value::Table(root), [Step::Key(map), Step::Key(_)]) => {
+            match root.entries.get(map).map(|entry| &entry.node.value) {
+                Some(Value::Table(table)) => table.entries.keys().cloned().collect(),
+                _ => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     };
     let map = path.first().cloned();

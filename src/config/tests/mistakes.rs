@@ -139,10 +139,7 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             "tokens.main.connector = 'https://hsm:12345'",
             format!("{d}:1:25: tokens.main.connector: `https://hsm:12345` is no connector; write \"http://HOST:PORT\""),
         ),
-        (
-            "tokens.main.serial = 7550140",
-            format!("{d}:1:22: tokens.main.serial: it is for a YubiHSM with `connector`"),
-        ),
+        ("tokens.main.serial = 7550140", format!("{d}:1:22: tokens.main.serial: it is for a YubiHSM with `connector`")),
         (
             "[tokens.second]\nsocket = '/run/s'\nfront_user = 'a'\nworker_user = 'b'\npin_file = '/p'\nconnector = 'usb'\nauth_key = 2\nsessions = 16",
             format!("{d}:8:12: tokens.second.sessions: a YubiHSM has 16 sessions, one of which is kept for its log"),

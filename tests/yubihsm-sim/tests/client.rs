@@ -158,7 +158,8 @@ fn orders_come_over_http_too_and_the_connector_tells_its_state() {
         answer
     };
     assert!(exchange("GET /connector/status HTTP/1.1\r\n\r\n").contains("status=OK"));
-    let order = |json: &str| exchange(&format!("POST /control HTTP/1.1\r\ncontent-length: {}\r\n\r\n{json}", json.len()));
+    let order =
+        |json: &str| exchange(&format!("POST /control HTTP/1.1\r\ncontent-length: {}\r\n\r\n{json}", json.len()));
     assert!(order(r#"{"do":"unplug"}"#).starts_with("HTTP/1.1 200"));
     assert!(exchange("GET /connector/status HTTP/1.1\r\n\r\n").contains("status=NO_DEVICE"));
     assert!(client.echo(b"x".as_slice()).is_err());

@@ -69,18 +69,50 @@ impl Opener<'_> {
         let place = self.places.take()?;
         let channel = shake_hands(self.bus, self.auth_key, &key)?;
         let (bus, auth_key) = (Arc::clone(self.bus), self.auth_key);
-        Ok(AuthSession { bus, auth_key, key, channel: Some(channel), used: Instant::now(), _place: place })
+        let mut session =
+            AuthSession { bus, auth_key, key, channel: Some(channel), used: Instant::now(), _place: place };
+        session.identify()?;
+        Ok(session)
     }
 }
 
 impl AuthSession {
-    /// Has the device carry out a command. The session is renewed first when the device is about to drop it, or has.
+    /// Has the device carry out a command. The session is renewed when the device is about to drop it, or has.
     pub(super) fn command(&mut self, command: Command, parts: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let spent = self.channel.as_ref().ok_or(Fault::Over)?.spent();
         if spent || self.used.elapsed() >= RENEW_AFTER {
-            self.close();
-            self.channel = Some(shake_hands(&self.bus, self.auth_key, &self.key)?);
+            self.renew()?;
         }
+        let mut outcome = self.once(command, parts);
+        for _ in 0..RENEWALS {
+            // A device that does not know the session has not carried out the command. When it started anew, one of our
+            // other sessions may have got the same number meanwhile: then the MAC was wrong to it.
+            if !matches!(outcome, Err(Fault::Device(DeviceError::InvalidSession | DeviceError::SessionFailed)))
+                || self.channel.is_some()
+            {
+                break;
+            }
+            self.renew()?;
+            outcome = self.once(command, parts);
+        }
+        outcome
+    }
+
+    fn renew(&mut self) -> Result<(), Fault> {
+        self.close();
+        self.channel = Some(shake_hands(&self.bus, self.auth_key, &self.key)?);
+        self.used = Instant::now();
+        self.identify().inspect_err(|_| self.close())
+    }
+
+    /// Asks for the serial number within the session, where nobody between can answer: two devices may well have the
+    /// same password, and even the same keys.
+    fn identify(&mut self) -> Result<(), Fault> {
+        let body = self.once(Command::DeviceInfo, &[])?;
+        self.bus.same_device(&body).map(drop)
+    }
+
+    fn once(&mut self, command: Command, parts: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let channel = self.channel.as_mut().ok_or(Fault::Over)?;
         let message = channel.encrypt(command, parts);
         self.used = Instant::now();
@@ -156,6 +188,9 @@ const SHORT: Fault = Fault::Malformed("an answer to Create Session of a wrong le
 
 /// The device drops a session that was idle for this long: Yubico, Core Concepts, "Session".
 const EXPIRES_AFTER: Duration = Duration::from_secs(30);
+
+/// How often a session that the device does not know is opened again for one command.
+const RENEWALS: u32 = 3;
 
 /// Early enough for a command that is under way to arrive in time.
 const RENEW_AFTER: Duration = Duration::from_secs(25);

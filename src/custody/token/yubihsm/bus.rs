@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::{Mutex, PoisonError};
+
 use yubihsm::connector::{Connector, HttpConfig};
 
 use super::fault::Fault;
@@ -16,6 +18,8 @@ use crate::config::YubiHsmConnector;
 pub(super) struct Bus {
     connector: Connector,
     name: String,
+    /// Of the device it must be: the configured one, or the first one seen.
+    serial: Mutex<Option<u32>>,
 }
 
 /// What a device says about itself without a session.
@@ -23,8 +27,6 @@ pub(super) struct Bus {
 pub(super) struct DeviceInfo {
     pub(super) version: [u8; 3],
     pub(super) serial: u32,
-    pub(super) log_capacity: u8,
-    pub(super) log_used: u8,
 }
 
 impl Bus {
@@ -37,7 +39,7 @@ impl Bus {
             }
             YubiHsmConnector::Usb => usb(serial)?,
         };
-        Ok(Self { connector, name })
+        Ok(Self { connector, name, serial: Mutex::new(serial) })
     }
 
     /// Sends a message and waits for its answer, for at most 20 s.
@@ -46,16 +48,38 @@ impl Bus {
         answer.map(Into::into).map_err(|source| Fault::Unreachable { connector: self.name.clone(), source })
     }
 
-    /// Asks without a session.
+    /// Asks without a session, so that whoever is between could have answered.
     pub(super) fn device_info(&self) -> Result<DeviceInfo, Fault> {
         let answer = self.exchange(frame::encode(Command::DeviceInfo, &[]))?;
-        let body = frame::decode(Command::DeviceInfo, &answer)?;
-        // After these come the algorithms, of which newer firmware has more than are known here.
-        let Some((&[major, minor, build, a, b, c, d, log_capacity, log_used], _)) = body.split_first_chunk() else {
+        self.same_device(frame::decode(Command::DeviceInfo, &answer)?)
+    }
+
+    /// Reads the answer to DEVICE INFO; it must be from the device that was there before.
+    pub(super) fn same_device(&self, body: &[u8]) -> Result<DeviceInfo, Fault> {
+        let info = DeviceInfo::read(body)?;
+        let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+        match *serial.get_or_insert(info.serial) {
+            expected if expected == info.serial => Ok(info),
+            expected => Err(Fault::OtherDevice { found: info.serial, expected }),
+        }
+    }
+
+    /// The device's serial number.
+    pub(super) fn serial(&self) -> Result<u32, Fault> {
+        let known = *self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+        known.map_or_else(|| self.device_info().map(|info| info.serial), Ok)
+    }
+}
+
+impl DeviceInfo {
+    fn read(body: &[u8]) -> Result<Self, Fault> {
+        // After these come the size of the log and the algorithms, of which newer firmware has more than this program
+        // knows.
+        let Some((&[major, minor, build, a, b, c, d], _)) = body.split_first_chunk() else {
             return Err(Fault::Malformed("a device info that ends too early"));
         };
         let serial = u32::from_be_bytes([a, b, c, d]);
-        Ok(DeviceInfo { version: [major, minor, build], serial, log_capacity, log_used })
+        Ok(Self { version: [major, minor, build], serial })
     }
 }
 

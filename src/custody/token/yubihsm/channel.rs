@@ -94,14 +94,8 @@ impl Channel {
         let Some((sealed, tag)) = body.split_last_chunk::<8>() else { return Err(ChannelError::Forged) };
         let Some((&id, encrypted)) = sealed.split_first() else { return Err(ChannelError::Forged) };
         let length = u16::try_from(body.len()).map_err(|_| ChannelError::Forged)?;
-        let expected = tag_of(
-            &self.response_mac,
-            &self.chain,
-            Command::SessionMessage as u8 | RESPONSE,
-            length,
-            id,
-            encrypted,
-        );
+        let expected =
+            tag_of(&self.response_mac, &self.chain, Command::SessionMessage as u8 | RESPONSE, length, id, encrypted);
         if id != self.id || !bool::from(expected[..8].ct_eq(tag)) {
             return Err(ChannelError::Forged);
         }

@@ -46,6 +46,11 @@ impl Signal {
         self.change(|state| state.due = true);
     }
 
+    /// The key is no longer the device's.
+    fn forget(&self) {
+        self.change(|state| state.key = None);
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
@@ -54,7 +59,7 @@ impl Signal {
     /// The key to take the log with now; `None` when the time has passed; `Err` when it is over.
     fn wait(&self, pause: Duration) -> Result<Option<authentication::Key>, ()> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |state: &mut State| !state.stopping && !(state.due && state.key.is_some());
+        let idle = |state: &mut State| !(state.stopping || (state.due && state.key.is_some()));
         let (mut state, _) =
             self.changed.wait_timeout_while(state, pause, idle).unwrap_or_else(PoisonError::into_inner);
         if state.stopping {
@@ -110,12 +115,17 @@ fn run(shared: &Shared) {
             tracing::warn!("{words}");
             told = words;
         }
+        if error.is_wrong_password() {
+            // Not presented again; the next session that is opened brings the right one.
+            shared.signal.forget();
+        }
         if error.is_forbidden() {
             tracing::warn!(
                 "the authentication key {:#06x} lacks the capability get-log-entries: the device's log is not taken, \
                  and with force-audit the device stops when it is full",
                 shared.auth_key
             );
+            shared.ledger.turn_off();
             break;
         }
         // The device or the disk is not well; the next signature or the clock tries again.

@@ -89,9 +89,8 @@ mod tests {
     use super::*;
 
     fn entry(fields: &str, digest: &str) -> Entry {
-        let bytes: Vec<u8> = (0..32)
-            .map(|i| u8::from_str_radix(&format!("{fields}{digest}")[i * 2..i * 2 + 2], 16).unwrap())
-            .collect();
+        let bytes: Vec<u8> =
+            (0..32).map(|i| u8::from_str_radix(&format!("{fields}{digest}")[i * 2..i * 2 + 2], 16).unwrap()).collect();
         Entry::read(&bytes.try_into().unwrap())
     }
 

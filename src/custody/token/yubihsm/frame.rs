@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_form_is_none() {
-        for wrong in [&[][..], &[0xd6], &[0xd6, 0], &[0xd6, 0, 1], &[0xd6, 0, 0, 1], &[0xd7, 0, 0], &[0x7f, 0, 2, 1, 1]] {
+        for wrong in [&[][..], &[0xd6], &[0xd6, 0], &[0xd6, 0, 1], &[0xd6, 0, 0, 1], &[0xd7, 0, 0], &[0x7f, 0, 2, 1, 1]]
+        {
             assert_eq!(decode(Command::SignEcdsa, wrong), Err(BadAnswer::Malformed), "{wrong:?}");
         }
         let refused = decode(Command::SignEcdsa, &[0x7f, 0, 1, 0x0a]);

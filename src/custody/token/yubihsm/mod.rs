@@ -95,14 +95,18 @@ struct Shared {
     bus: Arc<Bus>,
     places: Arc<Places>,
     auth_key: u16,
-    /// Configured, or the first one seen.
-    serial: Mutex<Option<u32>>,
     roots: Option<Roots>,
-    /// Chains that were verified, by object id, its sequence, and public key: the device signs each for a third of a second.
-    attested: Mutex<HashMap<(u16, u8, PublicKey), Vec<Vec<u8>>>>,
+    /// What was verified once: making a certificate keeps the device busy for a third of a second.
+    attested: Mutex<HashMap<Attested, Chain>>,
     ledger: Ledger,
     signal: Arc<Signal>,
 }
+
+/// Object id, how many had it before, public key.
+type Attested = (u16, u8, PublicKey);
+
+/// DER certificates, the key's own first.
+type Chain = Vec<Vec<u8>>;
 
 struct YubiHsmSession {
     shared: Arc<Shared>,
@@ -125,7 +129,6 @@ impl YubiHsmToken {
             bus: Arc::new(Bus::new(&options.connector, options.serial).map_err(YubiHsmError::Connector)?),
             places: Places::new(options.sessions + 1),
             auth_key: options.auth_key,
-            serial: Mutex::new(options.serial),
             roots,
             attested: Mutex::default(),
             ledger: Ledger::new(journal, options.auth_key),
@@ -184,12 +187,13 @@ impl TokenSession for YubiHsmSession {
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
         let mut session = self.session.borrow_mut();
         let session = session.as_mut().ok_or_else(|| Fault::Over.during(Command::SignEcdsa))?;
-        let object = u16::try_from(key.0)
-            .map_err(|_| Fault::Device(DeviceError::ObjectNotFound).during(Command::SignEcdsa))?;
+        let object =
+            u16::try_from(key.0).map_err(|_| Fault::Device(DeviceError::ObjectNotFound).during(Command::SignEcdsa))?;
         let mut answer = self.shared.ledger.sign(session, object, digest);
         if let Err(Fault::Device(DeviceError::LogFull)) = answer {
             // Nothing was signed. The log is taken here and now, and the device asked once more.
-            let drained = self.shared.serial().and_then(|device| self.shared.ledger.drain(session, device));
+            let drained = (self.shared.bus.serial().map_err(DrainError::Device))
+                .and_then(|device| self.shared.ledger.drain(session, device));
             if let Err(error) = drained {
                 tracing::error!("the device's log is full and cannot be taken: {}", super::explain(&error));
             }
@@ -224,8 +228,8 @@ impl Shared {
     }
 
     fn facts(&self) -> Result<TokenFacts, TokenError> {
-        let DeviceInfo { version: [major, minor, build], serial, .. } =
-            self.device().map_err(|fault| fault.during(Command::DeviceInfo))?;
+        let DeviceInfo { version: [major, minor, build], serial } =
+            self.bus.device_info().map_err(|fault| fault.during(Command::DeviceInfo))?;
         Ok(TokenFacts {
             label: "YubiHSM".to_owned(),
             serial: serial.to_string(),
@@ -237,24 +241,9 @@ impl Shared {
         })
     }
 
-    /// The device that is there, which must be the one that was there before.
-    fn device(&self) -> Result<DeviceInfo, Fault> {
-        let info = self.bus.device_info()?;
-        let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
-        match *serial.get_or_insert(info.serial) {
-            expected if expected == info.serial => Ok(info),
-            expected => Err(Fault::OtherDevice { found: info.serial, expected }),
-        }
-    }
-
-    fn serial(&self) -> Result<u32, DrainError> {
-        let known = *self.serial.lock().unwrap_or_else(PoisonError::into_inner);
-        known.map_or_else(|| self.device().map(|info| info.serial).map_err(DrainError::Device), Ok)
-    }
-
     /// Takes the log in a session of its own, which is closed at once.
     fn drain_with(&self, key: authentication::Key) -> Result<(), DrainError> {
-        let device = self.serial()?;
+        let device = self.bus.serial().map_err(DrainError::Device)?;
         let mut session = self.opener().open(key).map_err(DrainError::Device)?;
         self.ledger.drain(&mut session, device)
     }
@@ -267,7 +256,7 @@ impl Shared {
         info: &objects::ObjectInfo,
         public_key: &PublicKey,
         unsuitable: &dyn Fn(String) -> TokenError,
-    ) -> Result<Vec<Vec<u8>>, TokenError> {
+    ) -> Result<Chain, TokenError> {
         let cached = (info.id, info.sequence, *public_key);
         let attested = || self.attested.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chain) = attested().get(&cached) {
@@ -280,13 +269,15 @@ impl Shared {
         let chain = match (made, &self.roots) {
             (Ok(made), None) => made.to_vec(),
             (Ok([key, device]), Some(roots)) => {
-                let serial = self.serial().map_err(|error| unsuitable(super::explain(&error)))?;
+                let serial = self.bus.serial().map_err(|fault| fault.during(Command::DeviceInfo))?;
                 let subject = Subject { serial, object: info.id, public_key };
                 roots
                     .verify(&key, &device, &subject)
                     .map_err(|error| unsuitable(format!("its attestation does not hold: {error}")))?
             }
-            (Err(fault), _) if fault.remedy() > Remedy::None && !matches!(fault, Fault::Device(DeviceError::ObjectNotFound)) => {
+            (Err(fault), _)
+                if fault.remedy() > Remedy::None && !matches!(fault, Fault::Device(DeviceError::ObjectNotFound)) =>
+            {
                 return Err(fault.during(Command::SignAttestationCertificate));
             }
             (Err(fault), Some(_)) => {

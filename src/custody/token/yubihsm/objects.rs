@@ -41,8 +41,8 @@ pub(super) fn find(session: &mut AuthSession, auth_key: u16, uri: &KeyUri) -> Re
     if info.capabilities & SIGN_ECDSA == 0 {
         return Err(unsuitable("it lacks the capability sign-ecdsa, which cannot be added: make another key"));
     }
-    let ours = object_info(session, auth_key, AUTHENTICATION_KEY)
-        .map_err(|fault| fault.during(Command::GetObjectInfo))?;
+    let ours =
+        object_info(session, auth_key, AUTHENTICATION_KEY).map_err(|fault| fault.during(Command::GetObjectInfo))?;
     if info.domains & ours.domains == 0 {
         return Err(unsuitable("it shares no domain with the authentication key that this worker uses"));
     }
