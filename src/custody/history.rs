@@ -156,8 +156,7 @@ impl History {
 
     fn parse(&self, bytes: &[u8]) -> Result<Vec<Remembered>, HistoryError> {
         let mut keys = Vec::new();
-        let mut lines = bytes.split(|byte| *byte == b'\n').enumerate().peekable();
-        while let Some((index, line)) = lines.next() {
+        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if line.is_empty() {
                 continue;
             }
@@ -236,7 +235,7 @@ mod tests {
         let whole = fs::read(&history.path).unwrap();
         for torn in [1, whole.len() / 2, whole.len() - 2] {
             fs::write(&history.path, [&whole[..], &whole[..torn]].concat()).unwrap();
-            assert_eq!(history.read().unwrap(), [first.clone()]);
+            assert_eq!(history.read().unwrap(), std::slice::from_ref(&first));
             history.remember(std::slice::from_ref(&second)).unwrap();
             assert_eq!(history.read().unwrap(), [first.clone(), second.clone()], "torn at {torn}");
         }
