@@ -32,8 +32,8 @@ impl TwoTokens {
     /// `main` holds the first key, `standby` the second, under the same name.
     fn with(main: &EcdsaKeyPair, other: &EcdsaKeyPair, excepted: bool) -> Self {
         let mut fixture = Fixture::start();
-        let mut standby = fixture.token.another("standby").unwrap();
-        let key = import(&mut fixture.token, main);
+        let mut standby = fixture.token.softhsm().another("standby").unwrap();
+        let key = import(fixture.token.softhsm(), main);
         let copy = import(&mut standby, other);
         let socket = fixture.dir().join("local.sock");
         let dir = fixture.dir().to_owned();

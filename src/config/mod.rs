@@ -32,8 +32,8 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
 pub use key::{CustodyException, Key, Replica};
-pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use load::{Loaded, UnknownToken, load, open, open_with};
+pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.

@@ -97,10 +97,9 @@ impl Token {
             (None, Some(_)) if self.uri.is_some() => {
                 wrong("uri", "it names a token of a PKCS#11 module; write `serial` for a YubiHSM")
             }
-            (None, Some(_)) if self.sessions() > MOST_YUBIHSM_SESSIONS => wrong(
-                "sessions",
-                "a YubiHSM has 16 sessions, one of which is kept for its log; write at most 15",
-            ),
+            (None, Some(_)) if self.sessions() > MOST_YUBIHSM_SESSIONS => {
+                wrong("sessions", "a YubiHSM has 16 sessions, one of which is kept for its log; write at most 15")
+            }
             (None, Some(connector)) => match self.auth_key {
                 Some(auth_key) => Ok(Backend::YubiHsm {
                     connector,

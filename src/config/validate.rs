@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
-use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, profile, rules};
+use super::{
+    Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, profile, rules,
+};
 use crate::statement::catalog::Allowed;
 
 /// Every problem of `config`; `tree` knows where each value was written.

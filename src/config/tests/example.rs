@@ -58,10 +58,12 @@ fn every_key_of_the_schema_is_in_the_example() {
             // Another spelling of a key that is there; both at once would be refused.
             let alternative = *key == "object_id" && EXAMPLE.contains("`object_id = ");
             // A table among named ones (`tokens`) may leave out what goes with others only; another one shows it.
-            let shown = alternative || tree.has(&whole) || siblings(&tree, &path).any(|mut sibling| {
-                sibling.push(Step::Key((*key).to_owned()));
-                tree.has(&sibling)
-            });
+            let shown = alternative
+                || tree.has(&whole)
+                || siblings(&tree, &path).any(|mut sibling| {
+                    sibling.push(Step::Key((*key).to_owned()));
+                    tree.has(&sibling)
+                });
             assert!(shown, "{} is not in docs/signer.example.toml", dotted(&whole));
         }
     }

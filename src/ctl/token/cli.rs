@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::ctl::cli::{ConformanceArgs, ProfilesArgs, DEFAULT_CONFIG, EXIT_STATUS};
+use crate::ctl::cli::{ConformanceArgs, DEFAULT_CONFIG, EXIT_STATUS, ProfilesArgs};
 use crate::ctl::drain::TokenDrainArgs;
 
 /// Commands on tokens.

@@ -152,9 +152,9 @@ impl Target {
 
     fn configured(config: &Config, name: &str) -> Result<Self, Failure> {
         let token = config.token(name).map_err(|error| Failure::new("config", error.to_string()))?;
-        let Backend::Pkcs11 { module, uri } = token.backend().map_err(|error| {
-            Failure::new("config", format!("tokens.{name}.{}: {}", error.key, error.message))
-        })?
+        let Backend::Pkcs11 { module, uri } = token
+            .backend()
+            .map_err(|error| Failure::new("config", format!("tokens.{name}.{}: {}", error.key, error.message)))?
         else {
             let message = format!("token `{name}` is a YubiHSM; administer it with Yubico's yubihsm-shell");
             return Err(Failure::new("input", message));

@@ -64,5 +64,6 @@ fn typed(prompt: &str) -> Result<Pin, Failure> {
         Failure::new("pin", format!("no PIN: no file was named that can be read, and nobody can be asked ({error})"))
             .with_remedy("name a file of mode 0400 with --pin-file (and --so-pin-file), or run this on a terminal")
     })?;
-    Pin::from_bytes(line.as_bytes()).ok_or_else(|| Failure::new("pin", "no PIN: nothing was typed, or more than 1023 bytes"))
+    Pin::from_bytes(line.as_bytes())
+        .ok_or_else(|| Failure::new("pin", "no PIN: nothing was typed, or more than 1023 bytes"))
 }
