@@ -54,7 +54,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Sign(args) => sign::run(args, json),
         Command::Verify(args) => verify::run(&args),
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
-        Command::Keys(KeysCommand::Attest(args)) => attest::run(*args),
+        Command::Keys(KeysCommand::Attest(args)) => attest::run(&args),
         Command::Token(TokenCommand::Drain(args)) => drain::run(&args, true),
         Command::Token(TokenCommand::Undrain(args)) => drain::run(&args, false),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
