@@ -58,7 +58,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Sign(args) => sign::run(args, json),
         Command::Verify(args) => verify::run(&args),
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
-        Command::Keys(KeysCommand::Attest(args)) => attest::run(*args),
+        Command::Keys(KeysCommand::Attest(args)) => attest::run(&args),
         Command::Keys(KeysCommand::Generate(args)) => keys::generate::run(&args),
         Command::Keys(KeysCommand::Csr(args)) => keys::csr::run(&args),
         Command::Keys(KeysCommand::ImportCert(args)) => keys::import_cert::run(&args),

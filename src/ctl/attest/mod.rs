@@ -64,7 +64,7 @@ pub(crate) struct KeysAttestArgs {
     access: Access,
 }
 
-pub(crate) fn run(args: KeysAttestArgs) -> Result<Report, CtlError> {
+pub(crate) fn run(args: &KeysAttestArgs) -> Result<Report, CtlError> {
     if let Some(file) = &args.verify {
         let demands =
             verify::Demands::read(args.public_key.as_deref(), args.attestation_root.as_deref(), args.max_age)?;

@@ -196,7 +196,7 @@ impl Checked {
         match Duration::try_from(age) {
             Ok(age) if age <= max => self.add(Verdict::Ok, "age", &format!("made {made:.0}")),
             Ok(_) => {
-                self.fail("age", &format!("made {made:.0}, more than {max:?} ago; fetch a new one, or say --max-age"))
+                self.fail("age", &format!("made {made:.0}, more than {max:?} ago; fetch a new one, or say --max-age"));
             }
             Err(_) if age.unsigned_abs() <= CLOCK_SKEW => self.add(Verdict::Ok, "age", &format!("made {made:.0}")),
             Err(_) => self.fail("age", &format!("made {made:.0}, which is in the future; check the clocks")),
@@ -249,7 +249,7 @@ impl Checked {
         match (chain, &demands.root) {
             (Err(_), _) => self.fail(&check, "a certificate is not base64"),
             (Ok(chain), None) if chain.is_empty() => {
-                self.note(&check, "none: attributes are the appliance's word alone")
+                self.note(&check, "none: attributes are the appliance's word alone");
             }
             (Ok(chain), Some(_)) if chain.is_empty() => self.fail(&check, "none, and --attestation-root demands one"),
             (Ok(chain), None) => {

@@ -40,7 +40,7 @@ pub fn check(chain: &[Vec<u8>], key: &PublicKey, root: &[u8], then: Timestamp) -
     let mut certificates = Vec::with_capacity(chain.len() + 1);
     for (at, der) in chain.iter().map(Vec::as_slice).chain([root]).enumerate() {
         match X509Certificate::from_der(der) {
-            Ok((rest, certificate)) if rest.is_empty() => certificates.push(certificate),
+            Ok(([], certificate)) => certificates.push(certificate),
             _ => return Err(AttestationError::Form(at)),
         }
     }
