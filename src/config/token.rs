@@ -108,6 +108,19 @@ impl Token {
     }
 }
 
+impl Token {
+    /// The files and directories that are named, by their keys.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let optional = [
+            ("module", self.module.as_deref()),
+            ("attestation_roots", self.attestation_roots.as_deref()),
+            ("state_dir", self.state_dir.as_deref()),
+            ("pin_file", Some(self.pin_file.as_path())),
+        ];
+        optional.into_iter().filter_map(|(key, file)| Some((key, file?)))
+    }
+}
+
 impl FromStr for YubiHsmConnector {
     type Err = String;
 

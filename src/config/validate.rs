@@ -229,18 +229,11 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         report.expect(key!["tokens", name, "socket"], rules::socket(&token.socket));
         report.expect(key!["tokens", name, "front_user"], rules::label(&token.front_user, 64));
         report.expect(key!["tokens", name, "worker_user"], rules::label(&token.worker_user, 64));
-        report.expect(key!["tokens", name, "pin_file"], rules::absolute(&token.pin_file));
         if let Err(error) = token.backend() {
             report.problem(key!["tokens", name, error.key], error.message);
         }
-        for (key, file) in [
-            ("module", &token.module),
-            ("attestation_roots", &token.attestation_roots),
-            ("state_dir", &token.state_dir),
-        ] {
-            if let Some(file) = file {
-                report.expect(key!["tokens", name, key], rules::absolute(file));
-            }
+        for (key, file) in token.files() {
+            report.expect(key!["tokens", name, key], rules::absolute(file));
         }
         if let Some(uri) = &token.uri {
             report.expect(key!["tokens", name, "uri"], rules::token_uri(uri));

@@ -1,6 +1,10 @@
 //! What a test can have the device do, by [`Simulator::control`](crate::Simulator::control) or `POST /control`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::device::{Device, Session};
 
 /// One order; in JSON as in `{"do":"sign-latency","ms":100}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -62,4 +66,36 @@ pub enum Attest {
     OtherKey,
     /// By a key that is itself only attested.
     ByAttestedKey,
+}
+
+impl Device {
+    /// Carries out an order.
+    pub fn control(&mut self, control: Control) {
+        match control {
+            Control::SignLatency { ms } => self.settings.sign_latency = Duration::from_millis(ms),
+            Control::DropSessions => self.sessions = Default::default(),
+            Control::FailNext { command, code, count } => self.failing.push((command, code, count)),
+            Control::FillLog => {
+                while !self.log.is_full() {
+                    self.log.push(0x01, 0, [1, 0xffff, 0xffff], 0x81, self.tick());
+                }
+            }
+            Control::TamperLog => self.log.tamper(),
+            Control::Unplug => self.plugged = false,
+            Control::Plug => {
+                self.plugged = true;
+                self.start();
+            }
+            Control::Attest { how } => self.attest = how,
+            Control::Serial { serial } => {
+                self.settings.serial = serial;
+                self.attestation = None;
+                self.start();
+            }
+            Control::OccupySessions { count } => {
+                let free = self.sessions.iter_mut().filter(|session| session.is_none());
+                free.take(count.into()).for_each(|session| *session = Some(Session::occupied()));
+            }
+        }
+    }
 }

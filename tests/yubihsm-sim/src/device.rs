@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::attestation::Attestation;
 use crate::channel::Channel;
-use crate::control::{Attest, Control};
+use crate::control::Attest;
 use crate::log::Log;
 use crate::object::{self, Object, Params, Secret, kind, random};
 
@@ -46,15 +46,27 @@ pub struct Device {
     signatures: u64,
     failed_authentications: u64,
     started: Instant,
-    plugged: bool,
-    failing: Vec<(Option<u8>, u8, u32)>,
+    pub(crate) plugged: bool,
+    pub(crate) failing: Vec<(Option<u8>, u8, u32)>,
 }
 
 pub(crate) struct Session {
     channel: Channel,
-    pub(crate) auth_key: u16,
+    auth_key: u16,
     authenticated: bool,
     used: Instant,
+}
+
+impl Session {
+    /// Of another program, whose keys nobody here knows.
+    pub(crate) fn occupied() -> Self {
+        Self {
+            channel: Channel::new(&random(), random(), random()),
+            auth_key: 1,
+            authenticated: true,
+            used: Instant::now(),
+        }
+    }
 }
 
 impl Device {
@@ -163,39 +175,6 @@ impl Device {
         self.attestation().roots()
     }
 
-    /// Carries out an order.
-    pub fn control(&mut self, control: Control) {
-        match control {
-            Control::SignLatency { ms } => self.settings.sign_latency = Duration::from_millis(ms),
-            Control::DropSessions => self.sessions = Default::default(),
-            Control::FailNext { command, code, count } => self.failing.push((command, code, count)),
-            Control::FillLog => {
-                while !self.log.is_full() {
-                    self.log.push(0x01, 0, [1, 0xffff, 0xffff], 0x81, self.tick());
-                }
-            }
-            Control::TamperLog => self.log.tamper(),
-            Control::Unplug => self.plugged = false,
-            Control::Plug => {
-                self.plugged = true;
-                self.start();
-            }
-            Control::Attest { how } => self.attest = how,
-            Control::Serial { serial } => {
-                self.settings.serial = serial;
-                self.attestation = None;
-                self.start();
-            }
-            Control::OccupySessions { count } => {
-                let free = self.sessions.iter_mut().filter(|session| session.is_none());
-                for session in free.take(count.into()) {
-                    let channel = Channel::new(&[0; 32], [0; 8], [0; 8]);
-                    *session = Some(Session { channel, auth_key: 1, authenticated: true, used: Instant::now() });
-                }
-            }
-        }
-    }
-
     pub(crate) fn is_plugged(&self) -> bool {
         self.plugged
     }
@@ -224,7 +203,8 @@ impl Device {
         self.signatures += 1;
     }
 
-    fn start(&mut self) {
+    /// Power comes on.
+    pub(crate) fn start(&mut self) {
         self.sessions = Default::default();
         self.started = Instant::now();
         if self.force_audit != 0 && self.log.is_full() {
@@ -371,7 +351,7 @@ impl Device {
         }
     }
 
-    fn tick(&self) -> u32 {
+    pub(crate) fn tick(&self) -> u32 {
         u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX)
     }
 }

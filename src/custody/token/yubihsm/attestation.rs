@@ -95,13 +95,13 @@ impl Roots {
             return Err(E::OtherKey);
         }
         let mut chain = vec![key.to_vec(), device.to_vec()];
-        self.climb(issuer, &mut chain)?;
+        self.climb(&issuer, &mut chain)?;
         Ok(chain)
     }
 
     /// Follows the issuers within the pinned certificates, as far as they go.
-    fn climb(&self, device: X509Certificate<'_>, chain: &mut Vec<Vec<u8>>) -> Result<(), AttestationError> {
-        let mut below = self.issuer_of(&device)?.ok_or(AttestationError::NotPinned)?;
+    fn climb(&self, device: &X509Certificate<'_>, chain: &mut Vec<Vec<u8>>) -> Result<(), AttestationError> {
+        let mut below = self.issuer_of(device)?.ok_or(AttestationError::NotPinned)?;
         for _ in 0..self.0.len() {
             chain.push(below.0.to_vec());
             match self.issuer_of(&below.1)? {

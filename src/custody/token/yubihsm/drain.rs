@@ -59,7 +59,7 @@ impl Signal {
     /// The key to take the log with now; `None` when the time has passed; `Err` when it is over.
     fn wait(&self, pause: Duration) -> Result<Option<authentication::Key>, ()> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |state: &mut State| !state.stopping && !(state.due && state.key.is_some());
+        let idle = |state: &mut State| !(state.stopping || (state.due && state.key.is_some()));
         let (mut state, _) =
             self.changed.wait_timeout_while(state, pause, idle).unwrap_or_else(PoisonError::into_inner);
         if state.stopping {
@@ -125,6 +125,7 @@ fn run(shared: &Shared) {
                  and with force-audit the device stops when it is full",
                 shared.auth_key
             );
+            shared.ledger.turn_off();
             break;
         }
         // The device or the disk is not well; the next signature or the clock tries again.

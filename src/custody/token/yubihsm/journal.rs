@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 /// The file, and where its chain and the device's stand.
 pub(super) struct Journal {
     file: File,
-    previous: String,
+    /// Of what is durable.
+    length: u64,
+    /// Digest of the last durable line, and of the last line added.
+    previous: [String; 2],
     head: Option<Head>,
     unwritten: Vec<u8>,
 }
@@ -96,17 +99,21 @@ impl Journal {
     /// Opens or makes the file. A line that was being written when the power went is cut off.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let size = file.metadata()?.len();
+        // The file grows for years; what is needed of it is at its end.
+        let start = size.saturating_sub(TAIL);
+        file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        if whole < bytes.len() {
-            file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
-            file.seek(SeekFrom::End(0))?;
+        let length = start + u64::try_from(whole).unwrap_or(0);
+        if length < size {
+            file.set_len(length)?;
         }
         let mut lines = bytes[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).rev().peekable();
         let previous = lines.peek().map_or_else(|| "0".repeat(64), |line| hex(digest(&SHA256, line).as_ref()));
         let head = lines.find_map(|line| serde_json::from_slice::<Known>(line).ok()?.head());
-        Ok(Self { file, previous, head, unwritten: Vec::new() })
+        Ok(Self { file, length, previous: [previous.clone(), previous], head, unwritten: Vec::new() })
     }
 
     /// The last entry taken, and from which device.
@@ -116,9 +123,9 @@ impl Journal {
 
     /// Puts a line beside those to be written.
     pub(super) fn add(&mut self, line: &Line<'_>) -> io::Result<()> {
-        let framed = Framed { at: jiff::Timestamp::now().to_string(), line, previous: &self.previous };
+        let framed = Framed { at: jiff::Timestamp::now().to_string(), line, previous: &self.previous[1] };
         let text = serde_json::to_vec(&framed)?;
-        self.previous = hex(digest(&SHA256, &text).as_ref());
+        self.previous[1] = hex(digest(&SHA256, &text).as_ref());
         self.unwritten.extend_from_slice(&text);
         self.unwritten.push(b'\n');
         Ok(())
@@ -128,11 +135,29 @@ impl Journal {
     pub(super) fn sync(&mut self, head: Option<Head>) -> io::Result<()> {
         if !self.unwritten.is_empty() {
             self.file.write_all(&self.unwritten)?;
-            self.unwritten.clear();
             self.file.sync_data()?;
+            self.length += u64::try_from(self.unwritten.len()).unwrap_or(0);
+            self.unwritten.clear();
+            self.previous[0] = self.previous[1].clone();
         }
         self.head = head.or(self.head);
         Ok(())
+    }
+
+    /// Takes back what was added and is not durable, of which a part may be in the file.
+    pub(super) fn roll_back(&mut self) {
+        self.unwritten.clear();
+        self.previous[1] = self.previous[0].clone();
+        if let Err(error) = self.file.set_len(self.length) {
+            tracing::error!(%error, "a part of a line stays in yubihsm-log.jsonl");
+        }
+    }
+}
+
+#[cfg(test)]
+impl Journal {
+    pub(super) fn replace_file(&mut self, file: File) {
+        self.file = file;
     }
 }
 
@@ -146,6 +171,9 @@ impl Known {
         Some(Head { device: self.device?, number: self.number?, digest: bytes })
     }
 }
+
+/// Holds the lines of several takings of the log.
+const TAIL: u64 = 256 * 1024;
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

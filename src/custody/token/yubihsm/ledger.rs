@@ -30,8 +30,11 @@ struct Inner {
     /// The log was taken at least once by this process: what is in it now happened since.
     caught_up: bool,
     told_unlogged: bool,
+    /// The log cannot be taken, so nothing is remembered for it.
+    off: bool,
 }
 
+#[derive(Clone)]
 struct Pending {
     key: u16,
     /// `None`: the answer was lost, so nobody knows whether the device signed.
@@ -51,7 +54,7 @@ pub(super) enum DrainError {
 impl Ledger {
     pub(super) fn new(journal: Journal, auth_key: u16) -> Self {
         let pending = VecDeque::new();
-        let inner = Inner { journal, pending, sequence: 0, caught_up: false, told_unlogged: false };
+        let inner = Inner { journal, pending, sequence: 0, caught_up: false, told_unlogged: false, off: false };
         Self { auth_key, inner: Mutex::new(inner) }
     }
 
@@ -69,6 +72,9 @@ impl Ledger {
             Err(Fault::Unreachable { .. } | Fault::Forged | Fault::Malformed(_)) => None,
             Err(_) => return answer,
         };
+        if inner.off {
+            return answer;
+        }
         inner.sequence += 1;
         let asked = Asked {
             sequence: inner.sequence,
@@ -77,7 +83,17 @@ impl Ledger {
             pae_sha256: hex(digest),
         };
         inner.pending.push_back(Pending { key, signed, asked });
+        if inner.pending.len() > MOST_PENDING {
+            inner.pending.pop_front();
+        }
         answer
+    }
+
+    /// The log is not taken any more.
+    pub(super) fn turn_off(&self) {
+        let mut inner = self.lock();
+        inner.off = true;
+        inner.pending.clear();
     }
 
     /// How many signatures wait to be joined.
@@ -91,11 +107,24 @@ impl Ledger {
         let body = session.command(Command::GetLogEntries, &[]).map_err(DrainError::Device)?;
         let taken =
             Entries::read(&body).ok_or(DrainError::Device(Fault::Malformed("log entries of a wrong length")))?;
-        let last = inner.record(&taken, device, self.auth_key).map_err(DrainError::Journal)?;
+        let pending = inner.pending.clone();
+        let last = inner.record(&taken, device, self.auth_key).map_err(|error| {
+            // As if it had not been tried: the device still has its entries.
+            inner.journal.roll_back();
+            inner.pending = pending;
+            DrainError::Journal(error)
+        })?;
         if let Some(last) = last {
             session.command(Command::SetLogIndex, &[&last.to_be_bytes()]).map_err(DrainError::Device)?;
         }
         Ok(())
+    }
+
+    /// Writes elsewhere from now on.
+    #[cfg(test)]
+    pub(super) fn break_journal(&self, file: &std::path::Path) {
+        let file = std::fs::OpenOptions::new().append(true).open(file).expect("a file to write to");
+        self.lock().journal.replace_file(file);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -206,6 +235,9 @@ impl DrainError {
 fn is_signature(entry: &Entry, auth_key: u16) -> bool {
     entry.command == Command::SignEcdsa as u8 && entry.done() && entry.session_key == auth_key
 }
+
+/// While the log cannot be taken: far more than a device holds, little enough to keep.
+const MOST_PENDING: usize = 4096;
 
 pub(super) fn id(object: u16) -> String {
     format!("{object:#06x}")

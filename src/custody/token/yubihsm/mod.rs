@@ -96,11 +96,17 @@ struct Shared {
     places: Arc<Places>,
     auth_key: u16,
     roots: Option<Roots>,
-    /// Chains that were verified, by object id, its sequence, and public key: the device signs each for a third of a second.
-    attested: Mutex<HashMap<(u16, u8, PublicKey), Vec<Vec<u8>>>>,
+    /// What was verified once: making a certificate keeps the device busy for a third of a second.
+    attested: Mutex<HashMap<Attested, Chain>>,
     ledger: Ledger,
     signal: Arc<Signal>,
 }
+
+/// Object id, how many had it before, public key.
+type Attested = (u16, u8, PublicKey);
+
+/// DER certificates, the key's own first.
+type Chain = Vec<Vec<u8>>;
 
 struct YubiHsmSession {
     shared: Arc<Shared>,
@@ -250,7 +256,7 @@ impl Shared {
         info: &objects::ObjectInfo,
         public_key: &PublicKey,
         unsuitable: &dyn Fn(String) -> TokenError,
-    ) -> Result<Vec<Vec<u8>>, TokenError> {
+    ) -> Result<Chain, TokenError> {
         let cached = (info.id, info.sequence, *public_key);
         let attested = || self.attested.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chain) = attested().get(&cached) {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod log;
+
 use std::time::Instant;
 
 use yubihsm_sim::control::Attest;
@@ -7,6 +9,7 @@ use yubihsm_sim::object::capability;
 use yubihsm_sim::{Control, Device, Settings, Simulator};
 
 use super::*;
+use crate::custody::token::explain;
 
 /// A device with an authentication key 2 and a key 0x0123 labelled `acme`, and a worker's view of it.
 struct World {
@@ -193,7 +196,7 @@ fn a_wrong_password_is_refused_once_and_leaves_no_session_on_the_device() {
     assert!(!session.is_logged_in().unwrap());
     let missing = YubiHsmToken::new(&Options { auth_key: 9, ..world.options() }).unwrap();
     let error = missing.open_session().unwrap().login(&world.pin("correct horse")).unwrap_err();
-    assert!(super::super::explain(&error).contains("no authentication key 0x0009"), "{error:?}");
+    assert!(explain(&error).contains("no authentication key 0x0009"), "{error:?}");
 }
 
 #[test]
@@ -205,7 +208,7 @@ fn sessions_are_closed_on_drop_and_never_more_than_configured() {
     let third = world.session(&token);
     let fourth = token.open_session().unwrap();
     let error = fourth.login(&world.pin("correct horse")).unwrap_err();
-    assert!(super::super::explain(&error).contains("3 sessions are open"), "{error:?}");
+    assert!(explain(&error).contains("3 sessions are open"), "{error:?}");
     drop((open, third, fourth));
     eventually("all are closed", || world.open_sessions() == 0);
 }
@@ -218,7 +221,7 @@ fn a_full_device_is_named_and_serves_again_when_there_is_room() {
     let session = token.open_session().unwrap();
     let error = session.login(&world.pin("correct horse")).unwrap_err();
     assert_eq!(error.remedy(), Remedy::NewSession);
-    assert!(super::super::explain(&error).contains("all 16 sessions"), "{error:?}");
+    assert!(explain(&error).contains("all 16 sessions"), "{error:?}");
     world.simulator.control(Control::DropSessions);
     session.login(&world.pin("correct horse")).unwrap();
 }
@@ -310,10 +313,10 @@ fn a_device_that_is_gone_is_said_so_and_must_be_the_same_when_it_is_back() {
     let signed = world.simulator.with(|device| device.signatures());
     world.simulator.control(Control::Serial { serial: 99 });
     let error = token.facts().unwrap_err();
-    assert!(super::super::explain(&error).contains("this is YubiHSM 99, not 7550140"), "{error:?}");
+    assert!(explain(&error).contains("this is YubiHSM 99, not 7550140"), "{error:?}");
     // A device with the same password and the same key, put there while a session was open.
     let error = session.sign(key.slot, &[1; 32]).unwrap_err();
-    assert!(super::super::explain(&error).contains("this is YubiHSM 99"), "{error:?}");
+    assert!(explain(&error).contains("this is YubiHSM 99"), "{error:?}");
     assert_eq!(world.simulator.with(|device| device.signatures()), signed, "it signed nothing");
     let configured = YubiHsmToken::new(&Options { serial: Some(7_550_140), ..world.options() }).unwrap();
     assert!(configured.facts().is_err());
@@ -351,110 +354,4 @@ fn roots_that_are_none_are_refused_at_the_start() {
         let refused = YubiHsmToken::new(&Options { attestation_roots: Some(file.clone()), ..world.options() });
         assert!(matches!(refused, Err(YubiHsmError::Roots(_))), "{text}");
     }
-}
-
-#[test]
-fn every_entry_of_the_device_s_log_is_kept_and_joined_to_the_digest_that_was_signed() {
-    let world = World::new();
-    world.audit_signatures();
-    let token = world.token();
-    let session = world.session(&token);
-    let key = session.find_key(&acme()).unwrap();
-    for round in 0..40u8 {
-        session.sign(key.slot, &[round; 32]).unwrap();
-    }
-    let signatures = || world.lines().into_iter().filter(|line| line["command"] == "0x56").collect::<Vec<_>>();
-    eventually("all are taken", || signatures().len() == 40);
-    for (round, line) in signatures().iter().enumerate() {
-        let digest = format!("{round:02x}").repeat(32);
-        assert_eq!((&line["asked"]["paeSha256"], &line["targetKey"]), (&digest.into(), &"0x0123".into()), "{line}");
-    }
-    let lines = world.lines();
-    let numbers: Vec<u64> = lines.iter().map(|line| line["number"].as_u64().unwrap()).collect();
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
-    assert!(world.simulator.with(|device| device.log_used()) < 62);
-}
-
-#[test]
-fn a_full_log_is_taken_at_once_and_the_signature_made() {
-    let world = World::new();
-    world.audit_signatures();
-    let token = world.token();
-    let session = world.session(&token);
-    let key = session.find_key(&acme()).unwrap();
-    eventually("the log was taken", || world.open_sessions() == 1);
-    for _ in 0..3 {
-        world.simulator.control(Control::FillLog);
-        session.sign(key.slot, &[9; 32]).unwrap();
-    }
-    assert!(world.lines().len() > 3 * 50);
-}
-
-#[test]
-fn without_the_capability_to_read_the_log_a_full_device_signs_nothing() {
-    let world = World::new();
-    world.audit_signatures();
-    world.simulator.with(|device| device.put_authentication_key(2, b"correct horse", 0b1, capability::SIGN_ECDSA));
-    let token = world.token();
-    let session = world.session(&token);
-    let key = session.find_key(&acme()).unwrap();
-    session.sign(key.slot, &[9; 32]).unwrap();
-    world.simulator.control(Control::FillLog);
-    let error = session.sign(key.slot, &[9; 32]).unwrap_err();
-    assert!(super::super::explain(&error).contains("log is full"), "{error:?}");
-    assert_eq!(error.remedy(), Remedy::None);
-}
-
-#[test]
-fn a_log_that_was_tampered_with_or_lost_entries_says_so() {
-    let world = World::new();
-    world.audit_signatures();
-    let token = world.token();
-    let session = world.session(&token);
-    let key = session.find_key(&acme()).unwrap();
-    session.sign(key.slot, &[1; 32]).unwrap();
-    world.simulator.control(Control::TamperLog);
-    session.sign(key.slot, &[2; 32]).unwrap();
-    eventually("the break is on record", || world.lines().iter().any(|line| line["kind"] == "broken"));
-}
-
-#[test]
-fn the_log_goes_on_where_it_ended_and_a_torn_line_is_cut_off() {
-    let world = World::new();
-    world.audit_signatures();
-    let sign = |digest: [u8; 32]| {
-        let token = world.token();
-        let session = world.session(&token);
-        let key = session.find_key(&acme()).unwrap();
-        session.sign(key.slot, &digest).unwrap();
-        let wanted = format!("{:02x}", digest[0]).repeat(32);
-        eventually("taken", || world.lines().iter().any(|line| line["asked"]["paeSha256"] == wanted.as_str()));
-    };
-    sign([1; 32]);
-    let path = world.dir.path().join("yubihsm-log.jsonl");
-    let mut text = std::fs::read_to_string(&path).unwrap();
-    text.push_str("{\"at\":\"torn");
-    std::fs::write(&path, text).unwrap();
-    sign([2; 32]);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    assert!(!text.contains("torn") && !text.contains("broken"));
-    for pair in lines.windows(2) {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, pair[0].as_bytes());
-        let line: serde_json::Value = serde_json::from_str(pair[1]).unwrap();
-        assert_eq!(line["previous"], journal::hex(digest.as_ref()));
-    }
-}
-
-#[test]
-fn a_device_that_logs_no_signatures_still_leaves_a_line_for_each() {
-    let world = World::new();
-    let token = world.token();
-    let session = world.session(&token);
-    let key = session.find_key(&acme()).unwrap();
-    session.sign(key.slot, &[3; 32]).unwrap();
-    eventually("on record", || world.lines().iter().any(|line| line["kind"] == "unlogged"));
-    let lines = world.lines();
-    let line = lines.iter().find(|line| line["kind"] == "unlogged").unwrap();
-    assert_eq!((&line["paeSha256"], &line["sequence"]), (&"03".repeat(32).into(), &1.into()));
 }
