@@ -98,6 +98,21 @@ fn verify_accepts_what_was_signed_and_refuses_what_was_changed() {
 }
 
 #[test]
+fn what_signs_nothing_has_a_rate_of_its_own_for_each_tenant() {
+    let fixture = Fixture::builder().set("server.limits.reads_per_second", 3).start();
+    let client = fixture.client();
+    for _ in 0..3 {
+        client.keys().send().expect(200);
+    }
+    let refused = client.keys().send().expect(429);
+    assert_eq!(refused.json()["code"], "plan_throttled");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // Another tenant's rate, and signing, are untouched.
+    fixture.globex().keys().send().expect(200);
+    client.sign(&sample::request()).send().expect(200);
+}
+
+#[test]
 fn the_local_listener_tells_life_readiness_and_metrics() {
     let fixture = Fixture::start();
     fixture.client().sign(&sample::request()).send().expect(200);

@@ -26,6 +26,7 @@ pub(super) async fn list(
     let presented = Presented::of(head, peer, &scopes);
     let authenticated = appliance.authenticator.authenticate(&presented).await?;
     case.authenticated(&authenticated.caller);
+    let _permit = appliance.admit_read(&authenticated.caller.tenant)?;
     let keys = appliance.custody.keys(Some(&authenticated.caller.tenant));
     let keys = KeysBody { keys: keys.into_iter().filter_map(published).collect() };
     let body = serde_json::to_vec(&keys).expect("strings always serialize");

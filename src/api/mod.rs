@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod client_chain;
 pub mod contract;
 mod guard;
 mod keys;

@@ -72,7 +72,14 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             summary: "The public keys of the caller's tenant",
             request: None,
             response: schema::<KeysBody>(generator),
-            problems: &[InvalidToken, InsufficientScope, Overloaded, DependencyUnavailable, Internal],
+            problems: &[
+                InvalidToken,
+                InsufficientScope,
+                PlanThrottled,
+                Overloaded,
+                DependencyUnavailable,
+                Internal,
+            ],
         },
         Operation::VerifyDsse => Described {
             id: "verifyDsse",
@@ -84,6 +91,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
                 InvalidToken,
                 InsufficientScope,
                 ArtifactTooLarge,
+                PlanThrottled,
                 Overloaded,
                 DependencyUnavailable,
                 Internal,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
@@ -231,26 +232,7 @@ impl Front {
             .max_buf_size(limits.max_header_bytes.as_usize().max(8192))
             .pipeline_flush(false)
             .serve_connection(io, service);
-        tokio::pin!(connection);
-        let mut stop = self.stop.clone();
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
-                cut = watch.cut() => match cut {
-                    // Said before it is done, so that a client who asks just now knows that nothing came of it.
-                    Cut::Idle if !stopping => {
-                        stopping = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    cut => return Ended::Cut(cut),
-                },
-                _ = stop.wait_for(|stop| *stop), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        }
+        self.until_ended(connection, watch).await
     }
 
     async fn serve_h2(&self, io: Io, watch: &Arc<Watch>, peer: &Arc<PeerCertificate>, address: SocketAddr) -> Ended {
@@ -271,6 +253,14 @@ impl Front {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .serve_connection(io, service);
+        self.until_ended(connection, watch).await
+    }
+
+    /// Serves until the connection ends, by itself, by being cut off, or in good order because the front stops.
+    async fn until_ended<C>(&self, connection: C, watch: &Watch) -> Ended
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
         tokio::pin!(connection);
         let mut stop = self.stop.clone();
         let mut stopping = false;
@@ -278,6 +268,7 @@ impl Front {
             tokio::select! {
                 ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
                 cut = watch.cut() => match cut {
+                    // Said before it is done, so that a client who asks just now knows that nothing came of it.
                     Cut::Idle if !stopping => {
                         stopping = true;
                         connection.as_mut().graceful_shutdown();

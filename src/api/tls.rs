@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::client_chain::RememberingVerifier;
 use crate::auth::PeerCertificate;
 use crate::clock::UnixTime;
 use crate::config::{Tls, TlsVersion};
@@ -82,11 +83,16 @@ pub(crate) fn server_tls(tls: &Tls) -> Result<ServerTls, TlsError> {
         TlsVersion::Tls13 => &[&version::TLS13],
         TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // Our choice among what the client offers: the keys of both sides are P-256, so a 256-bit cipher adds nothing, and
+    // SHA-256 runs in hardware where SHA-384 does not.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let provider = Arc::new(provider);
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(client_verifier(tls, provider)?)
         .with_single_cert(chain, key)?;
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // A resumed session would skip the CRL; tickets that nobody may use are not worth sending.
     config.send_tls13_tickets = 0;
@@ -130,15 +136,17 @@ fn client_verifier(
     }
     // With CRLs, the whole chain is checked, an uncovered certificate is refused, and so is a stale CRL: an old
     // list cannot say who was revoked since.
+    let lists = crls.clone();
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = if crls.is_empty() { builder } else { builder.with_crls(crls).enforce_revocation_expiration() };
-    builder.build().map_err(|error| {
+    let inner = builder.build().map_err(|error| {
         let (key, path) = match tls.client_crl.first() {
             Some(crl) => ("client_crl", crl.clone()),
             None => ("client_ca", tls.client_ca.clone()),
         };
         TlsError::Unusable { key, path, reason: error.to_string() }
-    })
+    })?;
+    Ok(Arc::new(RememberingVerifier::new(inner, &lists)))
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -35,6 +35,7 @@ pub(super) async fn dsse(
     let presented = Presented::of(head, peer, &scopes);
     let authenticated = appliance.authenticator.authenticate(&presented).await?;
     case.authenticated(&authenticated.caller);
+    let _permit = appliance.admit_read(&authenticated.caller.tenant)?;
     let (bytes, held) = body::take(&head.headers, incoming, &appliance.config.server.limits, &appliance.bodies).await?;
     let keys = appliance.custody.keys(Some(&authenticated.caller.tenant));
     let judged = off_the_loop_if_large(bytes.len() as u64, move || {

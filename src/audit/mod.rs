@@ -79,9 +79,9 @@ impl AuditLog {
         self.shared.append_noise(record).forget();
     }
 
-    /// Why the log refuses records now, if it does.
-    pub fn failure(&self) -> Option<Arc<Failure>> {
-        self.shared.failure()
+    /// Why the log refuses records now, if it does: [`AuditError::Failed`] or [`AuditError::Stalled`].
+    pub fn trouble(&self) -> Option<AuditError> {
+        self.shared.trouble()
     }
 
     /// Reports to `metrics` from now on.
@@ -106,6 +106,12 @@ pub enum AuditError {
     /// The log refuses records until the disk takes them again: answer 503.
     #[error("the audit log is out of order: {0}")]
     Failed(#[source] Arc<Failure>),
+    /// The disk has not answered for that long; whether what it was given is durable, nobody knows yet: answer 503.
+    #[error("the audit log waits {seconds} s for its disk to finish one sync; it takes no more until that is done")]
+    Stalled {
+        /// Since the write began.
+        seconds: u64,
+    },
     /// Records come faster than the disk takes them: answer 503.
     #[error(
         "the audit log has {MAX_PENDING_BYTES} bytes waiting for the disk; it takes no more until they are written"
@@ -149,6 +155,7 @@ impl AuditError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Failed(_) => "audit_failed",
+            Self::Stalled { .. } => "audit_stalled",
             Self::Backlog => "audit_backlog",
             Self::Unusable { .. } | Self::Held { .. } | Self::Exposed { .. } | Self::NotALog { .. } => "audit_unusable",
         }

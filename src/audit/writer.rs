@@ -32,6 +32,8 @@ struct State {
     /// The writer waits and must be woken; while it paces itself or writes, it looks by itself.
     idle: bool,
     closing: bool,
+    /// Since when the writer waits for the disk.
+    writing_since: Option<Instant>,
     failure: Option<Arc<Failure>>,
     /// Records refused since the failure.
     refused: u64,
@@ -57,6 +59,7 @@ impl Shared {
             next_seq,
             idle: false,
             closing: false,
+            writing_since: None,
             failure: None,
             refused: 0,
             noise: Noise::new(config.max_noise_records_per_second),
@@ -72,8 +75,14 @@ impl Shared {
         self.enter(record, true)
     }
 
-    pub(super) fn failure(&self) -> Option<Arc<Failure>> {
-        self.lock().failure.clone()
+    /// Why the log takes no records: it failed, or the disk does not answer.
+    pub(super) fn trouble(&self) -> Option<AuditError> {
+        self.lock().trouble()
+    }
+
+    #[cfg(test)]
+    pub(super) fn pretend_to_write_since(&self, moment: Option<Instant>) {
+        self.lock().writing_since = moment;
     }
 
     pub(super) fn observe(&self, metrics: AuditMetrics) {
@@ -119,9 +128,9 @@ impl Shared {
 
 impl State {
     fn enter(&mut self, body: &[u8]) -> Result<(), AuditError> {
-        if let Some(failure) = &self.failure {
+        if let Some(trouble) = self.trouble() {
             self.refused += 1;
-            return Err(AuditError::Failed(Arc::clone(failure)));
+            return Err(trouble);
         }
         if self.pending.lines.len() + body.len() > MAX_PENDING_BYTES {
             return Err(AuditError::Backlog);
@@ -130,6 +139,14 @@ impl State {
         self.next_seq += 1;
         self.entered = self.entered.saturating_add(1);
         Ok(())
+    }
+
+    fn trouble(&self) -> Option<AuditError> {
+        if let Some(failure) = &self.failure {
+            return Some(AuditError::Failed(Arc::clone(failure)));
+        }
+        let waiting = self.writing_since?.elapsed();
+        (waiting > STALLED).then(|| AuditError::Stalled { seconds: waiting.as_secs() })
     }
 
     /// Enters what the noise limiter left out, when it is time to tell.
@@ -168,9 +185,11 @@ impl Writer {
             let records = {
                 let mut state = self.shared.lock();
                 std::mem::swap(&mut state.pending, &mut self.batch);
+                state.writing_since = Some(started);
                 std::mem::take(&mut state.entered)
             };
             let outcome = self.file.commit(&self.batch.lines);
+            self.shared.lock().writing_since = None;
             let took = started.elapsed();
             interval = self.pace(records, started.duration_since(last_sync));
             last_sync = started;
@@ -306,6 +325,9 @@ impl Drop for Writer {
         pending.complete(&Err(failure));
     }
 }
+
+/// A disk that takes this long for one sync is not one to wait for: requests are refused at once instead, until it answers.
+const STALLED: Duration = Duration::from_secs(3);
 
 /// How many times the configured interval may grow under load.
 const MAX_SYNC_PACE: f64 = 4.0;

@@ -92,14 +92,22 @@ impl Proofs {
         }
         let NumericDate(issued_at) = claims.iat;
         let acceptable_until = self.check_age(issued_at, now.wall)?;
-        let nonce = self.check_nonce(claims.nonce.as_deref(), issued_at, now)?;
+        let standing = self.check_nonce(claims.nonce.as_deref(), issued_at, now)?;
+        let (age, next) = match standing {
+            Some(Standing::Valid(age)) => (Some(age), None),
+            Some(Standing::Ageing(age)) => (Some(age), Some(self.nonces.issue(now.steady))),
+            _ => (None, None),
+        };
         // Last, so that only proofs that are good in every other way take up memory.
-        self.replay.remember(jkt, &claims.jti, acceptable_until, now.steady).map_err(|refusal| match refusal {
+        let remembered = self.replay.remember(jkt, &claims.jti, acceptable_until, age, now.steady);
+        remembered.map_err(|refusal| match refusal {
             Refusal::Replayed => AuthError::new(Reason::DPOP_REPLAYED),
-            Refusal::TooOld => AuthError::new(Reason::DPOP_EXPIRED).detail("older than what is remembered"),
+            // The wall clock cannot tell whether this one was used; a nonce can.
+            Refusal::Forgotten if claims.nonce.is_none() => self.challenge(Reason::DPOP_NONCE_MISSING, now),
+            Refusal::Forgotten => self.challenge(Reason::DPOP_NONCE_INVALID, now),
             Refusal::Full => AuthError::new(Reason::REPLAY_MEMORY_FULL).with_retry_after(self.replay.room_after()),
         })?;
-        Ok(nonce)
+        Ok(next)
     }
 
     pub(super) fn forget_old(&self, now: Instant) {
@@ -125,21 +133,22 @@ impl Proofs {
         nonce: Option<&str>,
         issued_at: UnixTime,
         now: Moment,
-    ) -> Result<Option<HeaderValue>, AuthError> {
-        let challenge = |reason| AuthError::new(reason).with_nonce(self.nonces.issue(now.steady));
+    ) -> Result<Option<Standing>, AuthError> {
         let Some(nonce) = nonce else {
-            return if self.nonce_is_due(issued_at, now) {
-                Err(challenge(Reason::DPOP_NONCE_MISSING))
-            } else {
-                Ok(None)
+            return match self.nonce_is_due(issued_at, now) {
+                true => Err(self.challenge(Reason::DPOP_NONCE_MISSING, now)),
+                false => Ok(None),
             };
         };
         match self.nonces.standing(nonce, now.steady) {
-            Standing::Valid => Ok(None),
-            Standing::Ageing => Ok(Some(self.nonces.issue(now.steady))),
             // Also where none is due: a proof that carries somebody else's nonce was not made for this process.
-            Standing::Invalid => Err(challenge(Reason::DPOP_NONCE_INVALID)),
+            Standing::Invalid => Err(self.challenge(Reason::DPOP_NONCE_INVALID, now)),
+            valid => Ok(Some(valid)),
         }
+    }
+
+    fn challenge(&self, reason: Reason, now: Moment) -> AuthError {
+        AuthError::new(reason).with_nonce(self.nonces.issue(now.steady))
     }
 
     /// A proof that an earlier process may have accepted must show that it was made for this one.

@@ -24,9 +24,10 @@ pub(super) struct Nonces {
 /// What a presented nonce is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    Valid,
+    /// Given out so long ago.
+    Valid(Duration),
     /// Valid, and past half of its life: time to hand out another.
-    Ageing,
+    Ageing(Duration),
     Invalid,
 }
 
@@ -55,8 +56,8 @@ impl Nonces {
         let genuine = bool::from(self.mac(second).ct_eq(&mac));
         let age = self.second(now).checked_sub(u32::from_be_bytes(second)).map(|age| Duration::from_secs(age.into()));
         match age {
-            Some(age) if genuine && age <= self.lifetime / 2 => Standing::Valid,
-            Some(age) if genuine && age <= self.lifetime => Standing::Ageing,
+            Some(age) if genuine && age <= self.lifetime / 2 => Standing::Valid(age),
+            Some(age) if genuine && age <= self.lifetime => Standing::Ageing(age),
             _ => Standing::Invalid,
         }
     }
@@ -91,10 +92,10 @@ mod tests {
         let nonce = issued.to_str().unwrap();
         for (second, standing) in [
             (999, Standing::Invalid),
-            (1000, Standing::Valid),
-            (1150, Standing::Valid),
-            (1151, Standing::Ageing),
-            (1300, Standing::Ageing),
+            (1000, Standing::Valid(Duration::ZERO)),
+            (1150, Standing::Valid(Duration::from_secs(150))),
+            (1151, Standing::Ageing(Duration::from_secs(151))),
+            (1300, Standing::Ageing(Duration::from_secs(300))),
             (1301, Standing::Invalid),
         ] {
             assert_eq!(nonces.standing(nonce, at(second)), standing, "{second}");

@@ -18,6 +18,8 @@ pub(super) struct ReplayMemory {
     remembered: AtomicUsize,
     limit: usize,
     started: Instant,
+    /// For how long every proof is remembered at least.
+    keep: Duration,
     span: Duration,
 }
 
@@ -26,9 +28,9 @@ pub(super) struct ReplayMemory {
 pub(super) enum Refusal {
     /// It was accepted before.
     Replayed,
-    /// It is as old as proofs that are forgotten already, so nobody can tell. Only a wall clock that was set back
-    /// brings one here.
-    TooOld,
+    /// By its own account it is as old as proofs that are forgotten already, so nobody can tell. Only a wall clock that
+    /// was set back, or one that had run ahead, brings one here.
+    Forgotten,
     /// There is no room to remember it. One that is still acceptable is never forgotten to make room.
     Full,
 }
@@ -54,17 +56,27 @@ impl ReplayMemory {
         // whole ones.
         let span = (keep + Duration::from_secs(2)) / 3 + Duration::from_millis(1);
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, hasher: RandomState::new(), remembered: AtomicUsize::new(0), limit, started, span }
+        Self { shards, hasher: RandomState::new(), remembered: AtomicUsize::new(0), limit, started, keep, span }
     }
 
-    /// Remembers the proof with this key and `jti`, acceptable until `until`, if it has not been seen.
-    pub(super) fn remember(&self, jkt: &[u8; 32], jti: &str, until: UnixTime, now: Instant) -> Result<(), Refusal> {
+    /// Remembers the proof with this key and `jti`, acceptable until `until`, if it has not been seen. `age` is how long
+    /// ago it can have been made at most, by the steady clock, where that is known.
+    pub(super) fn remember(
+        &self,
+        jkt: &[u8; 32],
+        jti: &str,
+        until: UnixTime,
+        age: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let proof = self.hasher.hash_one((jkt, jti));
         let span = self.span_at(now);
-        match self.remember_hashed(proof, until, span) {
+        // One made within the time that is remembered would be remembered, had it been used.
+        let recent = age.is_some_and(|age| age <= self.keep);
+        match self.remember_hashed(proof, until, recent, span) {
             Err(Refusal::Full) => {
                 self.forget_old(now);
-                self.remember_hashed(proof, until, span)
+                self.remember_hashed(proof, until, recent, span)
             }
             verdict => verdict,
         }
@@ -83,12 +95,12 @@ impl ReplayMemory {
         self.span
     }
 
-    fn remember_hashed(&self, proof: u64, until: UnixTime, span: u64) -> Result<(), Refusal> {
+    fn remember_hashed(&self, proof: u64, until: UnixTime, recent: bool, span: u64) -> Result<(), Refusal> {
         // The set's own table takes the low and the topmost bits.
         let mut shard = lock(&self.shards[(proof >> 40) as usize % SHARDS]);
         self.advance(&mut shard, span);
-        if shard.forgotten_until.is_some_and(|forgotten| until <= forgotten) {
-            return Err(Refusal::TooOld);
+        if !recent && shard.forgotten_until.is_some_and(|forgotten| until <= forgotten) {
+            return Err(Refusal::Forgotten);
         }
         if shard.generations.iter().any(|generation| generation.proofs.contains(&proof)) {
             return Err(Refusal::Replayed);
@@ -167,9 +179,9 @@ mod tests {
         for first in 0..200 {
             let memory = ReplayMemory::new(10, KEEP, start);
             let until = UnixTime(i64::try_from(1_000_000 + first + 120).unwrap());
-            memory.remember(&KEY, "a", until, at(start, first)).unwrap();
+            memory.remember(&KEY, "a", until, None, at(start, first)).unwrap();
             for later in [0, 1, 60, 119, 120, 121] {
-                let verdict = memory.remember(&KEY, "a", until, at(start, first + later));
+                let verdict = memory.remember(&KEY, "a", until, None, at(start, first + later));
                 assert_eq!(verdict, Err(Refusal::Replayed), "first {first}, later {later}");
             }
         }
@@ -179,22 +191,37 @@ mod tests {
     fn a_forgotten_proof_is_refused_even_when_the_wall_clock_goes_back() {
         let start = Instant::now();
         let memory = ReplayMemory::new(10, KEEP, start);
-        memory.remember(&KEY, "a", UnixTime(1_000_120), start).unwrap();
-        assert_eq!(memory.remember(&KEY, "a", UnixTime(1_000_120), at(start, 1000)), Err(Refusal::TooOld));
+        memory.remember(&KEY, "a", UnixTime(1_000_120), None, start).unwrap();
+        assert_eq!(memory.remember(&KEY, "a", UnixTime(1_000_120), None, at(start, 1000)), Err(Refusal::Forgotten));
         // What is forgotten makes room, and fresh proofs pass.
         assert_eq!(memory.remembered.load(Ordering::Relaxed), 0);
-        memory.remember(&KEY, "b", UnixTime(1_001_120), at(start, 1000)).unwrap();
+        memory.remember(&KEY, "b", UnixTime(1_001_120), None, at(start, 1000)).unwrap();
+    }
+
+    #[test]
+    fn a_proof_that_is_recent_by_the_steady_clock_passes_where_the_wall_clock_had_run_ahead() {
+        let start = Instant::now();
+        let memory = ReplayMemory::new(10, KEEP, start);
+        // Accepted while the wall clock was a day ahead, and forgotten since.
+        memory.remember(&KEY, "a", UnixTime(1_086_400), None, start).unwrap();
+        let later = at(start, 1000);
+        let until = UnixTime(1_001_120);
+        assert_eq!(memory.remember(&KEY, "a", until, None, later), Err(Refusal::Forgotten));
+        let beyond = Some(KEEP + Duration::from_secs(1));
+        assert_eq!(memory.remember(&KEY, "a", until, beyond, later), Err(Refusal::Forgotten));
+        memory.remember(&KEY, "a", until, Some(KEEP), later).unwrap();
+        assert_eq!(memory.remember(&KEY, "a", until, Some(KEEP), later), Err(Refusal::Replayed));
     }
 
     #[test]
     fn the_same_jti_of_another_key_is_another_proof() {
         let start = Instant::now();
         let memory = ReplayMemory::new(10, KEEP, start);
-        memory.remember(&KEY, "a", UnixTime(120), start).unwrap();
-        memory.remember(&[8; 32], "a", UnixTime(120), start).unwrap();
-        memory.remember(&KEY, "b", UnixTime(120), start).unwrap();
+        memory.remember(&KEY, "a", UnixTime(120), None, start).unwrap();
+        memory.remember(&[8; 32], "a", UnixTime(120), None, start).unwrap();
+        memory.remember(&KEY, "b", UnixTime(120), None, start).unwrap();
         // A later proof with the same jti is still a second use.
-        assert_eq!(memory.remember(&KEY, "a", UnixTime(180), at(start, 60)), Err(Refusal::Replayed));
+        assert_eq!(memory.remember(&KEY, "a", UnixTime(180), None, at(start, 60)), Err(Refusal::Replayed));
     }
 
     #[test]
@@ -202,11 +229,11 @@ mod tests {
         let start = Instant::now();
         let memory = ReplayMemory::new(100, KEEP, start);
         for n in 0..100 {
-            memory.remember(&KEY, &n.to_string(), UnixTime(120), start).unwrap();
+            memory.remember(&KEY, &n.to_string(), UnixTime(120), None, start).unwrap();
         }
-        assert_eq!(memory.remember(&KEY, "one more", UnixTime(120), at(start, 1)), Err(Refusal::Full));
+        assert_eq!(memory.remember(&KEY, "one more", UnixTime(120), None, at(start, 1)), Err(Refusal::Full));
         for n in 0..100 {
-            let verdict = memory.remember(&KEY, &n.to_string(), UnixTime(120), at(start, 1));
+            let verdict = memory.remember(&KEY, &n.to_string(), UnixTime(120), None, at(start, 1));
             assert_eq!(verdict, Err(Refusal::Replayed), "{n}");
         }
     }
@@ -219,7 +246,7 @@ mod tests {
         for n in 0..50u32 {
             let second = u64::from(n) * 300;
             let until = UnixTime(i64::from(n) * 300 + 120);
-            memory.remember(&KEY, &n.to_string(), until, at(start, second)).unwrap();
+            memory.remember(&KEY, &n.to_string(), until, None, at(start, second)).unwrap();
             assert_eq!(memory.remembered.load(Ordering::Relaxed), 1);
         }
     }
@@ -230,7 +257,7 @@ mod tests {
         let memory = ReplayMemory::new(1000, KEEP, start);
         for round in 0..200 {
             let accepted: usize = std::thread::scope(|scope| {
-                let attempt = || usize::from(memory.remember(&KEY, &round.to_string(), UnixTime(120), start).is_ok());
+                let attempt = || usize::from(memory.remember(&KEY, &round.to_string(), UnixTime(120), None, start).is_ok());
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(attempt)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });

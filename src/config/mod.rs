@@ -143,6 +143,8 @@ pub struct Limits {
     pub max_body_bytes: ByteSize,
     /// Bytes of all request bodies held at once; beyond it, 503 `overloaded`.
     pub max_body_bytes_in_flight: ByteSize,
+    /// Requests of one tenant per second that sign nothing (`GET /keys`, `POST /verify/dsse`); as many may come at once.
+    pub reads_per_second: NonZeroU32,
 }
 
 /// `[authority]`: OpTok validation.
@@ -483,6 +485,7 @@ impl Default for Limits {
             max_header_bytes: ByteSize::kib(32),
             max_body_bytes: ByteSize::mib(32),
             max_body_bytes_in_flight: ByteSize::mib(256),
+            reads_per_second: nonzero(100),
         }
     }
 }

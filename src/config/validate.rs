@@ -79,8 +79,8 @@ fn server(server: &Server, report: &mut Report<'_>) {
         ),
         LocalListen::Tcp(_) => {}
     }
-    if let Some(threads) = server.threads.filter(|threads| threads.get() > 256) {
-        report.problem(key!["server", "threads"], format!("{threads} event loops help nobody; write at most 256"));
+    if let Some(threads) = server.threads.filter(|threads| threads.get() > 128) {
+        report.problem(key!["server", "threads"], format!("{threads} event loops help nobody; write at most 128"));
     }
     let tls = &server.tls;
     for (key, file) in
@@ -107,8 +107,8 @@ fn server(server: &Server, report: &mut Report<'_>) {
         let message = format!("{} is out of range; write between \"4 KiB\" and \"1 MiB\"", limits.max_header_bytes);
         report.problem(key!["server", "limits", "max_header_bytes"], message);
     }
-    if limits.max_body_bytes.get() > 1 << 30 {
-        let message = format!("{} is out of range; write at most \"1 GiB\"", limits.max_body_bytes);
+    if limits.max_body_bytes.get() > MAX_BODY {
+        let message = format!("{} is out of range; write at most \"255 MiB\"", limits.max_body_bytes);
         report.problem(key!["server", "limits", "max_body_bytes"], message);
     }
     if limits.max_body_bytes_in_flight < limits.max_body_bytes {
@@ -390,6 +390,8 @@ fn known<'a>(
     report.problem(path, format!("there is no {what} `{name}`; {}configured: {have}", meant.unwrap_or_default()));
 }
 
+/// What the strict JSON reader addresses is below 256 MiB.
+const MAX_BODY: u64 = 255 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 const MAX_SKEW: Duration = Duration::from_secs(300);
 const HOUR: Duration = Duration::from_secs(3600);

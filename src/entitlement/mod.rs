@@ -201,7 +201,7 @@ impl Entitlements {
         let hash = hash(token);
         let grant = match (poe.format, &self.offline, &self.online) {
             (PoeFormat::Jwt, Some(offline), _) => offline.prove(hash, token, now)?,
-            (_, _, Some(online)) => online.prove(hash, token, now).await?,
+            (_, _, Some(online)) => online.prove(hash, token, &caller.tenant, now).await?,
             (format, _, None) => return Err(PoeError::FormatNotAccepted { format }),
         };
         // Binding first: whoever presents somebody else's PoE learns nothing more about it.

@@ -1,13 +1,13 @@
 //! Proof by introspection at the Licensing Service (RFC 7662).
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use moka::Expiry;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
 use super::claims::Claims;
 use super::grant::{Grant, Rules};
@@ -30,7 +30,46 @@ pub(super) struct Online {
     granted: moka::future::Cache<TokenHash, Kept<Arc<Grant>>>,
     /// Apart from `granted`, so that tokens made up by one caller displace nobody's valid ones.
     refused: moka::sync::Cache<TokenHash, Kept<PoeError>>,
-    look_ups: Semaphore,
+    look_ups: Arc<LookUps>,
+}
+
+/// Who is asking the Licensing Service now. One tenant can take a share of the places only, so that its made-up tokens
+/// leave the others their turn.
+#[derive(Debug, Default)]
+struct LookUps(Mutex<HashMap<Arc<str>, usize>>);
+
+impl LookUps {
+    fn begin(self: &Arc<Self>, tenant: &Arc<str>) -> Result<LookUp, PoeError> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |limit| Err(PoeError::Unavailable(Unavailable::Busy { limit }));
+        if running.values().sum::<usize>() >= MAX_LOOK_UPS {
+            return busy(MAX_LOOK_UPS);
+        }
+        let of_tenant = running.entry(Arc::clone(tenant)).or_default();
+        if *of_tenant >= MAX_LOOK_UPS_OF_TENANT {
+            return busy(MAX_LOOK_UPS_OF_TENANT);
+        }
+        *of_tenant += 1;
+        Ok(LookUp { all: Arc::clone(self), tenant: Arc::clone(tenant) })
+    }
+}
+
+/// One place among the [`LookUps`], given back on drop.
+struct LookUp {
+    all: Arc<LookUps>,
+    tenant: Arc<str>,
+}
+
+impl Drop for LookUp {
+    fn drop(&mut self) {
+        let mut running = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.tenant);
+            }
+        }
+    }
 }
 
 impl Online {
@@ -44,7 +83,7 @@ impl Online {
             negative_cache_ttl: config.negative_cache_ttl.get(),
             granted: moka::future::Cache::builder().max_capacity(entries).expire_after(AsLongAsKept).build(),
             refused: moka::sync::Cache::builder().max_capacity(entries).expire_after(AsLongAsKept).build(),
-            look_ups: Semaphore::new(MAX_LOOK_UPS),
+            look_ups: Arc::default(),
         }
     }
 
@@ -56,6 +95,7 @@ impl Online {
         self: &Arc<Self>,
         hash: TokenHash,
         token: &str,
+        tenant: &Arc<str>,
         now: UnixTime,
     ) -> Result<Arc<Grant>, PoeError> {
         if let Some(granted) = self.granted.get(&hash).await {
@@ -64,19 +104,27 @@ impl Online {
         if let Some(refused) = self.refused.get(&hash) {
             return Err(refused.value);
         }
-        let (online, token) = (Arc::clone(self), token.to_owned());
-        let look_up = self.outbound.runtime().spawn(async move { online.look_up(hash, &token, now).await });
+        let (online, token, tenant) = (Arc::clone(self), token.to_owned(), Arc::clone(tenant));
+        let look_up = self.outbound.runtime().spawn(async move { online.look_up(hash, &token, &tenant, now).await });
         look_up.await.unwrap_or(Err(PoeError::Unavailable(Unavailable::Aborted)))
     }
 
-    async fn look_up(&self, hash: TokenHash, token: &str, now: UnixTime) -> Result<Arc<Grant>, PoeError> {
+    async fn look_up(
+        &self,
+        hash: TokenHash,
+        token: &str,
+        tenant: &Arc<str>,
+        now: UnixTime,
+    ) -> Result<Arc<Grant>, PoeError> {
         let ask = async {
             // Somebody may have been refused between the caller's look into the cache and now.
             if let Some(refused) = self.refused.get(&hash) {
                 return Err(refused.value);
             }
-            match self.ask(token).await {
+            match self.ask(token, tenant).await {
                 Ok(grant) => Ok(Kept { keep: self.keep_grant(&grant, now), value: Arc::new(grant) }),
+                // Says nothing about the token, only about this moment.
+                Err(busy @ PoeError::Unavailable(Unavailable::Busy { .. })) => Err(busy),
                 Err(error) => {
                     self.refused.insert(hash, Kept { keep: self.keep_refusal(&error), value: error.clone() });
                     Err(error)
@@ -86,9 +134,9 @@ impl Online {
         self.granted.try_get_with(hash, ask).await.map(|kept| kept.value).map_err(|error| PoeError::clone(&error))
     }
 
-    async fn ask(&self, token: &str) -> Result<Grant, PoeError> {
+    async fn ask(&self, token: &str, tenant: &Arc<str>) -> Result<Grant, PoeError> {
         let unavailable = PoeError::Unavailable;
-        let _slot = self.look_ups.try_acquire().map_err(|_| unavailable(Unavailable::Busy { limit: MAX_LOOK_UPS }))?;
+        let _place = self.look_ups.begin(tenant)?;
         let form = [("token", token), ("token_type_hint", TOKEN_TYPE)];
         let fetched = self
             .outbound
@@ -159,6 +207,7 @@ const ERROR_TTL: Duration = Duration::from_secs(1);
 
 /// Look-ups in progress at once, for all tokens.
 const MAX_LOOK_UPS: usize = 64;
+const MAX_LOOK_UPS_OF_TENANT: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,9 +18,9 @@ use crate::clock::UnixTime;
 use crate::config::{Config, SigningMode};
 use crate::custody::Custody;
 use crate::custody::wire::StatusReport;
-use crate::entitlement::Entitlements;
+use crate::entitlement::{Entitlements, Limits};
 use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
-use crate::quota::Quotas;
+use crate::quota::{Permit, Quotas};
 use crate::release::TrustedReleases;
 use crate::statement::catalog::{Allowed, PredicateType};
 use crate::telemetry::{Metrics, TokenFigures};
@@ -115,6 +115,13 @@ impl Appliance {
         self.tenants.get(&caller.tenant).ok_or_else(|| Refusal::lost(&"an authenticated tenant is not configured"))
     }
 
+    /// Admits a request that signs nothing, within the tenant's rate for those.
+    pub(crate) fn admit_read(&self, tenant: &Arc<str>) -> Result<Permit, Refusal> {
+        let rate = self.config.server.limits.reads_per_second.get();
+        let limits = Limits { qps: rate, burst: rate, concurrency: MAX_READS_AT_ONCE, max_artifact_bytes: u64::MAX };
+        Ok(self.quotas.admit_read(tenant, limits, 0, Instant::now())?)
+    }
+
     /// Records, at a bounded rate, a connection or request that strangers can cause at will.
     pub(crate) fn refused_connection(
         &self,
@@ -135,7 +142,7 @@ impl Appliance {
     /// Whether requests can be served now.
     pub(crate) fn readiness(&self) -> Readiness {
         let now = |works, otherwise| if works { "ok" } else { otherwise };
-        let (audit, authority) = (self.audit.failure().is_none(), self.authenticator.key_status().usable);
+        let (audit, authority) = (self.audit.trouble().is_none(), self.authenticator.key_status().usable);
         let can_sign = |tenant| self.custody.resolve(tenant, SigningMode::Kms).is_ok();
         let tokens = self.custody.status();
         let tokens_ready = tokens.iter().all(|token| token.ready);
@@ -203,6 +210,8 @@ impl TenantPolicy {
     }
 }
 
+/// Verifying a large envelope keeps a core busy for a while.
+const MAX_READS_AT_ONCE: u32 = 16;
 const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_JWKS_BYTES: usize = 1 << 20;
 const MAX_INTROSPECTION_BYTES: usize = 64 << 10;

@@ -78,13 +78,30 @@ impl Quotas {
         body_bytes: u64,
         now: Instant,
     ) -> Result<Permit, Refused> {
-        let limits = entitlement.limits;
+        let account = AccountKey { tenant: Arc::clone(tenant), license: Some(Arc::clone(&entitlement.license_id)) };
+        self.admit_to(account, entitlement.limits, body_bytes, now)
+    }
+
+    /// As [`admit`](Self::admit), for a request that signs nothing and so shows no licence: `limits` hold for the tenant.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn admit_read(
+        &self,
+        tenant: &Arc<str>,
+        limits: Limits,
+        body_bytes: u64,
+        now: Instant,
+    ) -> Result<Permit, Refused> {
+        self.admit_to(AccountKey { tenant: Arc::clone(tenant), license: None }, limits, body_bytes, now)
+    }
+
+    fn admit_to(&self, key: AccountKey, limits: Limits, body_bytes: u64, now: Instant) -> Result<Permit, Refused> {
         let refuse = |kind, retry_after, rate_limit| Err(Refused { kind, retry_after, limits, rate_limit });
         if body_bytes > limits.max_artifact_bytes {
             return refuse(Kind::TooLarge, Duration::ZERO, None);
         }
 
-        let key = AccountKey { tenant: Arc::clone(tenant), license: Arc::clone(&entitlement.license_id) };
         let mut shard = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
         let Some(account) = shard.account(key, limits, now) else {
             return refuse(Kind::Overloaded, OVERLOADED_RETRY, None);
@@ -178,8 +195,8 @@ impl fmt::Display for Refused {
         let Limits { qps, burst, concurrency, max_artifact_bytes } = self.limits;
         match self.kind {
             Kind::TooLarge => write!(f, "the plan allows requests of at most {max_artifact_bytes} bytes"),
-            Kind::Throttled => write!(f, "the plan allows {qps} requests per second and {burst} at once"),
-            Kind::Concurrency => write!(f, "the plan allows {concurrency} requests in progress at once"),
+            Kind::Throttled => write!(f, "the tenant may send {qps} requests per second and {burst} at once"),
+            Kind::Concurrency => write!(f, "the tenant may have {concurrency} requests in progress at once"),
             Kind::Overloaded => f.write_str("too many tenants and licences are active at once"),
         }
     }
@@ -188,7 +205,8 @@ impl fmt::Display for Refused {
 #[derive(PartialEq, Eq, Hash)]
 struct AccountKey {
     tenant: Arc<str>,
-    license: Arc<str>,
+    /// `None` for what needs no licence.
+    license: Option<Arc<str>>,
 }
 
 struct Account {

@@ -40,10 +40,12 @@ pub(crate) fn cases() -> Vec<Case> {
             let limits = json!({"max_artifact_bytes": 65_536});
             world.client().sign(&sample::request_of(70_000)).poe(|poe| licence(poe).claim("limits", limits))
         }),
-        Case::call("rate: a third request where two may come at once", throttled("plan_rate"), |world| {
-            let license = random_id();
-            let call = || world.sign().poe(|poe| poe.claim("plan", "free").claim("license_id", &*license));
-            world.expect_signed(call());
+        Case::call("rate: a second request within the second that one takes", throttled("plan_rate"), |world| {
+            let (license, limits) = (random_id(), json!({"qps": 1, "burst": 1}));
+            let call = || {
+                let (license, limits) = (&*license, limits.clone());
+                world.sign().poe(move |poe| poe.claim("license_id", license).claim("limits", limits))
+            };
             world.expect_signed(call());
             call()
         }),

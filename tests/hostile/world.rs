@@ -75,6 +75,7 @@ impl World {
             .set("server.limits.body_timeout", SHORT)
             .set("server.limits.idle_timeout", "4s")
             .set("server.limits.max_body_bytes_in_flight", "48 MiB")
+            .set("server.limits.reads_per_second", 100_000)
             .settings(move |_, peers| {
                 published.iter().for_each(|key| peers.authority.publish(key));
                 peers.licensing.revoke_license(REVOKED_LICENSE).unwrap();

@@ -116,12 +116,12 @@ fn starve(log: &AuditLog) {
     for n in refused + 1..refused + 6 {
         assert!(wait(numbered(log, n)).is_err(), "once failed, it stays failed");
     }
-    assert!(log.failure().is_some());
+    assert!(log.trouble().is_some());
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
     setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    while log.failure().is_some() {
+    while log.trouble().is_some() {
         assert!(Instant::now() < deadline, "it does not recover");
         std::thread::park_timeout(Duration::from_millis(5));
     }

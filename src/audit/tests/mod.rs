@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -242,4 +242,21 @@ fn a_backlog_is_refused_rather_than_kept_in_memory() {
         }
     });
     assert!(matches!(refused, Some(Err(AuditError::Backlog))), "{refused:?}");
+}
+
+#[test]
+fn a_disk_that_does_not_answer_refuses_records_at_once_until_it_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let shared = writer::Shared::new(&config(&path), 1);
+    let record = Record::Event { event: "numbered", details: &[] };
+    shared.pretend_to_write_since(Some(Instant::now()));
+    assert!(shared.trouble().is_none(), "every sync takes some time");
+    shared.pretend_to_write_since(Some(Instant::now().checked_sub(Duration::from_secs(10)).unwrap()));
+    let error = wait(shared.append(&record)).unwrap_err();
+    assert_eq!(error.reason(), "audit_stalled");
+    assert!(error.to_string().contains("waits 10 s for its disk"), "{error}");
+    assert!(matches!(shared.trouble(), Some(AuditError::Stalled { .. })));
+    shared.pretend_to_write_since(None);
+    assert!(shared.trouble().is_none());
 }

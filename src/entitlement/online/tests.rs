@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use service::Service;
 
 use super::*;
+use crate::auth::Caller;
 use crate::config::{Licensing as Config, Span};
 use crate::entitlement::testing::{Licensing, caller, patched, plans};
 use crate::entitlement::{Entitlement, Entitlements, PoeFormat, PresentedPoe};
@@ -52,8 +53,12 @@ fn active(licensing: &Licensing) -> Value {
 }
 
 async fn ask(entitlements: &Entitlements, token: &str) -> Result<Arc<Entitlement>, PoeError> {
+    ask_as(entitlements, &caller(), token).await
+}
+
+async fn ask_as(entitlements: &Entitlements, caller: &Caller, token: &str) -> Result<Arc<Entitlement>, PoeError> {
     let poe = PresentedPoe { format: PoeFormat::Opaque, value: token };
-    entitlements.entitle(poe, &caller(), None).await
+    entitlements.entitle(poe, caller, None).await
 }
 
 async fn refusal(entitlements: &Entitlements, token: &str) -> (&'static str, &'static str) {
@@ -237,7 +242,7 @@ async fn a_remembered_answer_is_still_judged_by_time_and_caller() {
     let end = licensing.now.plus(Duration::from_secs(3600 + 30));
     let late = entitlements.entitle_at(end, poe, &caller(), None).await.unwrap_err();
     assert_eq!(late.reason(), "poe_expired");
-    let neighbour = crate::auth::Caller { tenant: "globex".into(), ..caller() };
+    let neighbour = Caller { tenant: "globex".into(), ..caller() };
     let other = entitlements.entitle_at(licensing.now, poe, &neighbour, None).await.unwrap_err();
     assert_eq!((other.reason(), other.public_reason()), ("poe_tid_mismatch", "poe_binding"));
     assert_eq!(service.asked(), 1);
@@ -318,7 +323,7 @@ async fn a_service_in_trouble_is_not_asked_by_every_request_and_welcomed_back_so
     let service = Service::start(&active(&licensing)).await;
     let entitlements = entitlements(&licensing, &service);
     let online = entitlements.online.as_ref().unwrap();
-    let trouble = PoeError::Unavailable(Unavailable::Busy { limit: 1 });
+    let trouble = PoeError::Unavailable(Unavailable::Aborted);
     assert_eq!(online.keep_refusal(&trouble), Duration::from_secs(1));
     assert_eq!(online.keep_refusal(&PoeError::Inactive), Duration::from_secs(10));
 
@@ -367,26 +372,42 @@ async fn a_service_that_never_answers_is_given_up() {
 }
 
 #[tokio::test]
-async fn look_ups_in_progress_are_bounded() {
+async fn look_ups_in_progress_are_bounded_and_no_tenant_takes_the_turns_of_others() {
     let licensing = Licensing::new();
     let service = Service::start(&active(&licensing)).await;
     let entitlements = entitlements(&licensing, &service);
+    let of_tenant = |name: String| Caller { tenant: name.into(), ..caller() };
     service.hold();
-    let asking: Vec<_> = (0..MAX_LOOK_UPS)
-        .map(|token| {
-            let entitlements = Arc::clone(&entitlements);
-            tokio::spawn(async move { ask(&entitlements, &format!("handle-{token}")).await })
-        })
-        .collect();
+    let begin = |tenant: String, token: String| {
+        let entitlements = Arc::clone(&entitlements);
+        let caller = of_tenant(tenant);
+        tokio::spawn(async move { ask_as(&entitlements, &caller, &token).await })
+    };
+    let greedy: Vec<_> =
+        (0..MAX_LOOK_UPS_OF_TENANT).map(|n| begin("greedy".to_owned(), format!("greedy-{n}"))).collect();
+    service.until_asked(MAX_LOOK_UPS_OF_TENANT).await;
+    let busy = async |tenant: &str, token: &str| {
+        let error = ask_as(&entitlements, &of_tenant(tenant.to_owned()), token).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), ("dependency_unavailable", "licensing_busy"));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
+    };
+    busy("greedy", "greedy-more").await;
+    let others: Vec<_> =
+        (MAX_LOOK_UPS_OF_TENANT..MAX_LOOK_UPS).map(|n| begin(format!("tenant-{n}"), format!("handle-{n}"))).collect();
     service.until_asked(MAX_LOOK_UPS).await;
-    let error = ask(&entitlements, "one-too-many").await.unwrap_err();
-    assert_eq!((error.code(), error.reason()), ("dependency_unavailable", "licensing_busy"));
-    assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
+    busy("latecomer", "one-too-many").await;
     service.let_go();
-    for one in asking {
-        one.await.unwrap().unwrap();
+    // The licence belongs to another tenant than most of these.
+    let had_its_turn = |answer: &Result<Arc<Entitlement>, PoeError>| {
+        let refused = answer.as_ref().err().map(|error| error.reason());
+        assert_ne!(refused, Some("licensing_busy"));
+    };
+    for one in greedy.into_iter().chain(others) {
+        had_its_turn(&one.await.unwrap());
     }
-    ask(&entitlements, "one-more").await.unwrap();
+    // That there was no turn is not held against the token.
+    had_its_turn(&ask_as(&entitlements, &of_tenant("greedy".to_owned()), "greedy-more").await);
+    had_its_turn(&ask_as(&entitlements, &of_tenant("latecomer".to_owned()), "one-too-many").await);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bare_tls;
 mod load;
 mod measure;
 mod report;
@@ -29,6 +30,9 @@ struct Arguments {
     /// Measure full handshakes and nothing else.
     #[arg(long)]
     handshakes: bool,
+    /// Measure a constant rate, in requests per second, and nothing else, with the time of each step.
+    #[arg(long, conflicts_with = "handshakes")]
+    rate: Option<f64>,
     /// Connections that keep the front busy.
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -38,9 +42,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let plan = run::Plan { phase: Duration::from_secs(arguments.seconds), connections: arguments.connections };
     let binaries = Binaries::in_dir(&arguments.programs);
-    let outcome = binaries.and_then(|binaries| match arguments.handshakes {
-        true => run::handshakes(binaries, plan),
-        false => run::run(binaries, plan, arguments.json.as_deref()),
+    let outcome = binaries.and_then(|binaries| match (arguments.handshakes, arguments.rate) {
+        (true, _) => run::handshakes(binaries, plan),
+        (false, Some(rate)) => run::constant_rate(binaries, plan, rate),
+        (false, None) => run::run(binaries, plan, arguments.json.as_deref()),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

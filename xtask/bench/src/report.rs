@@ -13,6 +13,8 @@ pub(crate) struct Report {
     pub(crate) saturation: Vec<Saturation>,
     pub(crate) open_loop: Vec<OpenLoop>,
     pub(crate) handshakes_per_second: f64,
+    /// Both sides in memory, without sockets and HTTP.
+    pub(crate) bare_handshakes_per_second: f64,
     pub(crate) front_idle_bytes: u64,
     pub(crate) front_256_bytes: u64,
     pub(crate) front_2000_bytes: u64,
@@ -69,6 +71,7 @@ impl Report {
             saturation: Vec::new(),
             open_loop: Vec::new(),
             handshakes_per_second: 0.0,
+            bare_handshakes_per_second: 0.0,
             front_idle_bytes: 0,
             front_256_bytes: 0,
             front_2000_bytes: 0,
@@ -81,8 +84,8 @@ impl Report {
         let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
         let _ = writeln!(
             text,
-            "full handshakes     {:>8.0} /s, the client on the same {} cores",
-            self.handshakes_per_second, self.cores
+            "full handshakes     {:>8.0} /s, the client on the same {} cores; rustls with itself in memory: {:.0} /s",
+            self.handshakes_per_second, self.cores, self.bare_handshakes_per_second
         );
         let _ = writeln!(
             text,

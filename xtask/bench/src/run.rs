@@ -8,6 +8,7 @@ use std::time::Duration;
 use testkit::client::Client;
 use testkit::{Context, Error, Fixture, Result, sample};
 
+use crate::bare_tls;
 use crate::load::{self, Prepared, Seen, Target};
 use crate::measure;
 use crate::report::{self, OpenLoop, Report, Saturation};
@@ -57,12 +58,51 @@ pub(crate) fn handshakes(binaries: testkit::appliance::Binaries, plan: Plan) -> 
     let before = front_cpu(&mut fixture)?;
     let count = load::handshakes(&target(&fixture)?, cores, plan.phase).context("make handshakes")?;
     let each = (front_cpu(&mut fixture)? - before) / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    let bare = bare_tls::handshakes(&fixture.pki, &fixture.client().tls().config()?, cores, plan.phase)?;
     println!(
-        "{:.0} full handshakes/s, {} µs CPU of the front each",
+        "{:.0} full handshakes/s, {} µs CPU of the front each; rustls with itself in memory: {bare:.0}/s",
         count as f64 / plan.phase.as_secs_f64(),
         each.as_micros()
     );
     Ok(())
+}
+
+/// One constant rate alone, and where its time goes, for whoever works on it.
+pub(crate) fn constant_rate(binaries: testkit::appliance::Binaries, plan: Plan, rate: f64) -> Result<()> {
+    let (mut fixture, _) = fixture(binaries)?;
+    // Caches and connections are warm, as those of the other phases are.
+    let mut maker = Maker::new(&fixture, 2 << 10)?;
+    load::saturate(&target(&fixture)?, plan.connections, maker.make(2_000)).context("run the trial load")?;
+    let before = fixture.appliance.metrics()?;
+    let cpu = [front_cpu(&mut fixture)?, worker_cpu(&mut fixture)?];
+    let seen = open_loop(&fixture, plan, rate, 1.0)?;
+    let cpu = [front_cpu(&mut fixture)? - cpu[0], worker_cpu(&mut fixture)? - cpu[1]];
+    let after = fixture.appliance.metrics()?;
+    println!("{}", seen.line());
+    println!("CPU of the front {:.0} %, of the worker {:.0} %", percent(cpu[0], plan), percent(cpu[1], plan));
+    let grown = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
+    for stage in ["read", "authenticate", "entitle", "state", "audit_intent", "sign", "verify", "audit_outcome", "total"] {
+        let labels = [("stage", stage)];
+        let count = grown("signer_latency_seconds_count", &labels).max(1.0);
+        println!("  {stage:<14} {:>8.0} µs", grown("signer_latency_seconds_sum", &labels) / count * 1e6);
+    }
+    let syncs = grown("signer_audit_flush_seconds_count", &[]);
+    let each = grown("signer_audit_flush_seconds_sum", &[]) / syncs.max(1.0);
+    let beyond = |bound: &str| {
+        let within = grown("signer_audit_flush_seconds_bucket", &[("le", bound)]);
+        (1.0 - within / syncs.max(1.0)) * 100.0
+    };
+    println!(
+        "  {syncs:.0} syncs, {:.0} µs each; {:.1} % took longer than 1 ms, {:.2} % longer than 5 ms",
+        each * 1e6,
+        beyond("0.001"),
+        beyond("0.005")
+    );
+    Ok(())
+}
+
+fn percent(cpu: Duration, plan: Plan) -> f64 {
+    cpu.as_secs_f64() / plan.phase.as_secs_f64() * 100.0
 }
 
 /// An appliance that no plan holds back, with an event loop per core.
@@ -155,6 +195,7 @@ fn memory_and_handshakes(fixture: &mut Fixture, plan: Plan, cores: usize, report
     let target = target(fixture)?;
     report.handshakes_per_second =
         load::handshakes(&target, cores, plan.phase).context("make handshakes")? as f64 / plan.phase.as_secs_f64();
+    report.bare_handshakes_per_second = bare_tls::handshakes(&fixture.pki, &target.tls, cores, plan.phase)?;
     // A front that has just been under load keeps freed memory for a while; idle connections are measured on a
     // fresh one.
     fixture.appliance.restart_front()?;
