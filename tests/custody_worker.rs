@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use stellaops_signer::config::SigningMode;
 use stellaops_signer::custody::{Custody, SigningKey};
 
+use nix::sys::signal::Signal;
 use softhsm::{LONG, Rig, module, program, skipped, status, until};
 
 const DIGEST: [u8; 32] = [0x42; 32];
@@ -93,6 +94,54 @@ async fn a_wrong_pin_is_tried_once_and_the_worker_stays_up_to_say_so() {
 }
 
 #[tokio::test]
+async fn a_refused_pin_is_remembered_by_the_next_worker_and_a_corrected_one_needs_no_restart() {
+    let Some(rig) = Rig::new("PIN memory") else { return };
+    rig.write("pin", "9999\n", 0o400);
+    let first = rig.start();
+    until(&rig.custody(), |status| status.state == "pin_refused").await;
+    assert!(first.terminate().success());
+    let second = rig.start();
+    let custody = rig.custody();
+    let status = until(&custody, |status| status.state == "pin_refused").await;
+    assert!(status.detail.contains("has refused the PIN"), "from memory, not from the token: {}", status.detail);
+    rig.write("pin", "1234\n", 0o440);
+    until(&custody, |status| status.ready).await;
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert!(second.terminate().success());
+    for file in fs::read_dir(rig.path("state")).unwrap() {
+        let content = fs::read(file.unwrap().path()).unwrap();
+        assert!(!content.windows(4).any(|four| four == b"9999" || four == b"1234"));
+    }
+}
+
+#[tokio::test]
+async fn sighup_changes_nothing_and_says_so() {
+    let Some(rig) = Rig::new("SIGHUP") else { return };
+    let worker = rig.start();
+    let custody = rig.ready().await;
+    worker.signal(Signal::SIGHUP);
+    let began = Instant::now();
+    while !fs::read_to_string(rig.path("log")).unwrap().contains("SIGHUP changes nothing") {
+        assert!(began.elapsed() < LONG, "nothing is logged");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert!(worker.terminate().success());
+}
+
+#[tokio::test]
+async fn idle_sessions_are_used_now_and_then() {
+    let Some(rig) = Rig::new("keep-alive") else { return };
+    rig.configure(&rig.config().replace("sessions = 3", "sessions = 3\nkeep_alive = \"50ms\""));
+    let worker = rig.start();
+    let custody = rig.ready().await;
+    until(&custody, |status| status.report.as_ref().is_some_and(|report| report.counters.kept_alive >= 6)).await;
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert_eq!(status(&custody).report.unwrap().counters.sessions_lost, 0);
+    assert!(worker.terminate().success());
+}
+
+#[tokio::test]
 async fn an_extractable_key_is_not_used() {
     let Some(rig) = Rig::new("extractable key") else { return };
     rig.generate("leaky", "02", &["--extractable"]);
@@ -165,8 +214,40 @@ fn what_cannot_start_says_why_and_what_would_be_right() {
     assert!(said(&module, "/bin/true").contains("cannot load the PKCS#11 module /bin/true"));
     assert!(said("[tokens.main]\n", "[tokens.main]\nsessionz = 3\n").contains("sessionz"));
     assert!(said("front_user = \"", "front_user = \"nobody-at-all-").contains("tokens.main.front_user"));
+    let hash = "0".repeat(64);
+    let pinned = said("sessions = 3", &format!("sessions = 3\nmodule_sha256 = \"{hash}\""));
+    assert!(pinned.contains("module_sha256") && pinned.contains(&hash), "{pinned}");
+    let state = rig.path("state").display().to_string();
+    assert!(said(&state, "/dev/null/state").contains("memory of PINs"));
+    assert!(said(&format!("state_dir = \"{state}\""), "").contains("StateDirectory="));
     rig.write("pin", "1234", 0o644);
     assert!(said("", "").contains("chmod"));
+}
+
+#[test]
+fn a_module_that_wants_an_executable_stack_or_that_others_may_write_is_not_loaded() {
+    let Some(rig) = Rig::new("module pinning") else { return };
+    let library = fs::read(module().unwrap()).unwrap();
+    let copied = rig.path("copy.so");
+    rig.configure(&rig.config().replace(module().unwrap().to_str().unwrap(), copied.to_str().unwrap()));
+    let said = |content: &[u8], mode: u32| {
+        let _ = fs::remove_file(&copied);
+        fs::write(&copied, content).unwrap();
+        fs::set_permissions(&copied, fs::Permissions::from_mode(mode)).unwrap();
+        let output = rig.command(&["bench"]).args(["--seconds", "1"]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, text) = said(&library, 0o755);
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = said(&library, 0o775);
+    assert!(status == Some(1) && text.contains("chmod go-w"), "{text}");
+    let mut executable = library.clone();
+    // PT_GNU_STACK, and in a 64-bit file the flags behind it: read and write become read, write and execute.
+    let header = [&0x6474_e551_u32.to_le_bytes()[..], &6u32.to_le_bytes()].concat();
+    let at = library.windows(8).position(|eight| eight == header).expect("SoftHSM2 says that its stack is plain");
+    executable[at + 4] = 7;
+    let (status, text) = said(&executable, 0o755);
+    assert!(status == Some(1) && text.contains("executable stack"), "{text}");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
 pub use load::{Loaded, UnknownToken, load, open, open_with};
 pub use units::{ByteSize, Span};
@@ -332,9 +333,16 @@ pub struct Token {
     pub uri: String,
     /// File or systemd credential with the user PIN; its last line feed is not part of it.
     pub pin_file: PathBuf,
+    /// SHA-256 that the module's file must have, in hexadecimal.
+    pub module_sha256: Option<String>,
     /// Sessions held open, and so signatures in progress at once.
-    #[serde(default = "default_sessions")]
-    pub sessions: NonZeroU32,
+    pub sessions: Option<NonZeroU32>,
+    /// Longest that one call into the module may take before the worker's process is ended.
+    pub call_timeout: Option<Span>,
+    /// How long a session is left idle before a call is made on it to keep its connection alive.
+    pub keep_alive: Option<Span>,
+    /// The worker's directory for what must outlive it: the PINs that were refused. Absent: `$STATE_DIRECTORY`.
+    pub state_dir: Option<PathBuf>,
     /// Requests that may wait for a session.
     #[serde(default = "default_queue")]
     pub max_queue: NonZeroU32,
@@ -548,9 +556,6 @@ fn default_cache_entries() -> NonZeroU32 {
 }
 fn default_dependency_timeout() -> Span {
     Span::seconds(5)
-}
-fn default_sessions() -> NonZeroU32 {
-    nonzero(4)
 }
 fn default_queue() -> NonZeroU32 {
     nonzero(1024)

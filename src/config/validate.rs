@@ -233,8 +233,21 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         report.expect(key!["tokens", name, "pin_file"], rules::absolute(&token.pin_file));
         report.expect(key!["tokens", name, "uri"], rules::token_uri(&token.uri));
         report.expect(key!["tokens", name, "sign_timeout"], rules::at_most(token.sign_timeout.get(), MINUTE));
-        if token.sessions.get() > 1024 {
-            let message = format!("{} sessions are more than tokens have; write at most 1024", token.sessions);
+        if let Some(sha256) = &token.module_sha256 {
+            report.expect(key!["tokens", name, "module_sha256"], rules::sha256(sha256));
+        }
+        if let Some(directory) = &token.state_dir {
+            report.expect(key!["tokens", name, "state_dir"], rules::absolute(directory));
+        }
+        for (field, span, most) in
+            [("call_timeout", token.call_timeout, 5 * MINUTE), ("keep_alive", token.keep_alive, HOUR)]
+        {
+            if let Some(span) = span {
+                report.expect(key!["tokens", name, field], rules::at_most(span.get(), most));
+            }
+        }
+        if let Some(sessions) = token.sessions.filter(|sessions| sessions.get() > 1024) {
+            let message = format!("{sessions} sessions are more than tokens have; write at most 1024");
             report.problem(key!["tokens", name, "sessions"], message);
         }
         if token.max_queue.get() > 1_000_000 {

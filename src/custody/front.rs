@@ -123,7 +123,11 @@ impl Custody {
         let signature = signed.map_err(|not_signed| match not_signed {
             NotSigned::Surely => failed(LinkError::Lost("it ended twice before the request was sent".into())),
             NotSigned::Failed(error) => failed(error),
-            NotSigned::OutOfService(why) => out_of_service(why),
+            NotSigned::OutOfService(why) => {
+                // What takes a key out may pass; it is looked at again soon, not when all was calm.
+                token.doubted.notify_one();
+                out_of_service(why)
+            }
         })?;
         if key.verifies(digest, &signature) {
             return Ok(signature);

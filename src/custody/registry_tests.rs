@@ -12,7 +12,7 @@ fn registry(extra: &str) -> Registry {
 }
 
 fn opened(public_key: PublicKey) -> OpenedKey {
-    OpenedKey { handle: KeyHandle(0), public_key, attributes: GOOD }
+    OpenedKey { handle: KeyHandle(0), public_key, attributes: GOOD, attestation: Vec::new() }
 }
 
 #[test]

@@ -56,7 +56,11 @@ pub(crate) struct Fake {
     pub(crate) attributes: Mutex<KeyAttributes>,
     pub(crate) pin_state: Mutex<PinState>,
     pub(crate) login_attempts: AtomicU32,
-    logged_in: AtomicBool,
+    pub(crate) logged_in: AtomicBool,
+    /// It goes on saying that somebody is logged in, whatever happens, until it is told to log out.
+    pub(crate) claims_login: AtomicBool,
+    pub(crate) logouts: AtomicU32,
+    pub(crate) reinitialized: AtomicU32,
     open_sessions: AtomicU32,
     pub(crate) sessions_made: AtomicU32,
     pub(crate) absent: AtomicBool,
@@ -81,6 +85,9 @@ impl FakeToken {
             pin_state: Mutex::default(),
             login_attempts: AtomicU32::new(0),
             logged_in: AtomicBool::new(false),
+            claims_login: AtomicBool::new(false),
+            logouts: AtomicU32::new(0),
+            reinitialized: AtomicU32::new(0),
             open_sessions: AtomicU32::new(0),
             sessions_made: AtomicU32::new(0),
             absent: AtomicBool::new(false),
@@ -132,6 +139,12 @@ impl Token for FakeToken {
         self.0.sessions_made.fetch_add(1, SeqCst);
         Ok(Box::new(FakeSession { token: self.clone(), broken: AtomicBool::new(false) }))
     }
+
+    fn reinitialize(&self) -> Result<(), TokenError> {
+        assert_eq!(self.0.open_sessions.load(SeqCst), 0, "finalised with sessions open");
+        self.0.reinitialized.fetch_add(1, SeqCst);
+        Ok(())
+    }
 }
 
 struct FakeSession {
@@ -150,7 +163,14 @@ impl Drop for FakeSession {
 
 impl TokenSession for FakeSession {
     fn is_logged_in(&self) -> Result<bool, TokenError> {
-        Ok(self.token.0.logged_in.load(SeqCst))
+        Ok(self.token.0.logged_in.load(SeqCst) || self.token.0.claims_login.load(SeqCst))
+    }
+
+    fn logout(&self) -> Result<(), TokenError> {
+        self.token.0.logouts.fetch_add(1, SeqCst);
+        self.token.0.logged_in.store(false, SeqCst);
+        self.token.0.claims_login.store(false, SeqCst);
+        Ok(())
     }
 
     fn login(&self, pin: &Pin) -> Result<(), TokenError> {
@@ -170,11 +190,8 @@ impl TokenSession for FakeSession {
         let keys = self.token.0.keys.lock().unwrap();
         let (_, public_key) = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
         let attributes = *self.token.0.attributes.lock().unwrap();
-        if let Some(why) = attributes.objection() {
-            return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why: why.into() });
-        }
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: *public_key, attributes })
+        Ok(FoundKey { slot, public_key: *public_key, attributes, attestation: Vec::new() })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
@@ -230,6 +247,8 @@ impl Place {
             sessions: 2,
             max_queue: 64,
             pin_file: self.path("pin"),
+            state_dir: self.path("state"),
+            keep_alive: None,
         }
     }
 

@@ -123,6 +123,10 @@ impl Worker {
         self.child.wait().unwrap()
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -214,6 +218,7 @@ worker_user = "@UID@"
 module = "@MODULE@"
 uri = "pkcs11:token=main"
 pin_file = "@DIR@/pin"
+state_dir = "@DIR@/state"
 sessions = 3
 [keys.release]
 token = "main"

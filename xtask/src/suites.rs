@@ -57,9 +57,9 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "custody",
-        proves: "the token worker on a real PKCS#11 module, through its socket",
-        runs: &[&["--test", "custody_worker"]],
-        needs: &[&SOFTHSM, &OPENSC],
+        proves: "the token worker on a real PKCS#11 module, and what becomes of it in every fault (with a table)",
+        runs: &[&["--test", "custody_worker"], &["--test", "faults"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
     },
     Suite {

@@ -128,6 +128,7 @@ pub(crate) fn run(args: &AdminArgs) -> ExitCode {
 /// The module, and of the configuration what is known.
 struct Target {
     module: PathBuf,
+    module_sha256: Option<String>,
     uri: Option<TokenUri>,
     pin_file: Option<PathBuf>,
     what: String,
@@ -142,7 +143,7 @@ impl Target {
             }
             (_, _, Some(module)) => {
                 let what = format!("the token in {}", module.display());
-                Ok(Self { module: module.clone(), uri: None, pin_file: None, what })
+                Ok(Self { module: module.clone(), module_sha256: None, uri: None, pin_file: None, what })
             }
             _ => Err(Failure::new("input", "give --config and --name, or --module")),
         }
@@ -152,7 +153,7 @@ impl Target {
         let token = config.token(name).map_err(|error| Failure::new("config", error.to_string()))?;
         let uri = token.uri.parse().map_err(|error| Failure::new("config", format!("tokens.{name}.uri: {error}")))?;
         let (module, pin_file) = (token.module.clone(), Some(token.pin_file.clone()));
-        Ok(Self { module, uri: Some(uri), pin_file, what: format!("token `{name}`") })
+        Ok(Self { module, module_sha256: token.module_sha256.clone(), uri: Some(uri), pin_file, what: format!("token `{name}`") })
     }
 
     fn uri(&self) -> Result<&TokenUri, Failure> {
@@ -178,7 +179,8 @@ fn command(args: &AdminArgs) -> Result<Value, Failure> {
     };
     let login = matches!(args.command, AdminCommand::Probe { login: true, .. }).then(user_pin);
     Message::Step { step: Step::Load }.say();
-    let admin = Pkcs11Admin::load(&target.module)?;
+    let admin = Pkcs11Admin::load(&target.module, target.module_sha256.as_deref())?;
+    admin.initialise_module()?;
     let session = |login: bool| -> Result<Box<dyn AdminSession>, Failure> {
         Message::Step { step: Step::Look }.say();
         let session = admin.open(target.uri()?)?;

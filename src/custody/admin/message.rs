@@ -154,8 +154,7 @@ impl From<AdminError> for Failure {
 
 impl From<ModuleError> for Failure {
     fn from(error: ModuleError) -> Self {
-        let code = if matches!(error, ModuleError::Initialize { .. }) { "module_initialise" } else { "module_load" };
-        Self::new(code, explain(&error))
+Self::new("module_load", explain(&error))
     }
 }
 

@@ -88,7 +88,7 @@ impl Channel {
     ) -> Result<[u8; 64], LinkError> {
         let budget = deadline.saturating_duration_since(Instant::now());
         let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
-        self.ask(&Request::Sign { handle, budget_ms, digest: *digest }, Waiter::Signature, deadline).await
+        self.ask(&Request::Sign { handle, lane: 0, budget_ms, digest: *digest }, Waiter::Signature, deadline).await
     }
 
     pub(in crate::custody) async fn open_key(&self, uri: &str, deadline: Instant) -> Result<OpenedKey, LinkError> {

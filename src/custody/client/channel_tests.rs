@@ -78,7 +78,7 @@ async fn requests_of_one_turn_leave_in_one_write() {
     let mut buffer = [0; 4096];
     worker.stream.readable().await.unwrap();
     let first = worker.stream.try_read(&mut buffer).unwrap();
-    assert_eq!(first, 20 * 53, "all twenty frames at once");
+    assert_eq!(first, 20 * 61, "all twenty frames at once");
     drop((requests, channel));
 }
 
@@ -144,7 +144,7 @@ async fn a_worker_that_never_answers_is_given_up() {
 #[tokio::test]
 async fn a_hello_of_another_version_or_token_is_refused() {
     let table = [
-        (Reply::Hello(Hello { version: 2, name: "main".into() }), WireError::Version { theirs: 2 }),
+        (Reply::Hello(Hello { version: 9, name: "main".into() }), WireError::Version { theirs: 9 }),
         (Reply::Hello(Hello::new("other")), WireError::WrongToken { theirs: "other".into(), expected: "main".into() }),
         (Reply::Pong, WireError::NotHello),
     ];

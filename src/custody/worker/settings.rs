@@ -1,10 +1,12 @@
 //! The worker's part of the configuration.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Plan;
-use crate::config::{self, ConfigErrors, Key, Log, Token, UnknownToken, Viewer};
+use crate::config::{self, ConfigErrors, Key, Log, Span, Token, UnknownToken, Viewer};
 use crate::custody::uri::{TokenUri, UriError};
 use crate::custody::user_id;
 
@@ -19,14 +21,21 @@ pub(super) enum SettingsError {
     Uri { name: String, source: UriError },
     #[error("tokens.{name}.front_user: there is no user `{user}` on this system; write a user's name or number")]
     NoUser { name: String, user: String },
+    #[error(
+        "tokens.{name}.state_dir: there is no directory in which the worker can remember refused PINs; write \
+         `StateDirectory=` in its unit, or `state_dir` here, as in state_dir = \"/var/lib/stellaops-signer-token/{name}\""
+    )]
+    NoStateDirectory { name: String },
 }
 
-/// The token as configured, and the keys in it.
+/// The token as configured, and the keys in it. What the configuration leaves open has its default here.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) token: Token,
     pub(super) uri: TokenUri,
     pub(super) plan: Plan,
+    /// Longest that a call into the module may take.
+    pub(super) call_timeout: Duration,
     pub(super) keys: BTreeMap<String, Key>,
     pub(super) log: Log,
 }
@@ -43,11 +52,29 @@ impl Settings {
         let plan = Plan {
             name: name.to_owned(),
             front_uid,
-            sessions: token.sessions.get(),
+            sessions: token.sessions.map_or(SESSIONS, NonZeroU32::get),
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
+            state_dir: state_directory(name, &token)?,
+            keep_alive: token.keep_alive.map(Span::get),
         };
+        let call_timeout = token.call_timeout.map_or(CALL_TIMEOUT, Span::get);
         config.keys.retain(|_, key| key.token == name);
-        Ok(Self { token, uri, plan, keys: config.keys, log: config.log })
+        Ok(Self { token, uri, plan, call_timeout, keys: config.keys, log: config.log })
     }
 }
+
+/// As configured, else the first of those that the service manager names (systemd.exec(5), `StateDirectory=`).
+fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> {
+    let managed = || {
+        let named = std::env::var_os("STATE_DIRECTORY")?;
+        std::env::split_paths(&named).next().filter(|first| first.is_absolute())
+    };
+    let directory = token.state_dir.clone().or_else(managed);
+    directory.ok_or_else(|| SettingsError::NoStateDirectory { name: name.to_owned() })
+}
+
+const SESSIONS: u32 = 4;
+
+/// Longer than a login to a network HSM takes, and as long as callers wait for anything.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -56,6 +56,7 @@ pub struct Keys {
 pub struct Builder {
     binaries: Option<Binaries>,
     changes: Vec<Change>,
+    environment: Vec<(String, String)>,
 }
 
 /// What a change of the settings may refer to.
@@ -139,6 +140,17 @@ impl Builder {
         })
     }
 
+    /// Sets an environment variable of the workers.
+    ///
+    /// # Panics
+    /// When the value is not text.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        let value = value.as_ref().to_str().expect("variables of a test are text");
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Changes the settings at will.
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings, &Peers<'_>) + 'static) -> Self {
@@ -180,7 +192,8 @@ impl Builder {
         let peers = Peers { pki: &pki, authority: &authority, licensing: &licensing, dir: path };
         let mut settings = settings(&peers, &token, &keys)?;
         self.changes.into_iter().for_each(|change| change(&mut settings, &peers));
-        let environment = [("SOFTHSM2_CONF".to_owned(), token.conf.display().to_string())];
+        let mut environment = self.environment;
+        environment.push(("SOFTHSM2_CONF".to_owned(), token.conf.display().to_string()));
         let appliance = Appliance::start(binaries, path, settings, &environment)?;
         let endpoint = Endpoint { addr: appliance.addr(), url: appliance.url(), roots: pki.server_roots() };
         let client =
@@ -225,6 +238,7 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
         .set_path("tokens.main.module", &token.module)
         .set("tokens.main.uri", token.uri())
         .set_path("tokens.main.pin_file", &token.pin_file)
+        .set_path("tokens.main.state_dir", &dir.join("worker-state"))
         .set_path("audit.path", &audit.join("audit.log"));
     for (key, state) in
         [(&keys.acme, "active"), (&keys.acme_next, "next"), (&keys.acme_retired, "retired"), (&keys.globex, "active")]

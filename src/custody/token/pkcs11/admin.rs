@@ -14,7 +14,7 @@ use cryptoki::types::AuthPin;
 
 use self::session::Pkcs11AdminSession;
 use super::classify::{failed, login_failed};
-use super::{ModuleError, Pkcs11Token, facts};
+use super::{ModuleError, PinnedModule, Pkcs11Token, facts};
 use crate::custody::token::admin::{AdminError, AdminSession, NewToken, Slot, TokenAdmin, TokenSeen};
 use crate::custody::token::{Pin, Remedy, TokenError};
 use crate::custody::uri::TokenUri;
@@ -23,12 +23,21 @@ use crate::custody::uri::TokenUri;
 pub struct Pkcs11Admin(Pkcs11Token);
 
 impl Pkcs11Admin {
-    /// Loads and initialises the vendor's module, as [`Pkcs11Token::load`] does.
+    /// Judges and loads the vendor's module, as the worker does.
     ///
     /// # Errors
-    /// As there.
-    pub fn load(module: &Path) -> Result<Self, ModuleError> {
-        Pkcs11Token::load(module, TokenUri::default()).map(Self)
+    /// As [`PinnedModule::open`] and [`Pkcs11Token::load`].
+    pub fn load(module: &Path, sha256: Option<&str>) -> Result<Self, ModuleError> {
+        let module = PinnedModule::open(module, sha256)?;
+        Pkcs11Token::load(&module, TokenUri::default()).map(Self)
+    }
+
+    /// Initialises the module. Everything else fails before it.
+    ///
+    /// # Errors
+    /// When it does not initialise.
+    pub fn initialise_module(&self) -> Result<(), AdminError> {
+        Ok(self.0.initialized()?)
     }
 
     fn seen(&self, slot: SlotHandle) -> Result<Slot, AdminError> {
@@ -130,7 +139,7 @@ impl TokenAdmin for Pkcs11Admin {
 
     fn open(&self, token: &TokenUri) -> Result<Box<dyn AdminSession>, AdminError> {
         // The one way to find a token is the worker's own.
-        let (found, _) = Pkcs11Token::find_slot(&self.0.context, token)?;
+        let (found, _) = self.0.find_slot(token)?;
         let slot = self.seen(found)?;
         let session = self.0.context.open_rw_session(found).map_err(|e| failed("C_OpenSession", e))?;
         Ok(Box::new(Pkcs11AdminSession { session, calls: Arc::clone(&self.0.calls), slot }))

@@ -238,8 +238,8 @@ impl Pkcs11AdminSession {
 
     fn ecdsa(&self, key: ObjectHandle, digest: &[u8; 32]) -> Result<[u8; 64], AdminError> {
         match self.calls.ecdsa(self.session.handle(), key.handle() as CK_OBJECT_HANDLE, digest) {
-            Ok(Some(signature)) => Ok(signature),
-            Ok(None) => Err(AdminError::BadSignature),
+            Ok(Ok(signature)) => Ok(signature),
+            Ok(Err(_)) => Err(AdminError::BadSignature),
             Err(error) => Err(failed("C_Sign", error).into()),
         }
     }
