@@ -8,6 +8,8 @@
 mod de;
 mod error;
 mod files;
+mod key;
+mod keys;
 mod load;
 mod rules;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use serde::Deserialize;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
+pub use key::{CustodyException, Key, Replica};
 pub use load::{Loaded, UnknownToken, load, open, open_with};
 pub use units::{ByteSize, Span};
 
@@ -52,11 +55,11 @@ pub struct Config {
     pub keys: BTreeMap<String, Key>,
     /// The tenants, by the OpTok's `tid`.
     pub tenants: BTreeMap<String, Tenant>,
-    /// The audit log.
-    pub audit: Audit,
-    /// What is kept about keys.
+    /// How tokens and keys are watched.
     #[serde(default)]
     pub custody: Custody,
+    /// The audit log.
+    pub audit: Audit,
     /// Operational logs.
     #[serde(default)]
     pub log: Log,
@@ -351,28 +354,6 @@ pub struct Token {
     pub sign_timeout: Span,
 }
 
-/// `[keys.NAME]`: one signing key.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// The token that holds it.
-    pub token: String,
-    /// RFC 7512 URI of the object within the token: `pkcs11:object=…;id=…`.
-    pub uri: String,
-    /// What it does now.
-    pub state: KeyState,
-    /// PEM public key that the token's must equal. Absent: pinned at first sight, for the life of the process.
-    pub public_key: Option<PathBuf>,
-    /// PEM certificate chain returned with `dsse+cert`, leaf first.
-    pub certificate_chain: Option<PathBuf>,
-    /// Signs from this moment on (RFC 3339).
-    #[serde(default, deserialize_with = "units::moment")]
-    pub not_before: Option<jiff::Timestamp>,
-    /// Signs up to this moment (RFC 3339).
-    #[serde(default, deserialize_with = "units::moment")]
-    pub not_after: Option<jiff::Timestamp>,
-}
-
 /// The life of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -409,6 +390,22 @@ pub enum SigningMode {
     Keyless,
 }
 
+/// `[custody]`: how the front watches tokens and keys.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Custody {
+    /// How often each active key signs a test digest in each of its tokens.
+    pub canary_interval: Span,
+    /// A test signature that takes longer than this, again and again, makes the key degraded in that token.
+    pub canary_slow: Span,
+    /// How often each key is opened anew, its attributes read from the device and compared with before.
+    pub check_interval: Span,
+    /// Where the names of drained tokens are kept over a restart. Absent: `drained-tokens` beside the audit log.
+    pub drained_file: Option<PathBuf>,
+    /// The file with every public key that was ever seen. Absent: `key-history.jsonl` beside the audit log.
+    pub history: Option<PathBuf>,
+}
+
 /// `[audit]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -422,14 +419,6 @@ pub struct Audit {
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.
     #[serde(default = "default_noise")]
     pub max_noise_records_per_second: NonZeroU32,
-}
-
-/// `[custody]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Custody {
-    /// The file with every public key that was ever seen. Absent: `key-history.jsonl` beside the audit log.
-    pub history: Option<PathBuf>,
 }
 
 /// `[log]`: operational logs.
@@ -494,6 +483,18 @@ impl Default for Limits {
             max_body_bytes: ByteSize::mib(32),
             max_body_bytes_in_flight: ByteSize::mib(256),
             reads_per_second: nonzero(100),
+        }
+    }
+}
+
+impl Default for Custody {
+    fn default() -> Self {
+        Self {
+            canary_interval: Span::seconds(10),
+            canary_slow: Span::seconds(1),
+            check_interval: Span::seconds(300),
+            drained_file: None,
+            history: None,
         }
     }
 }

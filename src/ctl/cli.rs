@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::attest::KeysAttestArgs;
 use super::keys::cli::{
     KeysCsrArgs, KeysDeleteArgs, KeysExportArgs, KeysGenerateArgs, KeysImportCertArgs, KeysRetireArgs, KeysRotateArgs,
 };
@@ -121,6 +122,7 @@ pub(crate) enum KeysCommand {
     Rotate(KeysRotateArgs),
     Retire(KeysRetireArgs),
     Delete(KeysDeleteArgs),
+    Attest(Box<KeysAttestArgs>),
 }
 
 /// List the keys that the appliance publishes for the caller's tenant: active, next and retired.

@@ -8,11 +8,13 @@
 mod answer;
 mod answer_check;
 mod appliance;
+mod attest;
 mod cli;
 mod client;
 mod config_check;
 mod confirm;
 mod discovery;
+mod drain;
 mod error;
 mod files;
 mod keys;
@@ -61,6 +63,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Keys(KeysCommand::Rotate(args)) => keys::rotate::rotate(&args),
         Command::Keys(KeysCommand::Retire(args)) => keys::rotate::retire(&args),
         Command::Keys(KeysCommand::Delete(args)) => keys::delete::run(&args),
+        Command::Keys(KeysCommand::Attest(args)) => attest::run(*args),
         Command::Token(command) => token::run(command),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),

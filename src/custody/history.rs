@@ -28,7 +28,7 @@ use crate::config::Config;
 pub struct Remembered {
     /// Its name in the configuration, when it was seen.
     pub name: String,
-    /// The token that held it.
+    /// The token that held it; several with commas between them.
     pub token: String,
     /// SSH fingerprint.
     pub keyid: String,
@@ -156,8 +156,7 @@ impl History {
 
     fn parse(&self, bytes: &[u8]) -> Result<Vec<Remembered>, HistoryError> {
         let mut keys = Vec::new();
-        let mut lines = bytes.split(|byte| *byte == b'\n').enumerate().peekable();
-        while let Some((index, line)) = lines.next() {
+        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             if line.is_empty() {
                 continue;
             }
@@ -184,7 +183,7 @@ pub async fn keep(custody: Arc<Custody>, history: History) {
         let new: Vec<Remembered> = listed
             .iter()
             .filter(|key| !written.contains(&key.name))
-            .filter_map(|key| Some(Remembered::now(&key.name, &key.token, &key.public.as_ref()?.0)))
+            .filter_map(|key| Some(Remembered::now(&key.name, &key.tokens, &key.public.as_ref()?.0)))
             .collect();
         if !new.is_empty() {
             let (history, names) =
@@ -236,7 +235,7 @@ mod tests {
         let whole = fs::read(&history.path).unwrap();
         for torn in [1, whole.len() / 2, whole.len() - 2] {
             fs::write(&history.path, [&whole[..], &whole[..torn]].concat()).unwrap();
-            assert_eq!(history.read().unwrap(), [first.clone()]);
+            assert_eq!(history.read().unwrap(), std::slice::from_ref(&first));
             history.remember(std::slice::from_ref(&second)).unwrap();
             assert_eq!(history.read().unwrap(), [first.clone(), second.clone()], "torn at {torn}");
         }

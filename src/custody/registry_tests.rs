@@ -5,14 +5,19 @@ use crate::custody::testing::{GOOD, Place, key_pair};
 use crate::custody::wire::{KeyHandle, OpenedKey};
 use crate::custody::{OutOfService, ResolveError, setup};
 
-use super::{PublicKey, Registry};
+use super::{Entry, PublicKey, Registry};
+use crate::custody::evidence::Device;
 
 fn registry(extra: &str) -> Registry {
-    setup::build(&Place::new().config(extra)).unwrap().1
+    setup::build(&Place::new().config(extra)).unwrap().registry
 }
 
 fn opened(public_key: PublicKey) -> OpenedKey {
     OpenedKey { handle: KeyHandle(0), public_key, attributes: GOOD, attestation: Vec::new() }
+}
+
+fn judge(entry: &Entry, opened: OpenedKey) -> Result<(), OutOfService> {
+    entry.judge(&entry.replicas[0], opened, Device::default())
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn a_key_that_was_not_seen_has_no_keyid_and_does_not_resolve() {
     let error = registry.resolve("acme", SigningMode::Kms, now).unwrap_err();
     assert_eq!((error.reason(), error.code()), ("key_not_seen", "signing_unavailable"));
     let (_, public_key) = key_pair();
-    registry.entries[0].judge(&opened(public_key)).unwrap();
+    judge(&registry.entries[0], opened(public_key)).unwrap();
     let key = registry.resolve("acme", SigningMode::Kms, now).unwrap();
     assert_eq!(**key.keyid(), *public_key.keyid());
     assert_eq!(key.custody(), "generated on the device, never readable or extractable");
@@ -103,11 +108,11 @@ fn another_key_under_the_uri_is_out_of_service_until_the_pinned_one_is_back() {
     let registry = registry("");
     let (entry, now) = (&registry.entries[0], jiff::Timestamp::now());
     let ((_, ours), (_, other)) = (key_pair(), key_pair());
-    entry.judge(&opened(ours)).unwrap();
-    assert!(matches!(entry.judge(&opened(other)), Err(OutOfService::Mismatch { .. })));
+    judge(entry, opened(ours)).unwrap();
+    assert!(matches!(judge(entry, opened(other)), Err(OutOfService::Mismatch { .. })));
     let error = registry.resolve("acme", SigningMode::Kms, now).unwrap_err();
     assert_eq!(error.reason(), "key_out_of_service");
-    entry.judge(&opened(ours)).unwrap();
+    judge(entry, opened(ours)).unwrap();
     assert_eq!(*registry.resolve("acme", SigningMode::Kms, now).unwrap().public_key(), ours);
 }
 
@@ -116,11 +121,11 @@ fn a_bad_signature_is_never_forgotten() {
     let registry = registry("");
     let entry = &registry.entries[0];
     let (_, ours) = key_pair();
-    entry.judge(&opened(ours)).unwrap();
-    entry.health.take_out("a", OutOfService::BadSignature);
-    entry.judge(&opened(ours)).unwrap();
-    entry.judge(&opened(key_pair().1)).unwrap_err();
-    assert_eq!(entry.health.trouble(), Some(OutOfService::BadSignature));
+    judge(entry, opened(ours)).unwrap();
+    entry.take_out(&entry.replicas[0], OutOfService::BadSignature);
+    judge(entry, opened(ours)).unwrap();
+    judge(entry, opened(key_pair().1)).unwrap_err();
+    assert_eq!(entry.out_of_service(), Some(OutOfService::BadSignature));
 }
 
 #[test]
@@ -128,7 +133,7 @@ fn a_worker_that_offers_an_extractable_key_is_not_believed() {
     let registry = registry("");
     let mut offer = opened(key_pair().1);
     offer.attributes.extractable = true;
-    assert!(matches!(registry.entries[0].judge(&offer), Err(OutOfService::Refused(_))));
+    assert!(matches!(judge(&registry.entries[0], offer), Err(OutOfService::Refused(_))));
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn a_certificate_chain_pins_its_key_and_must_agree_with_the_public_key() {
     let dir = place.dir.path().display();
     let with = |more: &str| place.config(&format!("certificate_chain = \"{dir}/chain.pem\"\n{more}"));
     for agreeing in ["", &format!("public_key = \"{dir}/same.pem\"")] {
-        let (_, registry) = setup::build(&with(agreeing)).unwrap();
+        let registry = setup::build(&with(agreeing)).unwrap().registry;
         let key = registry.entries[0].pinned.get().unwrap();
         assert_eq!(*key.public_key(), PublicKey::from_pem(pair.public_key_pem().as_bytes()).unwrap());
         assert_eq!(key.certificate_chain(), [certificate.pem().replace("\r\n", "\n")]);

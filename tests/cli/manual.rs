@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 23] = [
     &[],
     &["sign"],
     &["verify"],
@@ -25,6 +25,9 @@ const COMMANDS: [&[&str]; 20] = [
     &["token", "list"],
     &["token", "init"],
     &["token", "doctor"],
+    &["keys", "attest"],
+    &["token", "drain"],
+    &["token", "undrain"],
     &["config", "check"],
     &["status"],
     &["completions"],
@@ -68,6 +71,11 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["token", "init", "--module", "/m.so"],
         &["token", "doctor"],
         &["token", "doctor", "main", "--pin", "1234"],
+        &["keys", "attest"],
+        &["keys", "attest", "--out", "a", "--verify", "b"],
+        &["keys", "attest", "--out", "a", "--public-key", "b"],
+        &["token", "drain"],
+        &["token", "drain", "a/b", "--local", "unix:/x"],
         &["status", "--local", "10.0.0.1:80"],
         &["status", "--local", "unix:relative"],
         &["completions", "tcsh"],

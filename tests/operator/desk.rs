@@ -82,8 +82,8 @@ impl Desk {
         desk.write("tls.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o644);
         desk.write("tls.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", 0o600);
         desk.write("jwks.json", "{\"keys\": [{}]}", 0o644);
-        desk.write("pin", &format!("{PIN}\n"), 0o400);
-        desk.write("so-pin", &format!("{SO_PIN}\n"), 0o400);
+        desk.write("pin", format!("{PIN}\n"), 0o400);
+        desk.write("so-pin", format!("{SO_PIN}\n"), 0o400);
         desk.set_env("SOFTHSM2_CONF", &desk.path("softhsm2.conf").display().to_string());
         let uid = fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).unwrap().to_string();
         let module = fs::canonicalize(find_module().unwrap()).unwrap().display().to_string();

@@ -25,7 +25,7 @@ fn a_token_is_not_initialised_twice_by_accident_and_never_without_its_officer() 
 fn pins_come_from_files_that_others_cannot_read_and_fit_the_token() {
     let desk = Desk::new();
     let init = |more: &[&str]| desk.signerctl(&[&["token", "init", "main", "--yes"][..], more].concat());
-    desk.write("open", &format!("{SO_PIN}\n"), 0o644);
+    desk.write("open", format!("{SO_PIN}\n"), 0o644);
     init(&["--so-pin-file", "open"]).fails(6, &["open to others (mode 0644)"]);
     desk.write("short", "12\n", 0o400);
     init(&["--so-pin-file", "short"]).fails(2, &["the security officer's PIN must have 4 to 255 bytes"]);

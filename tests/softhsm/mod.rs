@@ -224,6 +224,9 @@ sessions = 3
 token = "main"
 uri = "pkcs11:object=k;id=%01"
 state = "active"
+[[keys.release.custody_exception]]
+attribute = "CKA_UNWRAP"
+reason = "pkcs11-tool cannot make a key without it on SoftHSM2"
 [tenants.acme]
 keys = ["release"]
 predicate_types = ["*"]

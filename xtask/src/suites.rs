@@ -70,6 +70,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "custody-front",
+        proves: "one key in two tokens: failover, draining, the custody gate and its exceptions, custody reports",
+        runs: &[&["--test", "custody_front"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
         name: "cli",
         proves: "signerctl: its options, exit codes, man pages, and what it does with hostile files and answers",
         runs: &[&["--test", "cli"]],

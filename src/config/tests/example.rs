@@ -55,10 +55,12 @@ fn every_key_of_the_schema_is_in_the_example() {
         for key in allowed {
             let mut whole = path.clone();
             whole.push(Step::Key((*key).to_owned()));
-            assert!(tree.has(&whole), "{} is not in docs/signer.example.toml", dotted(&whole));
+            // Another spelling of a key that is there; both at once would be refused.
+            let alternative = *key == "object_id" && EXAMPLE.contains("`object_id = ");
+            assert!(alternative || tree.has(&whole), "{} is not in docs/signer.example.toml", dotted(&whole));
         }
     }
-    assert_eq!(structs, 18, "a struct of the schema is not reached; give the example a section for it");
+    assert_eq!(structs, 21, "a struct of the schema is not reached; give the example a section for it");
 }
 
 #[test]

@@ -153,6 +153,44 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
         ),
         ("keys.acme-2026.state = 'retired'", "signer.toml:".to_owned()),
         (
+            "tokens.main.sign_timeout = '60s'",
+            format!("{d}:1:28: tokens.main.sign_timeout: 60s for a signature is not less than the 60s that "),
+        ),
+        (
+            "[[keys.acme-2026.replica]]\ntoken = 'mian'\nuri = 'pkcs11:object=a'",
+            format!("{d}:2:9: keys.acme-2026.replica[0].token: there is no token `mian`; did you mean `main`?"),
+        ),
+        (
+            "[[keys.acme-2026.replica]]\ntoken = 'main'\nuri = 'pkcs11:object=a'",
+            format!("{d}:2:9: keys.acme-2026.replica[0].token: the key is in token `main` already; name another"),
+        ),
+        (
+            "[[keys.acme-2026.custody_exception]]\nattribute = 'CKA_LOKAL'\nreason = 'x'",
+            format!(
+                "{d}:2:13: keys.acme-2026.custody_exception[0].attribute: `CKA_LOKAL` is not among the values known here; did you mean `CKA_LOCAL`?"
+            ),
+        ),
+        (
+            "[[keys.acme-2026.custody_exception]]\nattribute = 'CKA_LOCAL'",
+            format!("{d}:1:1: keys.acme-2026.custody_exception[0].reason: it is missing; write `reason = …`"),
+        ),
+        (
+            "keys.acme-2026.object_id = '0x0001'",
+            "keys.acme-2026: `uri` and `object_id` both name the object; keep one of them".to_owned(),
+        ),
+        (
+            "keys.b = { token = 'main', state = 'next' }",
+            format!("{d}:1:10: keys.b: the object is missing; write `uri = "),
+        ),
+        (
+            "keys.b = { token = 'main', state = 'next', object_id = '7' }",
+            format!("{d}:1:56: keys.b.object_id: `7` is no object id; write one from \"0x0001\""),
+        ),
+        (
+            "custody.check_interval = '7d'",
+            format!("{d}:1:26: custody.check_interval: 604800s is too long; write at most \"86400s\""),
+        ),
+        (
             "keys.acme-2026.not_before = 2027-01-01T00:00:00Z\nkeys.acme-2026.not_after = 2026-01-01T00:00:00Z",
             format!("{d}:2:28: keys.acme-2026.not_after: the key ends (2026-01-01T00:00:00Z) before it begins"),
         ),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::ctl::cli::{DEFAULT_CONFIG, EXIT_STATUS};
+use crate::ctl::drain::TokenDrainArgs;
 
 /// Commands on tokens.
 #[derive(Debug, Subcommand)]
@@ -12,6 +13,13 @@ pub(crate) enum TokenCommand {
     List(TokenListArgs),
     Init(TokenInitArgs),
     Doctor(TokenDoctorArgs),
+    /// Take a token off: it gets no more requests; what is under way in it is finished.
+    ///
+    /// Keys that another token holds as well go on signing there. The decision outlasts a restart of signerd. Needs the
+    /// appliance's local listener on a Unix socket, and root or the user of signerd.
+    Drain(TokenDrainArgs),
+    /// Take a drained token back.
+    Undrain(TokenDrainArgs),
 }
 
 /// How a token is reached: by a `signer-token admin` that this program starts.

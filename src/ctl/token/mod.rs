@@ -8,9 +8,9 @@ use serde_json::json;
 
 use self::child::Admin;
 use self::cli::{TokenCommand, TokenInitArgs, TokenListArgs};
-use super::confirm;
 use super::error::CtlError;
 use super::output::{Report, plain, table};
+use super::{confirm, drain};
 use crate::config;
 use crate::custody::token::admin::{Object, Slot};
 use crate::custody::uri::TokenUri;
@@ -21,6 +21,8 @@ pub(crate) fn run(command: TokenCommand) -> Result<Report, CtlError> {
         TokenCommand::List(args) => list(&args),
         TokenCommand::Init(args) => init(&args),
         TokenCommand::Doctor(args) => doctor::run(&args),
+        TokenCommand::Drain(args) => drain::run(&args, true),
+        TokenCommand::Undrain(args) => drain::run(&args, false),
     }
 }
 

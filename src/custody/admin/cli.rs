@@ -108,7 +108,7 @@ struct HexBytes(Vec<u8>);
 
 fn hex(text: &str) -> Result<HexBytes, String> {
     let wrong = || "an id is 1 to 32 bytes in hex".to_owned();
-    if !(2..=64).contains(&text.len()) || text.len() % 2 != 0 || !text.is_ascii() {
+    if !(2..=64).contains(&text.len()) || !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err(wrong());
     }
     let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong());

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::super::handshake::greet;
 use super::{Channel, LinkError};
+use crate::custody::Lane;
 use crate::custody::wire::{
     Failure, FailureCode, Hello, Inbox, KeyHandle, Reply, Request, WireError, decode_request, encode_reply,
 };
@@ -56,7 +57,7 @@ fn soon() -> Instant {
 /// A signature that is asked for in the background.
 fn asked(channel: &Arc<Channel>) -> tokio::task::JoinHandle<Result<[u8; 64], LinkError>> {
     let channel = Arc::clone(channel);
-    tokio::spawn(async move { channel.sign(KeyHandle(1), &[1; 32], soon()).await })
+    tokio::spawn(async move { channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], soon()).await })
 }
 
 #[tokio::test]
@@ -113,14 +114,14 @@ async fn an_end_tells_what_was_sent_from_what_was_not() {
     worker.next().await;
     drop(worker);
     assert!(matches!(sent.await.unwrap(), Err(LinkError::Lost(_))));
-    let after = channel.sign(KeyHandle(1), &[1; 32], soon()).await;
+    let after = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], soon()).await;
     assert!(matches!(after, Err(LinkError::Unsent(_))));
 }
 
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_no_offence() {
     let (channel, mut worker) = connected().await;
-    let impatient = channel.sign(KeyHandle(1), &[1; 32], Instant::now() + Duration::from_millis(20)).await;
+    let impatient = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now() + Duration::from_millis(20)).await;
     assert!(matches!(impatient, Err(LinkError::Timeout)));
     let (late, _) = worker.next().await;
     worker.send(late, &Reply::Signed([1; 64])).await;
@@ -135,7 +136,7 @@ async fn an_answer_that_comes_too_late_is_no_offence() {
 async fn a_worker_that_never_answers_is_given_up() {
     let (channel, _worker) = connected().await;
     for _ in 0..super::MAX_UNANSWERED {
-        let gone = channel.sign(KeyHandle(1), &[1; 32], Instant::now()).await;
+        let gone = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now()).await;
         assert!(matches!(gone, Err(LinkError::Timeout)));
     }
     assert!(!channel.is_live());

@@ -46,7 +46,7 @@ struct Which {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(hide = true)]
-    Admin(AdminArgs),
+    Admin(Box<AdminArgs>),
     /// Measures how fast the token signs, without socket and front: a bare loop on as many sessions as configured.
     #[command(hide = true)]
     Bench {

@@ -35,7 +35,9 @@ use std::time::{Duration, Instant};
 
 use self::state::Shared;
 use self::watchdog::Watchdog;
+use super::GateAttributes;
 use super::token::Token;
+use super::uri::KeyUri;
 use super::wire::WorkerState;
 
 /// What the worker needs to know of the configuration.
@@ -55,6 +57,8 @@ pub struct Plan {
     pub state_dir: PathBuf,
     /// A session that is idle for so long is used once, to keep its connection alive. `None`: never.
     pub keep_alive: Option<Duration>,
+    /// What the configuration lets pass at the custody gate, by key. A key that is not here has no exception.
+    pub exceptions: Vec<(KeyUri, GateAttributes)>,
 }
 
 /// A worker at work. Dropping it without [`Self::stop`] leaves its threads running.

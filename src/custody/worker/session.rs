@@ -7,6 +7,7 @@ use super::device::{NoSession, Opened, unavailable};
 use super::ladder::Step;
 use super::queue::{Job, Next, Work};
 use super::state::{Shared, locked};
+use crate::custody::GateAttributes;
 use crate::custody::token::{FoundKey, KeySlot, Remedy, TokenError, TokenSession, explain};
 use crate::custody::uri::KeyUri;
 use crate::custody::wire::{FailureCode, KeyHandle, OpenedKey, Reply, WorkerState};
@@ -237,10 +238,15 @@ impl Session<'_> {
     /// The key as the device describes it now, if it may sign.
     fn find(&self, uri: &KeyUri) -> Result<FoundKey, Refused> {
         let found = self.session.find_key(uri)?;
-        match found.attributes.objection() {
+        match found.attributes.objection_with(self.exceptions(uri)) {
             None => Ok(found),
             Some(why) => Err(Refused::Unsuitable(format!("the key `{uri}` may not sign: {why}"))),
         }
+    }
+
+    fn exceptions(&self, uri: &KeyUri) -> GateAttributes {
+        let excepted = self.shared.plan.exceptions.iter().find(|(excepted, _)| excepted == uri);
+        excepted.map_or(GateAttributes::NONE, |(_, attributes)| *attributes)
     }
 
     fn remember(&mut self, handle: KeyHandle, slot: KeySlot) {

@@ -49,6 +49,11 @@ impl Settings {
         let uri = token.uri.parse().map_err(|source| SettingsError::Uri { name: name.to_owned(), source })?;
         let front_uid = user_id(&token.front_user)
             .ok_or_else(|| SettingsError::NoUser { name: name.to_owned(), user: token.front_user.clone() })?;
+        let exceptions = config.keys.values().filter_map(|key| {
+            let uri = key.in_token(name)?.parse().ok()?;
+            let excepted = key.custody_exception.iter().map(|exception| exception.attribute).collect();
+            Some((uri, excepted))
+        });
         let plan = Plan {
             name: name.to_owned(),
             front_uid,
@@ -57,9 +62,16 @@ impl Settings {
             pin_file: token.pin_file.clone(),
             state_dir: state_directory(name, &token)?,
             keep_alive: token.keep_alive.map(Span::get),
+            exceptions: exceptions.collect(),
         };
         let call_timeout = token.call_timeout.map_or(CALL_TIMEOUT, Span::get);
-        config.keys.retain(|_, key| key.token == name);
+        config.keys.retain(|_, key| match key.in_token(name).map(str::to_owned) {
+            Some(uri) => {
+                key.uri = uri;
+                true
+            }
+            None => false,
+        });
         Ok(Self { token, uri, plan, call_timeout, keys: config.keys, log: config.log })
     }
 }

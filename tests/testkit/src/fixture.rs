@@ -248,7 +248,11 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
             .set(&format!("{name}.token"), "main")
             .set(&format!("{name}.uri"), key.uri.as_str())
             .set(&format!("{name}.state"), state)
-            .set_path(&format!("{name}.public_key"), &key.public_key);
+            .set_path(&format!("{name}.public_key"), &key.public_key)
+            .set(&format!("{name}.custody_exception"), vec![toml::Table::from_iter([
+                ("attribute".to_owned(), Value::from("CKA_UNWRAP")),
+                ("reason".to_owned(), Value::from("pkcs11-tool cannot make a key without it on SoftHSM2")),
+            ])]);
     }
     let trusted = toml::Table::from_iter([
         ("digest".to_owned(), Value::from(sample::SCANNER_IMAGE)),

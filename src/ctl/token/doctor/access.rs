@@ -26,7 +26,7 @@ impl User {
         };
         let groups =
             CString::new(found.name.as_str()).ok().and_then(|name| nix::unistd::getgrouplist(&name, found.gid).ok());
-        let groups = groups.unwrap_or_else(|| vec![found.gid]).into_iter().map(|gid| gid.as_raw()).collect();
+        let groups = groups.unwrap_or_else(|| vec![found.gid]).into_iter().map(nix::unistd::Gid::as_raw).collect();
         Some(Self { name: name.to_owned(), uid: found.uid.as_raw(), groups })
     }
 

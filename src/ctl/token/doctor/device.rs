@@ -50,7 +50,7 @@ pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
     }
     match token.ecdsa_bits {
         Some((least, most)) if least <= 256 && 256 <= most => {
-            patient.ok("CKM_ECDSA", format!("curves of {least} to {most} bits"))
+            patient.ok("CKM_ECDSA", format!("curves of {least} to {most} bits"));
         }
         Some((least, most)) => {
             let detail = format!("the token signs with curves of {least} to {most} bits, not with P-256");

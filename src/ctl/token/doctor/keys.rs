@@ -42,7 +42,7 @@ fn held(patient: &mut Patient<'_>, name: &str, key: &Key, probed: &ProbedKey) {
             patient.problem_at(CHECK, &["keys", name, "uri"], format!("`{name}`: {}", failure.message), remedy);
         }
         (None, Some(facts), _) => {
-            patient.ok(CHECK, format!("`{name}` is `{}`, id {}: {}", facts.label, facts.id, facts.keyid))
+            patient.ok(CHECK, format!("`{name}` is `{}`, id {}: {}", facts.label, facts.id, facts.keyid));
         }
         (None, None, Some(_)) => patient
             .ok(CHECK, format!("`{name}`: its public key is there; the private one is invisible without --login")),

@@ -7,7 +7,7 @@ mod session;
 use std::path::Path;
 use std::sync::Arc;
 
-use cryptoki::mechanism::MechanismType;
+use cryptoki::mechanism::{MechanismInfo, MechanismType};
 use cryptoki::session::UserType;
 use cryptoki::slot::{Limit, Slot as SlotHandle, TokenInfo};
 use cryptoki::types::AuthPin;
@@ -53,7 +53,7 @@ impl Pkcs11Admin {
 
     fn describe(&self, slot: SlotHandle, info: &TokenInfo) -> TokenSeen {
         // A token without CKM_ECDSA answers with an error, which says the same.
-        let ecdsa = self.0.context.get_mechanism_info(slot, MechanismType::ECDSA).ok().filter(|ecdsa| ecdsa.sign());
+        let ecdsa = self.0.context.get_mechanism_info(slot, MechanismType::ECDSA).ok().filter(MechanismInfo::sign);
         TokenSeen {
             initialized: info.token_initialized(),
             flags: flags(info),
@@ -164,7 +164,7 @@ fn flags(info: &TokenInfo) -> Vec<String> {
         (info.rng(), "random numbers"),
         (info.clock_on_token(), "clock"),
     ];
-    all.into_iter().filter_map(|(set, words)| set.then(|| words.to_owned())).collect()
+    all.into_iter().filter(|(set, _)| *set).map(|(_, words)| words.to_owned()).collect()
 }
 
 const USER_PIN_COUNT_LOW: &str = "wrong user PIN seen since the last good one";

@@ -97,7 +97,7 @@ struct Described {
 impl From<Vec<Attribute>> for Described {
     fn from(read: Vec<Attribute>) -> Self {
         // What the device does not report keeps the less safe value.
-        let unreported = KeyAttributes { extractable: true, ..KeyAttributes::default() };
+        let unreported = KeyAttributes { extractable: true, unwrap: true, ..KeyAttributes::default() };
         let mut described = Self { attributes: unreported, ..Self::default() };
         let attributes = &mut described.attributes;
         for attribute in read {
@@ -115,6 +115,7 @@ impl From<Vec<Attribute>> for Described {
                 Attribute::Private(set) => attributes.private = set,
                 Attribute::Sign(set) => attributes.sign = set,
                 Attribute::Unwrap(set) => attributes.unwrap = set,
+                Attribute::Wrap(set) => attributes.wrap = set,
                 Attribute::AlwaysAuthenticate(set) => attributes.always_authenticate = set,
                 _ => {}
             }
@@ -137,6 +138,7 @@ const WANTED: &[AttributeType] = &[
     AttributeType::Private,
     AttributeType::Sign,
     AttributeType::Unwrap,
+    AttributeType::Wrap,
     AttributeType::AlwaysAuthenticate,
 ];
 
