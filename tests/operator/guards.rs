@@ -52,7 +52,7 @@ fn a_module_can_be_looked_at_and_a_token_made_before_there_is_a_configuration() 
     assert!(made.succeeds().stdout.contains("uri = \"pkcs11:token=first%20one;serial="), "{}", made.stdout);
     let again = desk.signerctl(&[&init[..], &["--yes", "--slot", "1"]].concat());
     again.fails(3, &["is labelled `first one` already", "choose another --label"]);
-    desk.signerctl(&["token", "list", "--module", "/bin/true"]).fails(6, &["cannot load the PKCS#11 module /bin/true"]);
+    desk.signerctl(&["token", "list", "--module", "/bin/true"]).fails(6, &["cannot load the PKCS#11 module"]);
     desk.signerctl(&["token", "list", "--module", &module, "--signer-token", "/nonexistent"])
         .fails(6, &["--signer-token"]);
 }
