@@ -28,7 +28,7 @@ use crate::config::Config;
 pub struct Remembered {
     /// Its name in the configuration, when it was seen.
     pub name: String,
-    /// The token that held it.
+    /// The token that held it; several with commas between them.
     pub token: String,
     /// SSH fingerprint.
     pub keyid: String,

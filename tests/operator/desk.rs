@@ -233,6 +233,7 @@ module = "@MODULE@"
 uri = "pkcs11:token=main"
 pin_file = "@DIR@/pin"
 sessions = 3
+state_dir = "@DIR@/state"
 [keys.release]
 token = "main"
 uri = "pkcs11:object=release;id=%01"

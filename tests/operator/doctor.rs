@@ -51,7 +51,6 @@ fn a_set_up_that_is_whole_is_called_so_and_a_running_worker_is_found() {
     let log = fs::File::create(desk.path("log")).unwrap();
     let mut worker = desk.command(env!("CARGO_BIN_EXE_signer-token"));
     worker.args(["--config", "signer.toml", "--name", "main"]).stderr(log);
-    worker.env("STATE_DIRECTORY", desk.path("run"));
     let mut worker = worker.spawn().unwrap();
     let began = std::time::Instant::now();
     while std::os::unix::net::UnixStream::connect(desk.path("run/t.sock")).is_err() {
@@ -192,6 +191,16 @@ fn a_module_that_others_may_replace() {
         report["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "module owner").unwrap();
     assert_eq!((&owner["state"], &owner["line"]), (&"problem".into(), &desk.line("module").into()), "{owner:#}");
     assert_eq!(owner["remedy"], format!("chmod go-w {}", fs::canonicalize(&module).unwrap().display()));
+}
+
+#[test]
+fn a_module_that_is_not_the_one_that_was_pinned() {
+    let desk = Desk::furnished();
+    let pin = format!("module_sha256 = \"{}\"\nsessions = 3", "0".repeat(64));
+    desk.change("sessions = 3", &pin);
+    let words = ["the configuration says 0000", "find out who changed the file"];
+    finds_in_file(&desk, "module hash", "module_sha256", "tokens.main.module_sha256", &words);
+    desk.signerctl(&["keys", "generate", "second", "--token", "main"]).fails(6, &["is not loaded: its SHA-256 is"]);
 }
 
 #[test]

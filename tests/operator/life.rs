@@ -96,7 +96,8 @@ fn from_an_empty_token_to_the_end_of_a_key() {
         .set("tokens.vault.worker_user", user)
         .set_path("tokens.vault.module", &module)
         .set("tokens.vault.uri", "pkcs11:token=vault")
-        .set_path("tokens.vault.pin_file", &dir.join("vault.pin"));
+        .set_path("tokens.vault.pin_file", &dir.join("vault.pin"))
+        .set_path("tokens.vault.state_dir", &dir.join("vault-state"));
 
     // An empty token becomes the token of the configuration.
     let list = house.signerctl(&["token", "list", "vault"]);

@@ -318,6 +318,7 @@ impl AdminError {
             Self::Token(TokenError::KeyUnsuitable { .. }) => "key_unsuitable",
             Self::Token(TokenError::PinRefused(_)) => "pin_refused",
             Self::Token(TokenError::LoginUnclear(_)) => "login_unclear",
+            Self::Token(TokenError::Device { operation: "C_Initialize", .. }) => "module_initialise",
             // What else a device may say: it failed.
             Self::Token(_) => "device_failed",
             Self::NoSlot(_) => "no_slot",

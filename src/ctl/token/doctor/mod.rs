@@ -98,7 +98,7 @@ impl Patient<'_> {
     fn probe(&mut self, args: &TokenDoctorArgs) -> Result<Option<Probe>, CtlError> {
         let mut admin = Admin::configured(&args.reach, self.name)?.args(["probe"]);
         for (_, key) in self.keys() {
-            admin = admin.args(["--key", &key.uri]);
+            admin = admin.args(["--key", key.in_token(self.name).unwrap_or(&key.uri)]);
         }
         if args.login {
             admin = admin.args(["--login"]);
@@ -131,7 +131,7 @@ impl Patient<'_> {
 
     /// The configured keys of this token.
     fn keys(&self) -> Vec<(&'_ str, &'_ config::Key)> {
-        let keys = self.loaded.config.keys.iter().filter(|(_, key)| key.token == self.name);
+        let keys = self.loaded.config.keys.iter().filter(|(_, key)| key.in_token(self.name).is_some());
         keys.map(|(name, key)| (name.as_str(), key)).collect()
     }
 
