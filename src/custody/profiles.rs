@@ -286,8 +286,7 @@ impl From<Recovery> for Remedy {
             Recovery::None => Self::None,
             Recovery::NewSession => Self::NewSession,
             Recovery::NewLogin => Self::NewLogin,
-            // A new process begins with a fresh initialisation.
-            Recovery::Reinitialize => Self::NewProcess,
+            Recovery::Reinitialize => Self::Reinitialize,
         }
     }
 }

@@ -68,7 +68,8 @@ fn systemd_reads_every_drop_in() {
         return;
     };
     assert_eq!(planted.len(), 1, "systemd tells a mistake: {planted:?}");
-    for profile in signerctl(directory.path(), &["token", "profiles", "--json"]).json()["profiles"].as_array().unwrap() {
+    for profile in signerctl(directory.path(), &["token", "profiles", "--json"]).json()["profiles"].as_array().unwrap()
+    {
         let name = profile["name"].as_str().unwrap();
         let drop_in = signerctl(directory.path(), &["token", "profiles", "show", name, "--drop-in"]).stdout;
         assert_eq!(mistakes(name, &drop_in).as_deref(), Some(&[] as &[String]), "{name}");

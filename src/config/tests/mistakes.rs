@@ -151,6 +151,12 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             ),
         ),
         (
+            "tokens.main.profile = 'yubihsm2'",
+            format!(
+                "{d}:1:23: tokens.main.profile: `yubihsm2` is for a YubiHSM's connector, which this section does not name"
+            ),
+        ),
+        (
             "tokens.main.profile = 'yubihsm2-pkcs11'\ntokens.main.sessions = 17",
             format!("{d}:2:24: tokens.main.sessions: 17 sessions are more than YubiHSM 2"),
         ),

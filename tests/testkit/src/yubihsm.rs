@@ -11,7 +11,7 @@ use yubihsm_sim::object::capability;
 use yubihsm_sim::{Device, Settings as DeviceSettings, Simulator};
 
 use crate::appliance::Settings;
-use crate::softhsm::TokenKey;
+use crate::device::{self, TokenKey};
 use crate::{Context, Result, pem, random_id, shell};
 
 /// A device with an authentication key of its own for the worker, its log on and never to be lost.
@@ -105,6 +105,29 @@ impl YubiHsm {
         // The last line may be in the making.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).context("read a line of the device's log")).collect()
+    }
+}
+
+impl device::Device for YubiHsm {
+    fn configure(&self, settings: &mut Settings, token: &str) {
+        settings.set(&format!("tokens.{token}.profile"), "yubihsm2");
+        self.configure(settings, token);
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+        self.generate_key(label)
+    }
+
+    fn module(&self) -> Option<&Path> {
+        None
+    }
+
+    fn pin_file(&self) -> &Path {
+        &self.pin_file
     }
 }
 

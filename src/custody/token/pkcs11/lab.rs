@@ -6,7 +6,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use cryptoki::session::Session;
 
-use super::super::{Lab, TokenError};
+use super::super::{Lab, TokenError, watch};
 use super::Pkcs11Token;
 use super::classify::failed;
 
@@ -16,6 +16,7 @@ impl Lab for Pkcs11Token {
         // Login is shared by the sessions of a process, so any session can end it. Read-only and read-write sessions
         // alike; the kind that the device is known to give is the safest.
         let session = self.open(slot)?;
+        let _call = watch::call("C_Logout");
         session.logout().map_err(|e| failed("C_Logout", e))
     }
 
@@ -33,7 +34,9 @@ impl Lab for Pkcs11Token {
             Attribute::Sign(true),
             Attribute::Unwrap(false),
         ]);
-        self.read_write()?
+        let session = self.read_write()?;
+        let _call = watch::call("C_GenerateKeyPair");
+        session
             .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
             .map(drop)
             .map_err(|e| failed("C_GenerateKeyPair", e))
@@ -41,6 +44,7 @@ impl Lab for Pkcs11Token {
 
     fn destroy(&self, label: &str, id: &[u8]) -> Result<usize, TokenError> {
         let session = self.read_write()?;
+        let _call = watch::call("C_DestroyObject");
         let template = [Attribute::Label(label.into()), Attribute::Id(id.to_vec())];
         let objects = session.find_objects(&template).map_err(|e| failed("C_FindObjects", e))?;
         for object in &objects {
@@ -53,6 +57,7 @@ impl Lab for Pkcs11Token {
 impl Pkcs11Token {
     fn read_write(&self) -> Result<Session, TokenError> {
         let (slot, _) = self.slot()?;
+        let _call = watch::call("C_OpenSession");
         self.context.open_rw_session(slot).map_err(|e| failed("C_OpenSession", e))
     }
 }

@@ -124,6 +124,7 @@ impl Pkcs11Token {
 
     /// A session for reading, or for reading and writing where the module knows no other.
     fn open(&self, slot: Slot) -> Result<Session, TokenError> {
+        let _call = watch::call("C_OpenSession");
         let opened = if quirks::read_write_sessions() {
             self.context.open_rw_session(slot)
         } else {
@@ -176,7 +177,6 @@ impl Token for Pkcs11Token {
 
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError> {
         let (slot, info) = self.slot()?;
-        let _call = watch::call("C_OpenSession");
         let session = self.open(slot)?;
         Ok(Box::new(Pkcs11Session { session, closing: None, calls: Arc::clone(&self.calls), info }))
     }

@@ -177,9 +177,6 @@ impl TokenSession for YubiHsmSession {
         let DeviceKey { info, public_key } = objects::find(session, self.shared.auth_key, uri)?;
         let attributes = info.attributes();
         let unsuitable = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
-        if let Some(objection) = attributes.objection() {
-            return Err(unsuitable(objection.to_owned()));
-        }
         let attestation = self.shared.attestation(session, &info, &public_key, &unsuitable)?;
         Ok(FoundKey { slot: KeySlot(info.id.into()), public_key, attributes, attestation })
     }
