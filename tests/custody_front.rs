@@ -44,6 +44,7 @@ impl TwoTokens {
         }
         settings
             .set_path("tokens.standby.socket", &dir.join("standby.sock"))
+            .set_path("tokens.standby.state_dir", &dir.join("standby-state"))
             .set("tokens.standby.uri", standby.uri())
             .set_path("tokens.standby.pin_file", &standby.pin_file)
             .set("keys.shared.token", "main")
@@ -189,11 +190,12 @@ fn an_imported_key_needs_an_exception_for_each_attribute_and_the_exceptions_are_
     let key = pair();
     let mut two = TwoTokens::with(&key, &key, false);
     two.until("main", "out_of_service");
-    let told = |appliance: &testkit::appliance::Appliance| {
+    let judged = |appliance: &testkit::appliance::Appliance| {
         let audit = appliance.audit().unwrap_or_default();
-        audit.iter().any(|record| record["event"] == "key_state" && record["key"] == "shared")
+        let told = audit.iter().any(|record| record["event"] == "key_state" && record["key"] == "shared");
+        told && appliance.local("/readyz").is_ok_and(|answer| answer.text().contains("CKA_LOCAL"))
     };
-    two.fixture.appliance.wait_until("told of the key", told).unwrap();
+    two.fixture.appliance.wait_until("judged by the gate", judged).unwrap();
     let readiness = two.fixture.appliance.local("/readyz").unwrap().expect(503).json();
     let detail = readiness["custody"].as_array().unwrap().iter().find(|pair| pair["key"] == "shared").unwrap();
     for attribute in ["CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE", "CKA_UNWRAP"] {

@@ -164,7 +164,9 @@ async fn a_uri_must_name_exactly_one_key() {
     let custody = rig.custody();
     let status = until(&custody, |status| status.state == "ready" && status.detail.contains("match")).await;
     assert!(status.detail.contains("2 private keys match"), "{}", status.detail);
+    assert!(worker.terminate().success());
     rig.configure(&rig.config().replace("pkcs11:object=k;id=%01", "pkcs11:object=k;id=%02"));
+    let worker = rig.start();
     let custody = rig.ready().await;
     custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
     assert!(worker.terminate().success());

@@ -123,7 +123,7 @@ fn fixture(binaries: testkit::appliance::Binaries) -> Result<(Fixture, usize)> {
 }
 
 /// The rate of a bare PKCS#11 loop with the sessions that the worker has, on the very token.
-fn raw_token(fixture: &Fixture, time: Duration) -> Result<report::RawToken> {
+pub(crate) fn raw_token(fixture: &Fixture, time: Duration) -> Result<report::RawToken> {
     let output = Command::new(fixture.appliance.binaries().signer_token())
         .args(["bench", "--name", "main", "--json", "--seconds", &time.as_secs().max(1).to_string()])
         .arg("--config")
