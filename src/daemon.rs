@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::api::{EventLoops, LocalListener, openapi, server_tls};
 use crate::audit::{AuditLog, Detail, Record};
 use crate::config::{self, Config, Viewer};
+use crate::custody::history::{self, History};
 use crate::pipeline::Appliance;
 use crate::telemetry;
 
@@ -106,6 +107,8 @@ async fn serve(
     appliance.audit.append(&event("started")).await?;
 
     let local = tokio::spawn(local.serve(Arc::clone(&appliance), stopping.clone()));
+    // Ends by itself when every key is written down, else with the runtime.
+    tokio::spawn(history::keep(Arc::clone(&appliance.custody), History::of(&appliance.config)));
     let upkeep = tokio::spawn(Arc::clone(&appliance).upkeep(stopping.clone()));
     let accepting = {
         let appliance = Arc::clone(&appliance);

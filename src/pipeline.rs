@@ -6,13 +6,16 @@
 //!
 //! The caller is authenticated by the headers alone, before a byte of the body is read: what is cheap to refuse is
 //! refused first. From the moment the intent is recorded the rest runs in a task of its own, so that a client that
-//! goes away cannot leave an intent without an outcome.
+//! goes away cannot leave an intent without an outcome. When the time of the request is up before that outcome is written,
+//! the outcome is that; once it is being written, the caller is told what is written ([`Verdict`]).
 
 #![forbid(unsafe_code)]
 
 mod appliance;
 mod case;
 mod refusal;
+mod report;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +28,7 @@ use crate::api::request::{Options, ReturnBundle, SignRequest};
 use crate::api::response::Answer;
 use crate::api::{Held, take_body};
 use crate::auth::{Authenticated, PeerCertificate, Presented};
-use crate::custody::SigningKey;
+use crate::custody::TenantKey;
 use crate::dsse::{Bundle, Form, Signature};
 use crate::entitlement::{Entitlement, PoeError, PresentedPoe};
 use crate::quota::Permit;
@@ -35,6 +38,8 @@ use crate::telemetry::Stage;
 pub(crate) use appliance::Appliance;
 pub(crate) use case::{Case, json};
 pub(crate) use refusal::{RATE_LIMIT, RATE_LIMIT_POLICY, Refusal};
+pub(crate) use report::custody_report;
+pub(crate) use verdict::Verdict;
 
 /// Signs what an authenticated, entitled caller sent, or says why not.
 ///
@@ -84,7 +89,7 @@ pub(crate) async fn sign(
 
     // With which key?
     let key = appliance.custody.resolve(&caller.tenant, options.signing_mode.unwrap_or(tenant.default_mode))?;
-    case.resolved(&key);
+    case.resolved(key.key());
 
     // Record the intent, sign, verify, record the outcome.
     let order = Order { statement, key, options, entitlement, permit, held };
@@ -96,7 +101,7 @@ pub(crate) async fn sign(
 /// Everything that was authorised, and nothing that was not.
 struct Order {
     statement: Statement,
-    key: Arc<SigningKey>,
+    key: TenantKey,
     options: Options,
     entitlement: Arc<Entitlement>,
     permit: Permit,
@@ -120,9 +125,9 @@ async fn sign_and_check(appliance: &Appliance, case: &mut Case, order: &Order) -
     let Order { statement, key, options, entitlement, permit, held: _ } = order;
     let deadline = case.deadline();
     // Custody verifies the signature against the pinned key before it hands it over.
-    let signature = appliance.custody.sign(key, statement.pae_sha256(), deadline).await?;
-    let signature = Signature::from_raw(&signature).map_err(|error| Refusal::lost(&error))?.to_der();
-    case.signed();
+    let signed = appliance.custody.sign(key, statement.pae_sha256(), deadline).await?;
+    let signature = Signature::from_raw(&signed.signature).map_err(|error| Refusal::lost(&error))?.to_der();
+    case.signed(&signed.token);
 
     let bundle = Bundle {
         statement: statement.canonical(),
@@ -134,8 +139,8 @@ async fn sign_and_check(appliance: &Appliance, case: &mut Case, order: &Order) -
             ReturnBundle::Sigstore => Form::Sigstore,
         },
         key: key.name(),
-        token: key.token(),
-        custody: key.custody(),
+        token: &signed.token,
+        custody: signed.custody,
     };
     let body = Answer::write(&bundle, entitlement, permit, case.audit_id());
     bundle.reread(&body)?;

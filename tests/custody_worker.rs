@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stellaops_signer::config::SigningMode;
-use stellaops_signer::custody::{Custody, SigningKey};
+use stellaops_signer::custody::{Custody, TenantKey};
 
+use nix::sys::signal::Signal;
 use softhsm::{LONG, Rig, module, program, skipped, status, until};
 
 const DIGEST: [u8; 32] = [0x42; 32];
@@ -25,8 +26,8 @@ async fn a_digest_is_signed_in_the_token_and_verified() {
     let worker = rig.start();
     let custody = rig.ready().await;
     let key = key(&custody);
-    let signature = custody.sign(&key, &DIGEST, soon()).await.unwrap();
-    assert!(key.verifies(&DIGEST, &signature));
+    let signed = custody.sign(&key, &DIGEST, soon()).await.unwrap();
+    assert!(key.verifies(&DIGEST, &signed.signature));
     assert_eq!(key.custody(), "generated on the device, never readable or extractable");
     for _ in 0..3 {
         custody.sign(&key, &DIGEST, soon()).await.unwrap();
@@ -35,7 +36,8 @@ async fn a_digest_is_signed_in_the_token_and_verified() {
     let report = status(&custody).report.unwrap();
     assert_eq!((report.label.as_str(), report.model.as_str()), ("main", "SoftHSM v2"));
     assert_eq!((report.sessions_open, report.sessions_configured), (3, 3));
-    assert_eq!((report.counters.sign_requests, report.counters.signatures), (4, 4));
+    // Four, and the front's own test of the key.
+    assert_eq!((report.counters.sign_requests, report.counters.signatures), (5, 5));
     assert_eq!((report.counters.logins, report.counters.sessions_opened), (1, 3));
     assert!(worker.terminate().success());
 }
@@ -48,7 +50,7 @@ async fn many_signatures_are_in_flight_at_once() {
     let key = key(&custody);
     let mut signing = tokio::task::JoinSet::new();
     for n in 0..200u8 {
-        let (custody, key) = (Arc::clone(&custody), Arc::clone(&key));
+        let (custody, key) = (Arc::clone(&custody), key.clone());
         signing.spawn(async move { custody.sign(&key, &[n; 32], soon()).await });
     }
     for signed in signing.join_all().await {
@@ -93,6 +95,54 @@ async fn a_wrong_pin_is_tried_once_and_the_worker_stays_up_to_say_so() {
 }
 
 #[tokio::test]
+async fn a_refused_pin_is_remembered_by_the_next_worker_and_a_corrected_one_needs_no_restart() {
+    let Some(rig) = Rig::new("PIN memory") else { return };
+    rig.write("pin", "9999\n", 0o400);
+    let first = rig.start();
+    until(&rig.custody(), |status| status.state == "pin_refused").await;
+    assert!(first.terminate().success());
+    let second = rig.start();
+    let custody = rig.custody();
+    let status = until(&custody, |status| status.state == "pin_refused").await;
+    assert!(status.detail.contains("has refused the PIN"), "from memory, not from the token: {}", status.detail);
+    rig.write("pin", "1234\n", 0o440);
+    until(&custody, |status| status.ready).await;
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert!(second.terminate().success());
+    for file in fs::read_dir(rig.path("state")).unwrap() {
+        let content = fs::read(file.unwrap().path()).unwrap();
+        assert!(!content.windows(4).any(|four| four == b"9999" || four == b"1234"));
+    }
+}
+
+#[tokio::test]
+async fn sighup_changes_nothing_and_says_so() {
+    let Some(rig) = Rig::new("SIGHUP") else { return };
+    let worker = rig.start();
+    let custody = rig.ready().await;
+    worker.signal(Signal::SIGHUP);
+    let began = Instant::now();
+    while !fs::read_to_string(rig.path("log")).unwrap().contains("SIGHUP changes nothing") {
+        assert!(began.elapsed() < LONG, "nothing is logged");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert!(worker.terminate().success());
+}
+
+#[tokio::test]
+async fn idle_sessions_are_used_now_and_then() {
+    let Some(rig) = Rig::new("keep-alive") else { return };
+    rig.configure(&rig.config().replace("sessions = 3", "sessions = 3\nkeep_alive = \"50ms\""));
+    let worker = rig.start();
+    let custody = rig.ready().await;
+    until(&custody, |status| status.report.as_ref().is_some_and(|report| report.counters.kept_alive >= 6)).await;
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert_eq!(status(&custody).report.unwrap().counters.sessions_lost, 0);
+    assert!(worker.terminate().success());
+}
+
+#[tokio::test]
 async fn an_extractable_key_is_not_used() {
     let Some(rig) = Rig::new("extractable key") else { return };
     rig.generate("leaky", "02", &["--extractable"]);
@@ -114,7 +164,9 @@ async fn a_uri_must_name_exactly_one_key() {
     let custody = rig.custody();
     let status = until(&custody, |status| status.state == "ready" && status.detail.contains("match")).await;
     assert!(status.detail.contains("2 private keys match"), "{}", status.detail);
+    assert!(worker.terminate().success());
     rig.configure(&rig.config().replace("pkcs11:object=k;id=%01", "pkcs11:object=k;id=%02"));
+    let worker = rig.start();
     let custody = rig.ready().await;
     custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
     assert!(worker.terminate().success());
@@ -162,11 +214,54 @@ fn what_cannot_start_says_why_and_what_would_be_right() {
         String::from_utf8(output.stderr).unwrap()
     };
     let module = module().unwrap().display().to_string();
-    assert!(said(&module, "/bin/true").contains("cannot load the PKCS#11 module /bin/true"));
+    assert!(said(&module, "/bin/true").contains("cannot load the PKCS#11 module /"));
     assert!(said("[tokens.main]\n", "[tokens.main]\nsessionz = 3\n").contains("sessionz"));
     assert!(said("front_user = \"", "front_user = \"nobody-at-all-").contains("tokens.main.front_user"));
+    let hash = "0".repeat(64);
+    let pinned = said("sessions = 3", &format!("sessions = 3\nmodule_sha256 = \"{hash}\""));
+    assert!(pinned.contains("module_sha256") && pinned.contains(&hash), "{pinned}");
+    let state = rig.path("state").display().to_string();
+    assert!(said(&state, "/dev/null/state").contains("memory of PINs"));
+    assert!(said(&format!("state_dir = \"{state}\""), "").contains("StateDirectory="));
     rig.write("pin", "1234", 0o644);
     assert!(said("", "").contains("chmod"));
+}
+
+#[test]
+fn the_state_directory_of_the_service_manager_is_taken_where_none_is_configured() {
+    let Some(rig) = Rig::new("state directory") else { return };
+    let configured = format!("state_dir = \"{}\"\n", rig.path("state").display());
+    rig.configure(&rig.config().replace(&configured, ""));
+    let managed = format!("{}:/another", rig.path("managed").display());
+    let output = rig.command(&["bench"]).args(["--seconds", "1"]).env("STATE_DIRECTORY", managed).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rig.path("managed/main.pins.json").exists());
+}
+
+#[test]
+fn a_module_that_wants_an_executable_stack_or_that_others_may_write_is_not_loaded() {
+    let Some(rig) = Rig::new("module pinning") else { return };
+    let library = fs::read(module().unwrap()).unwrap();
+    let copied = rig.path("copy.so");
+    rig.configure(&rig.config().replace(module().unwrap().to_str().unwrap(), copied.to_str().unwrap()));
+    let said = |content: &[u8], mode: u32| {
+        let _ = fs::remove_file(&copied);
+        fs::write(&copied, content).unwrap();
+        fs::set_permissions(&copied, fs::Permissions::from_mode(mode)).unwrap();
+        let output = rig.command(&["bench"]).args(["--seconds", "1"]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, text) = said(&library, 0o755);
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = said(&library, 0o775);
+    assert!(status == Some(1) && text.contains("chmod go-w"), "{text}");
+    let mut executable = library.clone();
+    // PT_GNU_STACK, and in a 64-bit file the flags behind it: read and write become read, write and execute.
+    let header = [&0x6474_e551_u32.to_le_bytes()[..], &6u32.to_le_bytes()].concat();
+    let at = library.windows(8).position(|eight| eight == header).expect("SoftHSM2 says that its stack is plain");
+    executable[at + 4] = 7;
+    let (status, text) = said(&executable, 0o755);
+    assert!(status == Some(1) && text.contains("executable stack"), "{text}");
 }
 
 #[tokio::test]
@@ -231,6 +326,6 @@ fn soon() -> Instant {
     Instant::now() + LONG
 }
 
-fn key(custody: &Custody) -> Arc<SigningKey> {
+fn key(custody: &Custody) -> TenantKey {
     custody.resolve("acme", SigningMode::Kms).unwrap()
 }

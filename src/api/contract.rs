@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{KeyState, SigningMode};
+use crate::custody::GateAttribute;
+use crate::custody::evidence::KeyCustody;
 
 /// Body of `POST /sign/dsse`. `api::request` reads it; unknown members are refused at every level but inside
 /// `predicate`.
@@ -200,13 +202,14 @@ pub struct KeyBody {
     pub name: String,
     /// `next`, `active` or `retired`.
     pub state: KeyState,
-    /// The token that holds it.
+    /// The token that holds it; of several, the first in the configuration.
     pub token: String,
-    /// Whether it can sign now; a key that fails custody or verification is out of service.
+    /// Whether any token may sign with it now; a key that fails custody or verification in all is out of service.
     pub in_service: bool,
-    /// What the token said of the key when it was opened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub custody: Option<CustodyBody>,
+    /// How each token holds it, with what the device says of it.
+    pub custody: Vec<KeyCustody>,
+    /// What the operator lets pass at the custody gate.
+    pub custody_exceptions: Vec<ExceptionBody>,
     /// Signs from this moment on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -217,20 +220,13 @@ pub struct KeyBody {
     pub not_after: Option<Timestamp>,
 }
 
-/// Attributes of a private key, read from the token (PKCS#11 3.1, sections 4.9 and 4.10).
+/// What the operator lets pass at the custody gate, which would refuse the key otherwise.
 #[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CustodyBody {
-    /// `CKA_SENSITIVE`.
-    pub sensitive: bool,
-    /// `CKA_ALWAYS_SENSITIVE`.
-    pub always_sensitive: bool,
-    /// `CKA_EXTRACTABLE`.
-    pub extractable: bool,
-    /// `CKA_NEVER_EXTRACTABLE`.
-    pub never_extractable: bool,
-    /// `CKA_LOCAL`: generated inside the token.
-    pub local: bool,
+pub struct ExceptionBody {
+    /// The attribute.
+    pub attribute: GateAttribute,
+    /// The operator's reason.
+    pub reason: String,
 }
 
 /// Body of `POST /verify/dsse`.

@@ -1,15 +1,16 @@
-//! `GET /keys`: the public keys of the caller's tenant, with their states and custody.
+//! `GET /keys`: the public keys of the caller's tenant, with their states and custody; `GET /keys/NAME/custody`: the
+//! signed report of it.
 
 use std::sync::Arc;
 
 use http::Response;
 use http::request::Parts;
 
-use super::contract::{CustodyBody, KeyBody, KeysBody};
+use super::contract::{ExceptionBody, KeyBody, KeysBody};
 use super::sending::Sending;
 use crate::auth::{PeerCertificate, Presented};
 use crate::custody::KeyListing;
-use crate::pipeline::{Appliance, Case, Refusal};
+use crate::pipeline::{Appliance, Case, Refusal, custody_report, json};
 
 /// Lists the keys of the caller's tenant as a JWK set.
 ///
@@ -33,6 +34,26 @@ pub(super) async fn list(
     case.answer(|_| body, authenticated.dpop_nonce).await
 }
 
+/// The custody report of one key of the caller's tenant.
+///
+/// # Errors
+/// When the caller is not authenticated, the tenant has no such key, or it does not sign now.
+pub(super) async fn custody(
+    appliance: &Arc<Appliance>,
+    case: &mut Case,
+    peer: &PeerCertificate,
+    head: &Parts,
+    name: &str,
+) -> Result<Response<Sending>, Refusal> {
+    case.asks_for("custody");
+    let scopes = [READ_SCOPE, &appliance.config.authority.scope];
+    let authenticated = appliance.authenticator.authenticate(&Presented::of(head, peer, &scopes)).await?;
+    case.authenticated(&authenticated.caller);
+    let _permit = appliance.admit_read(&authenticated.caller.tenant)?;
+    let key = appliance.custody.named_key(Some(&authenticated.caller.tenant), name)?;
+    Ok(json(custody_report(appliance, case, key).await?, authenticated.dpop_nonce))
+}
+
 /// Lets read keys and verify, without the right to sign; who may sign may do this as well.
 pub(super) const READ_SCOPE: &str = "signer.read";
 
@@ -50,15 +71,14 @@ fn published(key: KeyListing) -> Option<KeyBody> {
         r#use: "sig",
         name: key.name.to_string(),
         state: key.state,
-        token: key.token.to_string(),
+        token: key.tokens.split(',').next().unwrap_or_default().to_owned(),
         in_service: key.out_of_service.is_none(),
-        custody: key.attributes.map(|attributes| CustodyBody {
-            sensitive: attributes.sensitive,
-            always_sensitive: attributes.always_sensitive,
-            extractable: attributes.extractable,
-            never_extractable: attributes.never_extractable,
-            local: attributes.local,
-        }),
+        custody: key.custody,
+        custody_exceptions: key
+            .exceptions
+            .into_iter()
+            .map(|exception| ExceptionBody { attribute: exception.attribute, reason: exception.reason })
+            .collect(),
         not_before: key.not_before,
         not_after: key.not_after,
     })

@@ -1,4 +1,5 @@
-//! The local listener: `/livez`, `/readyz` and `/metrics`, without TLS, on loopback or a Unix socket.
+//! The local listener: `/livez`, `/readyz` and `/metrics`, without TLS, on loopback or a Unix socket; on the latter
+//! also what an operator may do ([`super::operator`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -18,8 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
+use super::operator::Order;
 use crate::config::{KeyState, LocalListen};
-use crate::custody::{KeyListing, TokenStatus};
+use crate::custody::{KeyHealth, KeyListing, TokenStatus};
 use crate::pipeline::Appliance;
 use crate::telemetry::CONTENT_TYPE as METRICS_TYPE;
 
@@ -62,13 +64,13 @@ impl LocalListener {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok(stream) => {
+                Ok((stream, peer)) => {
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                     let appliance = Arc::clone(&appliance);
                     tokio::spawn(async move {
                         let service = service_fn(move |request| {
-                            let response = answer(&appliance, &request);
-                            async move { Ok::<_, Infallible>(response) }
+                            let appliance = Arc::clone(&appliance);
+                            async move { Ok::<_, Infallible>(answer(&appliance, &request, peer).await) }
                         });
                         let connection = http1::Builder::new()
                             .timer(TokioTimer::new())
@@ -89,12 +91,25 @@ impl LocalListener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, LocalPeer)> {
         Ok(match self {
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => (Box::new(listener.accept().await?.0), LocalPeer::Unknown),
+            Self::Unix(listener) => {
+                let stream = listener.accept().await?.0;
+                let peer = stream.peer_cred().map_or(LocalPeer::Unknown, |peer| LocalPeer::User(peer.uid()));
+                (Box::new(stream), peer)
+            }
         })
     }
+}
+
+/// Who is at the other end of a local connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LocalPeer {
+    /// By TCP, anybody on this machine.
+    Unknown,
+    /// By the Unix socket: the kernel says who (`SO_PEERCRED`, unix(7)).
+    User(u32),
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -116,6 +131,30 @@ pub(crate) struct Readiness {
     pub(crate) tokens: Vec<TokenReadiness>,
     /// The keys.
     pub(crate) keys: Vec<KeyReadiness>,
+    /// How each key is in each of its tokens.
+    pub(crate) custody: Vec<CustodyReadiness>,
+}
+
+/// One key in one token.
+#[derive(Serialize)]
+pub(crate) struct CustodyReadiness {
+    key: Arc<str>,
+    token: String,
+    state: KeyHealth,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+}
+
+impl CustodyReadiness {
+    /// Each token's share of one key.
+    pub(crate) fn of(key: &KeyListing) -> impl Iterator<Item = Self> {
+        key.custody.iter().zip(&key.details).map(|(custody, detail)| Self {
+            key: Arc::clone(&key.name),
+            token: custody.token.clone(),
+            state: custody.state,
+            detail: detail.clone(),
+        })
+    }
 }
 
 /// One token.
@@ -134,7 +173,7 @@ pub(crate) struct TokenReadiness {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct KeyReadiness {
     name: Arc<str>,
-    token: Arc<str>,
+    tokens: Arc<str>,
     state: KeyState,
     #[serde(skip_serializing_if = "Option::is_none")]
     keyid: Option<Arc<str>>,
@@ -152,7 +191,7 @@ impl From<KeyListing> for KeyReadiness {
     fn from(key: KeyListing) -> Self {
         Self {
             name: key.name,
-            token: key.token,
+            tokens: key.tokens,
             state: key.state,
             keyid: key.public.map(|(_, keyid)| keyid),
             out_of_service: key.out_of_service.map(|why| why.to_string()),
@@ -160,7 +199,10 @@ impl From<KeyListing> for KeyReadiness {
     }
 }
 
-fn answer(appliance: &Appliance, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(appliance: &Arc<Appliance>, request: &Request<Incoming>, peer: LocalPeer) -> Response<Full<Bytes>> {
+    if let Some(order) = Order::of(request.method(), request.uri().path()) {
+        return order.carry_out(appliance, peer).await;
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -186,7 +228,7 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     respond(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -9,6 +9,7 @@ mod guard;
 mod keys;
 mod local;
 pub mod openapi;
+mod operator;
 pub mod problem;
 pub mod request;
 pub(crate) mod response;
@@ -19,7 +20,7 @@ mod tls;
 mod verify;
 
 pub(crate) use body::{BodyBudget, Held, take as take_body};
-pub(crate) use local::{LocalListener, Readiness};
+pub(crate) use local::{CustodyReadiness, LocalListener, Readiness};
 pub(crate) use sending::Sending;
 pub(crate) use server::EventLoops;
 pub(crate) use tls::server_tls;

@@ -5,9 +5,11 @@ use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::contract::{KeysBody, SignRequestBody, SignResponseBody, VerifyRequestBody, VerifyResponseBody};
+use super::contract::{
+    EnvelopeBody, KeysBody, SignRequestBody, SignResponseBody, VerifyRequestBody, VerifyResponseBody,
+};
 use super::problem::{Code, ProblemDocument};
-use super::routes::{Operation, ROUTES, Route};
+use super::routes::{NAME, Operation, ROUTES, Route};
 
 /// The document, in the form that `docs/openapi.json` holds.
 #[must_use]
@@ -72,10 +74,20 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             summary: "The public keys of the caller's tenant",
             request: None,
             response: schema::<KeysBody>(generator),
+            problems: &[InvalidToken, InsufficientScope, PlanThrottled, Overloaded, DependencyUnavailable, Internal],
+        },
+        Operation::Custody => Described {
+            id: "custody",
+            summary: "A report of the key's custody, signed by the key itself",
+            request: None,
+            response: schema::<EnvelopeBody>(generator),
             problems: &[
+                InvalidRequest,
                 InvalidToken,
                 InsufficientScope,
+                NotFound,
                 PlanThrottled,
+                SigningUnavailable,
                 Overloaded,
                 DependencyUnavailable,
                 Internal,
@@ -136,6 +148,14 @@ impl Described {
         });
         if let Some(request) = self.request {
             operation["requestBody"] = json!({ "required": true, "content": content("application/json", &request) });
+        }
+        if route.path.contains(NAME) {
+            let name = json!({
+                "name": "name", "in": "path", "required": true,
+                "description": "The key's name, as `GET /keys` has it.",
+                "schema": { "type": "string" },
+            });
+            operation["parameters"].as_array_mut().expect("made above").insert(0, name);
         }
         if route.operation == Operation::SignDsse && route.method == Method::POST {
             let poe = header("X-PoE", "Proof of Entitlement, where the body carries none.");

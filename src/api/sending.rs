@@ -24,6 +24,13 @@ pub(crate) fn keeping(response: Response<Sending>, thing: impl Any + Send) -> Re
     })
 }
 
+impl Sending {
+    /// The body alone, for a listener that keeps nothing.
+    pub(super) fn into_whole(self) -> Full<Bytes> {
+        self.body
+    }
+}
+
 impl From<Vec<u8>> for Sending {
     fn from(body: Vec<u8>) -> Self {
         Self { body: Full::new(body.into()), kept: Vec::new() }

@@ -257,7 +257,8 @@ mod tests {
         let memory = ReplayMemory::new(1000, KEEP, start);
         for round in 0..200 {
             let accepted: usize = std::thread::scope(|scope| {
-                let attempt = || usize::from(memory.remember(&KEY, &round.to_string(), UnixTime(120), None, start).is_ok());
+                let attempt =
+                    || usize::from(memory.remember(&KEY, &round.to_string(), UnixTime(120), None, start).is_ok());
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(attempt)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });

@@ -90,9 +90,17 @@ impl Loaded {
 }
 
 fn worker(name: &String, token: &Token, check: &mut Check<'_>) {
-    check.workers(key!["tokens", name, "module"], &token.module, Kind::Module);
+    if let Some(module) = &token.module {
+        check.workers(key!["tokens", name, "module"], module, Kind::Module);
+    }
+    if let Some(roots) = &token.attestation_roots {
+        check.workers(key!["tokens", name, "attestation_roots"], roots, Kind::Certificates);
+    }
     check.workers(key!["tokens", name, "pin_file"], &token.pin_file, Kind::Pin);
 }
+
+/// Permission bits that no secret has: a group of its own may read it, nobody else, and none but its owner may write it.
+pub(crate) const SECRET_OPEN: u32 = 0o037;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -175,7 +183,7 @@ fn mode(metadata: &Metadata, kind: Kind) -> Result<(), String> {
     if !metadata.is_file() {
         return Err("this is not a file; write the path of one".to_owned());
     }
-    if kind.secret() && mode & 0o027 != 0 {
+    if kind.secret() && mode & SECRET_OPEN != 0 {
         return Err(format!(
             "mode {mode:04o} opens this secret to others; run `chmod 0600` on it, or 0640 with a group of its own"
         ));

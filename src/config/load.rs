@@ -30,10 +30,29 @@ pub fn load(path: impl AsRef<Path>) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// Every problem that was found, each with its file, line, column and key.
 pub fn open(path: impl AsRef<Path>) -> Result<Loaded, ConfigErrors> {
-    let path = path.as_ref();
+    open_as_if(path.as_ref(), None)
+}
+
+/// [`open`], as if the drop-in `file` had the content `text`: what a change would do, before it is made.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(path: impl AsRef<Path>, file: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
+    open_as_if(path.as_ref(), Some((file, text)))
+}
+
+fn open_as_if(path: &Path, instead: Option<(&Path, &str)>) -> Result<Loaded, ConfigErrors> {
     let mut sources = vec![(path.to_owned(), read(path)?)];
-    for drop_in in drop_ins(path)? {
-        let text = read(&drop_in)?;
+    let mut files = drop_ins(path)?;
+    if let Some((file, _)) = instead.filter(|(file, _)| !files.iter().any(|known| known == file)) {
+        files.push(file.to_owned());
+        files.sort();
+    }
+    for drop_in in files {
+        let text = match instead {
+            Some((file, text)) if file == drop_in => text.to_owned(),
+            _ => read(&drop_in)?,
+        };
         sources.push((drop_in, text));
     }
     Loaded::from_sources(&sources)
@@ -50,6 +69,19 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Where the value at `path` (`["tokens", "main", "uri"]`) was written; where it is absent, the innermost table
+    /// around it. An element of an array is `"[0]"`.
+    #[must_use]
+    pub fn origin(&self, path: &[&str]) -> Origin {
+        self.tree.origin_of(&steps(path)).clone()
+    }
+
+    /// The value at `path` as text, when it was written and is a string, number, truth value or moment.
+    #[must_use]
+    pub fn written(&self, path: &[&str]) -> Option<String> {
+        self.tree.text_of(&steps(path))
+    }
+
     pub(super) fn from_sources(sources: &[(PathBuf, String)]) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let mut merged: Option<Node> = None;
@@ -147,6 +179,11 @@ fn conform(tree: &Node) -> Result<Config, ConfigErrors> {
 fn reported(refusal: &Refusal, path: &[Step], tree: &Node) -> ConfigError {
     let origin = refusal.origin.clone().unwrap_or_else(|| tree.origin_of(path).clone());
     ConfigError { origin, key: tree::dotted(path), message: refusal.message() }
+}
+
+fn steps(path: &[&str]) -> Vec<Step> {
+    let index = |key: &str| key.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(Step::Index);
+    path.iter().map(|key| index(key).unwrap_or_else(|| Step::Key((*key).to_owned()))).collect()
 }
 
 fn read(path: &Path) -> Result<String, ConfigErrors> {

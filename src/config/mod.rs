@@ -8,11 +8,15 @@
 mod de;
 mod error;
 mod files;
+mod key;
+mod keys;
 mod load;
+mod profile;
 mod rules;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod token;
 mod tree;
 mod units;
 mod validate;
@@ -25,8 +29,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use error::{ConfigError, ConfigErrors, Origin};
+pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
-pub use load::{Loaded, UnknownToken, load, open};
+pub use key::{CustodyException, Key, Replica};
+pub use load::{Loaded, UnknownToken, load, open, open_with};
+pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};
 
 /// The whole configuration of one appliance, shared by its processes; each reads its own part.
@@ -51,6 +58,9 @@ pub struct Config {
     pub keys: BTreeMap<String, Key>,
     /// The tenants, by the OpTok's `tid`.
     pub tenants: BTreeMap<String, Tenant>,
+    /// How tokens and keys are watched.
+    #[serde(default)]
+    pub custody: Custody,
     /// The audit log.
     pub audit: Audit,
     /// Operational logs.
@@ -323,43 +333,38 @@ pub struct Token {
     pub front_user: String,
     /// The user that the front lets serve the socket: the worker's.
     pub worker_user: String,
-    /// Absolute path of the vendor's PKCS#11 module.
-    pub module: PathBuf,
+    /// Absolute path of the vendor's PKCS#11 module. Which keys go together is judged by [`Token::backend`].
+    pub module: Option<PathBuf>,
     /// RFC 7512 URI that names the token: `pkcs11:token=…;serial=…`.
-    pub uri: String,
+    pub uri: Option<String>,
+    /// Where a YubiHSM 2 is, instead of `module` and `uri`.
+    pub connector: Option<YubiHsmConnector>,
+    /// Serial number that the YubiHSM must have. Absent: that of the device that is there first.
+    pub serial: Option<u32>,
+    /// Object id of the YubiHSM's authentication key; `pin_file` holds its password.
+    pub auth_key: Option<u16>,
+    /// PEM file with the certificates that must vouch for the YubiHSM.
+    pub attestation_roots: Option<PathBuf>,
     /// File or systemd credential with the user PIN; its last line feed is not part of it.
     pub pin_file: PathBuf,
-    /// Sessions held open, and so signatures in progress at once.
-    #[serde(default = "default_sessions")]
-    pub sessions: NonZeroU32,
+    /// SHA-256 that the module's file must have, in hexadecimal.
+    pub module_sha256: Option<String>,
+    /// What kind of device it is: a folder of `hsm-profiles/`. Gives defaults for what is not said here.
+    pub profile: Option<String>,
+    /// Sessions held open, and so signatures in progress at once. Absent: what the profile says, else 4.
+    pub sessions: Option<NonZeroU32>,
+    /// Longest that one call into the module may take before the worker's process is ended.
+    pub call_timeout: Option<Span>,
+    /// How long a session is left idle before a call is made on it to keep its connection alive.
+    pub keep_alive: Option<Span>,
+    /// The worker's directory for what must outlive it: the PINs that were refused. Absent: `$STATE_DIRECTORY`.
+    pub state_dir: Option<PathBuf>,
     /// Requests that may wait for a session.
     #[serde(default = "default_queue")]
     pub max_queue: NonZeroU32,
     /// How long the front waits for a signature, queueing included.
     #[serde(default = "default_sign_timeout")]
     pub sign_timeout: Span,
-}
-
-/// `[keys.NAME]`: one signing key.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// The token that holds it.
-    pub token: String,
-    /// RFC 7512 URI of the object within the token: `pkcs11:object=…;id=…`.
-    pub uri: String,
-    /// What it does now.
-    pub state: KeyState,
-    /// PEM public key that the token's must equal. Absent: pinned at first sight, for the life of the process.
-    pub public_key: Option<PathBuf>,
-    /// PEM certificate chain returned with `dsse+cert`, leaf first.
-    pub certificate_chain: Option<PathBuf>,
-    /// Signs from this moment on (RFC 3339).
-    #[serde(default, deserialize_with = "units::moment")]
-    pub not_before: Option<jiff::Timestamp>,
-    /// Signs up to this moment (RFC 3339).
-    #[serde(default, deserialize_with = "units::moment")]
-    pub not_after: Option<jiff::Timestamp>,
 }
 
 /// The life of a key.
@@ -396,6 +401,22 @@ pub enum SigningMode {
     Kms,
     /// With an ephemeral key and a Fulcio certificate.
     Keyless,
+}
+
+/// `[custody]`: how the front watches tokens and keys, and what it keeps about them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Custody {
+    /// How often each active key signs a test digest in each of its tokens.
+    pub canary_interval: Span,
+    /// A test signature that takes longer than this, again and again, makes the key degraded in that token.
+    pub canary_slow: Span,
+    /// How often each key is opened anew, its attributes read from the device and compared with before.
+    pub check_interval: Span,
+    /// Where the names of drained tokens are kept over a restart. Absent: `drained-tokens` beside the audit log.
+    pub drained_file: Option<PathBuf>,
+    /// The file with every public key that was ever seen. Absent: `key-history.jsonl` beside the audit log.
+    pub history: Option<PathBuf>,
 }
 
 /// `[audit]`.
@@ -479,6 +500,18 @@ impl Default for Limits {
     }
 }
 
+impl Default for Custody {
+    fn default() -> Self {
+        Self {
+            canary_interval: Span::seconds(10),
+            canary_slow: Span::seconds(1),
+            check_interval: Span::seconds(300),
+            drained_file: None,
+            history: None,
+        }
+    }
+}
+
 impl Default for Dpop {
     fn default() -> Self {
         Self {
@@ -537,9 +570,6 @@ fn default_cache_entries() -> NonZeroU32 {
 }
 fn default_dependency_timeout() -> Span {
     Span::seconds(5)
-}
-fn default_sessions() -> NonZeroU32 {
-    nonzero(4)
 }
 fn default_queue() -> NonZeroU32 {
     nonzero(1024)

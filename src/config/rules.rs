@@ -102,6 +102,15 @@ pub(super) fn image_digest(text: &str) -> Result<(), String> {
     }
 }
 
+/// A SHA-256 as sha256sum(1) prints it.
+pub(super) fn sha256(text: &str) -> Result<(), String> {
+    if text.len() == 64 && text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        Ok(())
+    } else {
+        Err(format!("`{text}` is no SHA-256; write the 64 hex digits that `sha256sum` prints"))
+    }
+}
+
 /// An RFC 7512 URI that names a token, without a PIN in it.
 pub(super) fn token_uri(text: &str) -> Result<(), String> {
     text.parse::<TokenUri>().map(drop).map_err(|error| format!("{error}; write one like \"pkcs11:token=signer\""))
@@ -184,6 +193,7 @@ mod tests {
             ("a b", name),
             ("sha256:abc", image_digest),
             ("SHA256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", image_digest),
+            ("abc", sha256),
             ("token=x", token_uri),
             ("pkcs11:token=x?pin-value=1234", token_uri),
             ("https://a.example/?x", issuer),
@@ -192,6 +202,7 @@ mod tests {
         }
         assert!(!token_uri("pkcs11:token=x?pin-value=1234").unwrap_err().contains("1234"));
         assert_eq!(name("hsm-1.a_B"), Ok(()));
+        assert_eq!(sha256(&"0A".repeat(32)), Ok(()));
         assert_eq!(image_digest(&format!("sha256:{}", "0a".repeat(32))), Ok(()));
     }
 }

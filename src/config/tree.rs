@@ -87,6 +87,20 @@ impl Node {
             .unwrap_or(&self.origin)
     }
 
+    /// The scalar at `path` as text.
+    pub(super) fn text_of(&self, path: &[Step]) -> Option<String> {
+        if let Some((step, rest)) = path.split_first() {
+            return self.child(step)?.text_of(rest);
+        }
+        match &self.value {
+            Value::String(text) | Value::Datetime(text) => Some(text.clone()),
+            Value::Integer(number) => Some(number.to_string()),
+            Value::Float(number) => Some(number.to_string()),
+            Value::Bool(truth) => Some(truth.to_string()),
+            Value::Table(_) | Value::Array(_) => None,
+        }
+    }
+
     /// Takes out what is at `path`, an entry of a table. False when there is nothing.
     pub(super) fn remove(&mut self, path: &[Step]) -> bool {
         match (path, &mut self.value) {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::error::{ConfigError, listed, nearest};
 use super::tree::{Node, Step, dotted};
-use super::{Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, rules};
+use super::{
+    Authority, Config, JwksSource, KeyState, Licensing, LocalListen, Server, SigningMode, Span, profile, rules,
+};
 use crate::statement::catalog::Allowed;
 
 /// Every problem of `config`; `tree` knows where each value was written.
@@ -20,7 +22,8 @@ pub(super) fn problems(config: &Config, tree: &Node) -> Vec<ConfigError> {
     plans(config, &mut report);
     releases(config, &mut report);
     tokens(config, &mut report);
-    keys(config, &mut report);
+    super::keys::judge(config, &mut report);
+    custody(config, &mut report);
     tenants(config, &mut report);
     audit_and_log(config, &mut report);
     report.errors
@@ -229,13 +232,35 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         report.expect(key!["tokens", name, "socket"], rules::socket(&token.socket));
         report.expect(key!["tokens", name, "front_user"], rules::label(&token.front_user, 64));
         report.expect(key!["tokens", name, "worker_user"], rules::label(&token.worker_user, 64));
-        report.expect(key!["tokens", name, "module"], rules::absolute(&token.module));
-        report.expect(key!["tokens", name, "pin_file"], rules::absolute(&token.pin_file));
-        report.expect(key!["tokens", name, "uri"], rules::token_uri(&token.uri));
+        if let Err(error) = token.backend() {
+            report.problem(key!["tokens", name, error.key], error.message);
+        }
+        for (key, file) in token.files() {
+            report.expect(key!["tokens", name, key], rules::absolute(file));
+        }
+        if let Some(uri) = &token.uri {
+            report.expect(key!["tokens", name, "uri"], rules::token_uri(uri));
+        }
         report.expect(key!["tokens", name, "sign_timeout"], rules::at_most(token.sign_timeout.get(), MINUTE));
-        if token.sessions.get() > 1024 {
-            let message = format!("{} sessions are more than tokens have; write at most 1024", token.sessions);
-            report.problem(key!["tokens", name, "sessions"], message);
+        if let Some(sha256) = &token.module_sha256 {
+            report.expect(key!["tokens", name, "module_sha256"], rules::sha256(sha256));
+        }
+        for (field, span, most) in
+            [("call_timeout", token.call_timeout, 5 * MINUTE), ("keep_alive", token.keep_alive, HOUR)]
+        {
+            if let Some(span) = span {
+                report.expect(key!["tokens", name, field], rules::at_most(span.get(), most));
+            }
+        }
+        profile::sessions(name, token, report);
+        let whole = config.server.limits.request_timeout;
+        if token.sign_timeout >= whole {
+            let message = format!(
+                "{:?} for a signature is not less than the {:?} that `server.limits.request_timeout` leaves the whole request; write less",
+                token.sign_timeout.get(),
+                whole.get()
+            );
+            report.problem(key!["tokens", name, "sign_timeout"], message);
         }
         if token.max_queue.get() > 1_000_000 {
             let message = format!("{} requests cannot wait at once; write at most 1000000", token.max_queue);
@@ -244,33 +269,6 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         if let Some(other) = sockets.insert(&token.socket, name) {
             let message = format!("token `{other}` has the same socket; give each worker its own");
             report.problem(key!["tokens", name, "socket"], message);
-        }
-    }
-}
-
-fn keys(config: &Config, report: &mut Report<'_>) {
-    if config.keys.is_empty() {
-        report.problem(key!["keys"], "there is no key to sign with; add [keys.NAME]");
-    }
-    let mut objects: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    for (name, key) in &config.keys {
-        report.expect(key!["keys", name], rules::name(name));
-        known(key!["keys", name, "token"], "token", &key.token, config.tokens.keys(), report);
-        report.expect(key!["keys", name, "uri"], rules::key_uri(&key.uri));
-        for (field, file) in [("public_key", &key.public_key), ("certificate_chain", &key.certificate_chain)] {
-            if let Some(file) = file {
-                report.expect(key!["keys", name, field], rules::absolute(file));
-            }
-        }
-        if let (Some(from), Some(to)) = (key.not_before, key.not_after)
-            && from >= to
-        {
-            let message = format!("the key ends ({to}) before it begins ({from}); write a later moment");
-            report.problem(key!["keys", name, "not_after"], message);
-        }
-        if let Some(other) = objects.insert((&key.token, &key.uri), name) {
-            let message = format!("key `{other}` names the same object of the same token; write it once");
-            report.problem(key!["keys", name, "uri"], message);
         }
     }
 }
@@ -346,8 +344,21 @@ fn signing_keys(config: &Config, tid: &str, names: &BTreeSet<&String>, report: &
     }
 }
 
+fn custody(config: &Config, report: &mut Report<'_>) {
+    let custody = &config.custody;
+    report.expect(key!["custody", "canary_interval"], rules::at_most(custody.canary_interval.get(), HOUR));
+    report.expect(key!["custody", "canary_slow"], rules::at_most(custody.canary_slow.get(), MINUTE));
+    report.expect(key!["custody", "check_interval"], rules::at_most(custody.check_interval.get(), DAY));
+    if let Some(file) = &custody.drained_file {
+        report.expect(key!["custody", "drained_file"], rules::absolute(file));
+    }
+}
+
 fn audit_and_log(config: &Config, report: &mut Report<'_>) {
     report.expect(key!["audit", "path"], rules::absolute(&config.audit.path));
+    if let Some(history) = &config.custody.history {
+        report.expect(key!["custody", "history"], rules::absolute(history));
+    }
     let most = Duration::from_millis(100);
     report.expect(key!["audit", "group_commit"], rules::at_most(config.audit.group_commit.get(), most));
     if let Some(filter) = &config.log.filter
@@ -371,7 +382,7 @@ fn not_less(path: &[Step], value: Span, other_key: &str, other: Span, report: &m
     }
 }
 
-fn known<'a>(
+pub(super) fn known<'a>(
     path: &[Step],
     what: &str,
     name: &str,

@@ -28,7 +28,7 @@ pub(crate) trait Call {
     /// HTTP method.
     fn method(&self) -> Method;
     /// Path, which is what a DPoP proof names, too.
-    fn path(&self) -> &'static str;
+    fn path(&self) -> &str;
     /// Puts headers on, and gives the body.
     fn form(&self, request: request::Builder) -> (request::Builder, Upload);
     /// What an answer may be long.

@@ -4,13 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::attest::KeysAttestArgs;
+use super::keys::cli::{
+    KeysCsrArgs, KeysDeleteArgs, KeysExportArgs, KeysGenerateArgs, KeysImportCertArgs, KeysRetireArgs, KeysRotateArgs,
+};
 use super::request;
 use super::settings::{Access, Settings};
+use super::token::cli::TokenCommand;
+use crate::custody::conformance;
 
 /// Sign, verify and operate with the StellaOps Signer.
 ///
-/// `sign` and `keys` call an appliance's Signer API over mTLS. `verify` works offline against a public key.
-/// `config` and `status` serve the operator on the appliance itself.
+/// `sign` and `keys list` call an appliance's Signer API over mTLS. `verify` works offline against a public key.
+/// `config`, `status`, `token` and the other commands of `keys` serve the operator on the appliance itself.
 #[derive(Debug, Parser)]
 #[command(name = "signerctl", version, after_long_help = EXIT_STATUS, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
@@ -28,9 +34,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Sign(Box<SignArgs>),
     Verify(VerifyArgs),
-    /// The signing keys of an appliance.
+    /// The signing keys of an appliance, from their making to their end.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Keys(KeysCommand),
+    /// The tokens (HSMs) of an appliance.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Token(TokenCommand),
     /// The configuration of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
@@ -107,6 +116,14 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     List(Box<KeysListArgs>),
+    Attest(Box<KeysAttestArgs>),
+    Generate(KeysGenerateArgs),
+    Csr(KeysCsrArgs),
+    ImportCert(KeysImportCertArgs),
+    Export(KeysExportArgs),
+    Rotate(KeysRotateArgs),
+    Retire(KeysRetireArgs),
+    Delete(KeysDeleteArgs),
 }
 
 /// List the keys that the appliance publishes for the caller's tenant: active, next and retired.
@@ -162,6 +179,49 @@ pub(crate) struct StatusArgs {
     pub(crate) config: PathBuf,
 }
 
+/// List the kinds of devices that this program knows: what `profile` in the configuration may say.
+///
+/// Says of each whether it was run by this project or written from documents, how many sessions the worker opens where
+/// the configuration says nothing, and where on this machine its module is.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ProfilesArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ProfilesCommand>,
+}
+
+/// Commands on one device profile.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfilesCommand {
+    Show(ProfileShowArgs),
+}
+
+/// Show one profile: its values with their reasons and sources, the operator's page, the systemd drop-in.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ProfileShowArgs {
+    /// The profile.
+    pub(crate) name: String,
+    /// Print the systemd drop-in alone, to be installed as it is.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) drop_in: bool,
+}
+
+/// Check whether a device does what the appliance relies on.
+///
+/// Logs in with the right PIN, signs on several sessions at once and verifies each signature, closes and reopens
+/// sessions, logs out and in. A wrong PIN is never presented: one that is refused ends the run after one attempt.
+/// The module is loaded by `signer-token`, never by this program. Exit code 0 says that the device is conformant.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ConformanceArgs {
+    #[command(flatten)]
+    pub(crate) run: conformance::Arguments,
+    /// How long one check may take before the device is taken to hang.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) patience: u64,
+}
+
 /// `completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -185,11 +245,50 @@ fn type_help() -> String {
 pub(crate) const EXIT_STATUS: &str = "\
 Exit status:
   0  done, verified, or ready
-  1  not verified, not ready, or an answer that is not what was asked for
+  1  not verified, not ready, not confirmed, a problem found, or an answer that is not what was asked for
   2  the command line is wrong or incomplete
-  3  refused by the appliance or the Authority (4xx, client certificate)
-  4  unavailable: 429, 5xx, network or TLS failure; a later attempt may succeed
+  3  refused by the appliance or the Authority (4xx, client certificate), or by the token
+  4  unavailable: 429, 5xx, network, TLS or device failure; a later attempt may succeed
   5  the configuration or the client profile is invalid
   6  a local file cannot be read or written, or does not hold what it should";
 
-const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Words of a shell line: quotes hold together, a comment or a redirection ends it.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.into_iter().filter(|word| !word.is_empty()).take_while(|word| word != "#" && word != ">").collect()
+    }
+
+    #[test]
+    fn every_command_of_the_documents_is_one() {
+        let mut commands = 0;
+        for page in [include_str!("../../docs/keys.md"), include_str!("../../docs/cli.md")] {
+            let page = page.replace("\\\n", " ");
+            for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
+                let Some(at) = line.find("signerctl ").filter(|at| *at == 0 || line.starts_with("sudo ")) else {
+                    continue;
+                };
+                // What stands for a value in the text is none.
+                let line = line[at..].replace("sha256:<hex>", "sha256:00").replace("SHA256:…", "SHA256:x");
+                let parsed = Cli::try_parse_from(words(&line));
+                assert!(parsed.is_ok(), "`{line}`: {}", parsed.unwrap_err());
+                commands += 1;
+            }
+        }
+        assert!(commands > 15, "only {commands} commands were found");
+    }
+}

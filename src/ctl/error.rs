@@ -5,20 +5,23 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::output::plain;
 use super::problem::Refusal;
 use super::verify::Fault;
 use crate::config::{ConfigError, ConfigErrors};
+use crate::custody::admin::Failure;
 
 /// Exit codes; part of the interface, so they keep their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// What was asked for was done, or holds.
     Success = 0,
-    /// An envelope does not verify, the appliance is not ready, or an answer is not what was asked for.
+    /// An envelope does not verify, the appliance is not ready, the operator did not confirm, a doctor found a problem,
+    /// or an answer is not what was asked for.
     Failed = 1,
     /// The command line is wrong or incomplete.
     Usage = 2,
-    /// The appliance or the Authority refused (4xx, or a TLS alert about the client certificate).
+    /// The appliance or the Authority refused (4xx, or a TLS alert about the client certificate), or the token did.
     Refused = 3,
     /// The appliance or the Authority cannot be reached or asks to come back later (5xx, 429, network, TLS).
     Unavailable = 4,
@@ -90,6 +93,15 @@ pub(crate) enum CtlError {
         /// The first check that failed.
         fault: Fault,
     },
+    /// The token, its module or the program that loads it did not do what was asked.
+    #[error("{}", plain(&.0.message))]
+    Token(Failure),
+    /// The operator did not confirm, or could not be asked.
+    #[error("{0}")]
+    Declined(String),
+    /// A change of the keys that the rules of their life do not allow.
+    #[error("{0}")]
+    KeyLife(String),
     /// Standard output was refused.
     #[error("cannot write to standard output: {0}")]
     Stdout(io::Error),
@@ -117,7 +129,8 @@ impl CtlError {
             Self::Refused(refusal) if refusal.is_temporary() => Exit::Unavailable,
             Self::Refused(_) | Self::CertificateRefused { .. } => Exit::Refused,
             Self::Unreachable { .. } => Exit::Unavailable,
-            Self::Unexpected(_) | Self::NotVerified { .. } => Exit::Failed,
+            Self::Unexpected(_) | Self::NotVerified { .. } | Self::Declined(_) | Self::KeyLife(_) => Exit::Failed,
+            Self::Token(failure) => token_exit(&failure.code),
         }
     }
 
@@ -134,6 +147,9 @@ impl CtlError {
             Self::Unreachable { .. } => "unreachable",
             Self::Unexpected(_) => "unexpected_answer",
             Self::NotVerified { fault, .. } => fault.code(),
+            Self::Token(failure) => &failure.code,
+            Self::Declined(_) => "declined",
+            Self::KeyLife(_) => "key_life",
         }
     }
 
@@ -146,6 +162,7 @@ impl CtlError {
             ),
             Self::Unreachable { remedy, .. } => Some(remedy),
             Self::NotVerified { fault, .. } => fault.remedy(),
+            Self::Token(failure) => failure.remedy.as_deref(),
             _ => None,
         }
     }
@@ -165,6 +182,19 @@ impl CtlError {
             Self::NotVerified { .. } => json!({ "verified": false, "error": error }),
             _ => json!({ "error": error }),
         }
+    }
+}
+
+/// What `signer-token admin` says, as an exit code.
+fn token_exit(code: &str) -> Exit {
+    match code {
+        "config" => Exit::Config,
+        "input" | "label" | "pin_form" | "no_slot" => Exit::Usage,
+        "pin" | "module_load" | "module_initialise" => Exit::File,
+        "key_not_found" | "several_keys" | "several_tokens" | "key_unsuitable" | "protocol" => Exit::Failed,
+        "token_absent" | "device_failed" | "module_died" | "module_hung" | "process" => Exit::Unavailable,
+        // The token would not: a PIN, an owner, a key that it cannot make.
+        _ => Exit::Refused,
     }
 }
 

@@ -104,6 +104,38 @@ pub(crate) fn write_new(
     written.map_err(failed)
 }
 
+/// Replaces a file whole or not at all, durably; it gets the owner and mode of `model`, so that who reads that can read
+/// it as well.
+pub(crate) fn replace(path: &Path, content: &[u8], model: &Path) -> Result<(), CtlError> {
+    let failed = |error| CtlError::write(path, error);
+    let mut name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?.to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&part)?;
+        like(&part, model)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&part, path)?;
+        File::open(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    if written.is_err() {
+        // The error that counts is the first one.
+        let _ = fs::remove_file(&part);
+    }
+    written.map_err(failed)
+}
+
+/// Gives a file or directory the mode of another, and its owner where this process may.
+pub(crate) fn like(path: &Path, model: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let model = fs::metadata(model)?;
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid()))?;
+    }
+    fs::set_permissions(path, model.permissions())
+}
+
 /// Lowercase hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

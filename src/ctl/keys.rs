@@ -1,4 +1,14 @@
-//! `signerctl keys list`: what the appliance publishes of its keys.
+//! `signerctl keys`: what the appliance publishes of its keys, here; their life on the appliance, one module a command.
+
+pub(crate) mod cli;
+pub(crate) mod csr;
+pub(crate) mod delete;
+mod drop_in;
+pub(crate) mod export;
+pub(crate) mod generate;
+pub(crate) mod import_cert;
+pub(crate) mod public_half;
+pub(crate) mod rotate;
 
 use http::header::ACCEPT;
 use http::{Method, request};

@@ -1,10 +1,11 @@
 //! Plain HTTP to the appliance's local listener: a Unix socket or a loopback address.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http::header::{ACCEPT, HOST};
+use http::{Method, Request};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -13,10 +14,24 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::answer::{Answer, innermost};
 use super::error::CtlError;
-use crate::config::LocalListen;
+use crate::config::{self, LocalListen};
+
+/// Where the local listener is: as `--local` says, or as the configuration does.
+pub(crate) fn listener(local: Option<&str>, config: &Path) -> Result<LocalListen, CtlError> {
+    let Some(text) = local else {
+        return config::load(config).map(|config| config.server.local_listen).map_err(CtlError::Config);
+    };
+    let bare = text.strip_prefix("http://").map_or(text, |rest| rest.trim_end_matches('/'));
+    LocalListen::try_from(bare.to_owned()).map_err(|why| CtlError::Usage(format!("--local: {why}")))
+}
 
 /// Reads `path`, whatever its status.
 pub(crate) async fn read(listener: &LocalListen, path: &str) -> Result<Answer, CtlError> {
+    call(listener, &Method::GET, path).await
+}
+
+/// Asks for `path` by this method, without a body; returns the answer, whatever its status.
+pub(crate) async fn call(listener: &LocalListen, method: &Method, path: &str) -> Result<Answer, CtlError> {
     let name = match listener {
         LocalListen::Tcp(address) => format!("http://{address}{path}"),
         LocalListen::Unix(socket) => format!("unix:{}", socket.display()),
@@ -25,11 +40,11 @@ pub(crate) async fn read(listener: &LocalListen, path: &str) -> Result<Answer, C
         match listener {
             LocalListen::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(|error| unreachable(&name, &error))?;
-                exchange(stream, path, &name).await
+                exchange(stream, method, path, &name).await
             }
             LocalListen::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(&name, &error))?;
-                exchange(stream, path, &name).await
+                exchange(stream, method, path, &name).await
             }
         }
     };
@@ -45,13 +60,16 @@ pub(crate) async fn read(listener: &LocalListen, path: &str) -> Result<Answer, C
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    method: &Method,
     path: &str,
     name: &str,
 ) -> Result<Answer, CtlError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(name, &e))?;
     // Ends when `sender` is dropped; what goes wrong on it shows in the exchange itself.
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(HOST, "localhost")
         .header(ACCEPT, "application/json")
         .body(Empty::<Bytes>::new())

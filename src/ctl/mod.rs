@@ -8,10 +8,14 @@
 mod answer;
 mod answer_check;
 mod appliance;
+mod attest;
 mod cli;
 mod client;
 mod config_check;
+mod confirm;
+mod conformance;
 mod discovery;
+mod drain;
 mod error;
 mod files;
 mod keys;
@@ -21,6 +25,7 @@ mod optok;
 mod output;
 mod problem;
 mod profile;
+mod profiles;
 mod proof_key;
 mod request;
 mod settings;
@@ -28,6 +33,7 @@ mod sign;
 mod status;
 mod subject;
 mod tls;
+mod token;
 mod upload;
 mod verify;
 
@@ -52,6 +58,15 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Sign(args) => sign::run(args, json),
         Command::Verify(args) => verify::run(&args),
         Command::Keys(KeysCommand::List(args)) => keys::list(args),
+        Command::Keys(KeysCommand::Attest(args)) => attest::run(&args),
+        Command::Keys(KeysCommand::Generate(args)) => keys::generate::run(&args),
+        Command::Keys(KeysCommand::Csr(args)) => keys::csr::run(&args),
+        Command::Keys(KeysCommand::ImportCert(args)) => keys::import_cert::run(&args),
+        Command::Keys(KeysCommand::Export(args)) => keys::export::run(&args),
+        Command::Keys(KeysCommand::Rotate(args)) => keys::rotate::rotate(&args),
+        Command::Keys(KeysCommand::Retire(args)) => keys::rotate::retire(&args),
+        Command::Keys(KeysCommand::Delete(args)) => keys::delete::run(&args),
+        Command::Token(command) => token::run(command, json),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

@@ -9,10 +9,9 @@ use super::error::{CtlError, Exit};
 use super::local;
 use super::output::{Report, plain, table};
 use super::problem::{Peer, Refusal};
-use crate::config::{self, LocalListen};
 
 pub(crate) fn run(args: &StatusArgs) -> Result<Report, CtlError> {
-    let listener = listener(args)?;
+    let listener = local::listener(args.local.as_deref(), &args.config)?;
     let (live, ready) = runtime()?.block_on(async {
         let live = local::read(&listener, "/livez").await?;
         Ok::<_, CtlError>((live, local::read(&listener, "/readyz").await?))
@@ -31,14 +30,6 @@ pub(crate) fn run(args: &StatusArgs) -> Result<Report, CtlError> {
     let mut report = Report::new(describe(is_live, is_ready, &details), json);
     report.exit = if is_ready { Exit::Success } else { Exit::Failed };
     Ok(report)
-}
-
-fn listener(args: &StatusArgs) -> Result<LocalListen, CtlError> {
-    let Some(text) = &args.local else {
-        return config::load(&args.config).map(|config| config.server.local_listen).map_err(CtlError::Config);
-    };
-    let bare = text.strip_prefix("http://").map_or(text.as_str(), |rest| rest.trim_end_matches('/'));
-    LocalListen::try_from(bare.to_owned()).map_err(|why| CtlError::Usage(format!("--local: {why}")))
 }
 
 /// Lines for what is one value, a table for what is a list of objects. What `/readyz` says is shown as it says it:

@@ -21,6 +21,8 @@ pub enum CustodyError {
         token: Arc<str>,
         /// What failed.
         source: Cause,
+        /// How long what waits for the token now will take it.
+        backlog: Duration,
     },
     /// The key was taken out of service.
     #[error("key `{key}` is out of service: {why}")]
@@ -54,6 +56,12 @@ pub enum OutOfService {
     /// No such key, several, or one that must not be used.
     #[error("{0}")]
     Refused(Arc<str>),
+    /// Test signatures fail. Goes back into service by itself when they succeed again.
+    #[error("test signatures fail: {0}")]
+    Canary(Arc<str>),
+    /// An operator has taken the token off.
+    #[error("token `{0}` is drained; `signerctl token undrain {0}` takes it back")]
+    Drained(Arc<str>),
 }
 
 /// Why there is no key to sign with.
@@ -100,13 +108,45 @@ pub enum ResolveError {
         /// Why.
         why: OutOfService,
     },
-    /// The token has not shown the key yet, and no public key is configured for it.
-    #[error("key `{key}` was not seen in token `{token}` yet")]
+    /// The tenant, or the appliance, has no key of this name.
+    #[error("there is no key `{0}`")]
+    UnknownKey(String),
+    /// The key is there and does not sign now, so it cannot vouch for itself either.
+    #[error("key `{key}` does not sign now; only a key that signs can vouch for its own custody")]
+    NotSigning {
+        /// The key's name.
+        key: Arc<str>,
+    },
+    /// No token has shown the key yet, and no public key is configured for it.
+    #[error("key `{key}` was not seen in token `{tokens}` yet")]
     KeyNotSeen {
         /// The key's name.
         key: Arc<str>,
-        /// The token's name.
-        token: Arc<str>,
+        /// The names of its tokens.
+        tokens: Arc<str>,
+    },
+}
+
+/// Why a token was not drained or undrained.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// Not in the configuration.
+    #[error("there is no token `{token}`; configured: {known}")]
+    Unknown {
+        /// As asked for.
+        token: String,
+        /// What there is.
+        known: String,
+    },
+    /// It would not outlast a restart.
+    #[error(
+        "the decision cannot be kept in {path}: {source}; make its directory writable for signerd's user, or name another `drained_file` in [custody]"
+    )]
+    NotKept {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
 }
 
@@ -128,6 +168,24 @@ pub enum CustodySetupError {
         key: String,
         /// The token's name.
         token: String,
+    },
+    /// A replica's URI does not parse.
+    #[error("keys.{key}.replica: in token `{token}`")]
+    ReplicaUri {
+        /// The key's name.
+        key: String,
+        /// The token's name.
+        token: String,
+        /// Why.
+        source: UriError,
+    },
+    /// The list of drained tokens cannot be read.
+    #[error("custody.drained_file: cannot read {path}; give it to this process's user, or remove it to undrain all")]
+    Drained {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A tenant's key is not configured.
     #[error("tenants.{tenant}.keys: there is no key `{key}`")]
@@ -220,13 +278,17 @@ impl CustodyError {
 
     /// When it makes sense to ask again.
     #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        Some(Duration::from_secs(match self.reason() {
-            "queue_full" | "deadline_exceeded" | "worker_lost" | "worker_timeout" => 1,
-            "worker_unreachable" | "token_unavailable" | "device_error" => 5,
+    pub fn retry_after(&self) -> Duration {
+        match (self, self.reason()) {
+            // When what waits now has been worked off.
+            (Self::Token { backlog, .. }, "queue_full" | "deadline_exceeded") => {
+                (*backlog).clamp(Duration::from_secs(1), LONGEST_WAIT)
+            }
+            (_, "worker_lost" | "worker_timeout") => Duration::from_secs(1),
+            (_, "worker_unreachable" | "token_unavailable" | "device_error") => Duration::from_secs(5),
             // An operator has to act first.
-            _ => 60,
-        }))
+            _ => LONGEST_WAIT,
+        }
     }
 }
 
@@ -235,7 +297,8 @@ impl ResolveError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::ModeUnavailable => "invalid_request",
+            Self::ModeUnavailable | Self::NotSigning { .. } => "invalid_request",
+            Self::UnknownKey(_) => "not_found",
             _ => "signing_unavailable",
         }
     }
@@ -251,6 +314,8 @@ impl ResolveError {
             Self::KeyExpired { .. } => "key_expired",
             Self::SeveralKeys { .. } => "several_active_keys",
             Self::KeyOutOfService { .. } => "key_out_of_service",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::NotSigning { .. } => "key_not_signing",
             Self::KeyNotSeen { .. } => "key_not_seen",
         }
     }
@@ -259,9 +324,14 @@ impl ResolveError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ModeUnavailable => None,
-            Self::KeyNotSeen { .. } => Some(Duration::from_secs(5)),
-            _ => Some(Duration::from_secs(60)),
+            Self::ModeUnavailable | Self::UnknownKey(_) | Self::NotSigning { .. } => None,
+            Self::KeyNotSeen { .. } | Self::KeyOutOfService { why: OutOfService::Canary(_), .. } => {
+                Some(Duration::from_secs(5))
+            }
+            // An operator has to act first, or a window to open.
+            _ => Some(LONGEST_WAIT),
         }
     }
 }
+
+const LONGEST_WAIT: Duration = Duration::from_secs(60);

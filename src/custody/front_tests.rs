@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::SigningMode;
 use crate::custody::testing::{FakeToken, Place, eventually};
-use crate::custody::{Custody, CustodyError, SigningKey};
+use crate::custody::{Custody, CustodyError, TenantKey};
 
 const DIGEST: [u8; 32] = [7; 32];
 
@@ -18,7 +18,7 @@ fn custody(place: &Place) -> Arc<Custody> {
     Arc::new(Custody::new(&place.config("")).unwrap())
 }
 
-fn key(custody: &Custody) -> Arc<SigningKey> {
+fn key(custody: &Custody) -> TenantKey {
     custody.resolve("acme", SigningMode::Kms).unwrap()
 }
 
@@ -35,7 +35,7 @@ async fn until_ready(custody: &Arc<Custody>) {
 }
 
 /// Signs as soon as it works again; says why it did not at first.
-async fn until_signed(custody: &Custody, key: &SigningKey) -> Vec<&'static str> {
+async fn until_signed(custody: &Custody, key: &TenantKey) -> Vec<&'static str> {
     let mut reasons = Vec::new();
     for _ in 0..1_000 {
         match custody.sign(key, &DIGEST, soon()).await {
@@ -54,8 +54,9 @@ async fn a_tenant_s_digest_is_signed_by_its_key() {
     let custody = custody(&place);
     until_ready(&custody).await;
     let key = key(&custody);
-    let signature = custody.sign(&key, &DIGEST, soon()).await.unwrap();
-    assert!(key.verifies(&DIGEST, &signature));
+    let signed = custody.sign(&key, &DIGEST, soon()).await.unwrap();
+    assert!(key.verifies(&DIGEST, &signed.signature));
+    assert_eq!(&*signed.token, "main");
     assert_eq!(*key.public_key(), token.public_key());
     assert_eq!(custody.key_by_keyid(key.keyid()).unwrap().name(), key.name());
     let listed = custody.keys(Some("acme"));
@@ -92,7 +93,7 @@ async fn a_worker_that_dies_mid_flight_costs_those_requests_and_no_others() {
     token.close_gate();
     let waiting: Vec<_> = (0..10)
         .map(|_| {
-            let (custody, key) = (Arc::clone(&custody), Arc::clone(&key));
+            let (custody, key) = (Arc::clone(&custody), key.clone());
             tokio::spawn(async move { custody.sign(&key, &DIGEST, soon()).await })
         })
         .collect();
@@ -204,7 +205,7 @@ fn every_event_loop_has_its_own_connection() {
     let key = key(&custody);
     let loops: Vec<_> = (0..3)
         .map(|_| {
-            let (custody, key) = (Arc::clone(&custody), Arc::clone(&key));
+            let (custody, key) = (Arc::clone(&custody), key.clone());
             std::thread::spawn(move || {
                 let runtime = runtime();
                 for _ in 0..20 {

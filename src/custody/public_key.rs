@@ -6,7 +6,7 @@ use std::fmt;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 
@@ -80,6 +80,19 @@ impl PublicKey {
         [&SPKI_PREFIX[..], &self.sec1].concat()
     }
 
+    /// The PEM `PUBLIC KEY` (RFC 7468, section 13): what `public_key` in the configuration names.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        let base64 = BASE64_STANDARD.encode(self.spki());
+        let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+        for line in base64.as_bytes().chunks(64) {
+            pem.extend(line.iter().map(|byte| char::from(*byte)));
+            pem.push('\n');
+        }
+        pem.push_str("-----END PUBLIC KEY-----\n");
+        pem
+    }
+
     /// The `x` and `y` of a JWK (RFC 7518, section 6.2.1), base64url.
     #[must_use]
     pub fn jwk_coordinates(&self) -> (String, String) {
@@ -126,6 +139,7 @@ mod tests {
         assert_eq!(PublicKey::from_ec_point(&wrapped), Ok(key));
         assert_eq!(PublicKey::from_ec_point(key.sec1()), Ok(key));
         assert_eq!(PublicKey::from_spki(&key.spki()), Ok(key));
+        assert_eq!(PublicKey::from_pem(key.to_pem().as_bytes()), Ok(key));
     }
 
     #[test]

@@ -3,31 +3,57 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 
 use super::error::{OutOfService, ResolveError};
+use super::event::{CustodyEvent, Events};
+use super::evidence::{Device, Evidence};
+use super::replica::Replica;
 use super::wire::OpenedKey;
-use super::{KeyAttributes, PublicKey};
-use crate::config::{KeyState, SigningMode};
+use super::{GateAttributes, KeyAttributes, Lane, PublicKey};
+use crate::config::{CustodyException, KeyState, SigningMode};
 use crate::dsse;
 
-/// A key whose public half is known: from the configuration, or from the token at first sight. It stays the same for
+/// A key whose public half is known: from the configuration, or from a token at first sight. It stays the same for
 /// the life of the process.
 #[derive(Debug)]
 pub struct SigningKey {
     pub(super) index: usize,
-    pub(super) link: usize,
-    pub(super) health: Arc<Health>,
+    pub(super) replicas: Arc<[Replica]>,
     name: Arc<str>,
-    token: Arc<str>,
+    tokens: Arc<str>,
     state: KeyState,
     public_key: PublicKey,
     keyid: Arc<str>,
     verifier: dsse::PublicKey,
     certificate_chain: Arc<[String]>,
+}
+
+/// A key on behalf of a tenant: what [`super::Custody::sign`] takes. Only [`super::Custody::resolve`] makes one.
+#[derive(Clone, Debug)]
+pub struct TenantKey {
+    pub(super) key: Arc<SigningKey>,
+    pub(super) lane: Lane,
+}
+
+impl TenantKey {
+    /// The key itself.
+    #[must_use]
+    pub fn key(&self) -> &Arc<SigningKey> {
+        &self.key
+    }
+}
+
+impl Deref for TenantKey {
+    type Target = SigningKey;
+
+    fn deref(&self) -> &SigningKey {
+        &self.key
+    }
 }
 
 impl SigningKey {
@@ -37,10 +63,10 @@ impl SigningKey {
         &self.name
     }
 
-    /// The token that holds it, by its name in the configuration.
+    /// The tokens that hold it, by their names in the configuration, with commas between them.
     #[must_use]
-    pub fn token(&self) -> &Arc<str> {
-        &self.token
+    pub fn tokens(&self) -> &Arc<str> {
+        &self.tokens
     }
 
     /// `keyid` of its signatures.
@@ -67,16 +93,16 @@ impl SigningKey {
         &self.certificate_chain
     }
 
-    /// What the device says about the private half; `None` until it was seen.
+    /// What the first of its tokens that has shown it says about the private half; `None` until one has.
     #[must_use]
     pub fn attributes(&self) -> Option<KeyAttributes> {
-        self.health.attributes.load().as_deref().copied()
+        self.replicas.iter().find_map(Replica::attributes)
     }
 
     /// One line for people about its custody.
     #[must_use]
     pub fn custody(&self) -> &'static str {
-        self.attributes().map_or("not seen in the token yet", |attributes| attributes.summary())
+        self.attributes().map_or(NOT_SEEN, |attributes| attributes.summary())
     }
 
     /// Is `signature` (raw r ‖ s) over this SHA-256 digest by this key?
@@ -93,56 +119,21 @@ impl SigningKey {
     }
 }
 
-/// What is known about a key at this moment; shared by everyone who holds the key.
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    trouble: ArcSwapOption<OutOfService>,
-    attributes: ArcSwapOption<KeyAttributes>,
-}
-
-impl Health {
-    pub(super) fn trouble(&self) -> Option<OutOfService> {
-        self.trouble.load().as_deref().cloned()
-    }
-
-    /// Says it in the log when it is news. A bad signature outlives everything said later.
-    pub(super) fn take_out(&self, key: &str, why: OutOfService) {
-        let why = Arc::new(why);
-        let before = self.trouble.rcu(|before| match before {
-            Some(lasting) if **lasting == OutOfService::BadSignature => Some(Arc::clone(lasting)),
-            _ => Some(Arc::clone(&why)),
-        });
-        if before.as_deref().is_none_or(|before| *before != *why && *before != OutOfService::BadSignature) {
-            tracing::error!(key, "key out of service: {why}");
-        }
-    }
-
-    fn restore(&self, key: &str) {
-        let before = self.trouble.rcu(|before| match before {
-            Some(lasting) if **lasting == OutOfService::BadSignature => Some(Arc::clone(lasting)),
-            _ => None,
-        });
-        if before.as_deref().is_some_and(|why| *why != OutOfService::BadSignature) {
-            tracing::info!(key, "key in service again");
-        }
-    }
-}
-
 /// A key as configured, and what became of it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) index: usize,
-    /// Its token's place among the links.
-    pub(super) link: usize,
     pub(super) name: Arc<str>,
-    pub(super) token: Arc<str>,
-    pub(super) uri: String,
+    pub(super) tokens: Arc<str>,
     pub(super) state: KeyState,
     pub(super) not_before: Option<Timestamp>,
     pub(super) not_after: Option<Timestamp>,
     pub(super) certificate_chain: Arc<[String]>,
-    pub(super) health: Arc<Health>,
+    pub(super) exceptions: Vec<CustodyException>,
+    /// In the order of the configuration; at least one.
+    pub(super) replicas: Arc<[Replica]>,
     pub(super) pinned: OnceLock<Arc<SigningKey>>,
+    pub(super) events: Arc<Events>,
 }
 
 impl Entry {
@@ -152,10 +143,9 @@ impl Entry {
         Ok(self.pinned.get_or_init(|| {
             Arc::new(SigningKey {
                 index: self.index,
-                link: self.link,
-                health: Arc::clone(&self.health),
+                replicas: Arc::clone(&self.replicas),
                 name: Arc::clone(&self.name),
-                token: Arc::clone(&self.token),
+                tokens: Arc::clone(&self.tokens),
                 state: self.state,
                 public_key,
                 keyid: verifier.keyid().into(),
@@ -165,62 +155,136 @@ impl Entry {
         }))
     }
 
-    /// Compares what the token has with what is pinned, and takes the key out of service or back in.
-    pub(super) fn judge(&self, opened: &OpenedKey) -> Result<(), OutOfService> {
-        let why = match self.pin(opened.public_key) {
-            Err(error) => Some(OutOfService::Refused(error.to_string().into())),
-            Ok(pinned) if pinned.public_key != opened.public_key => {
-                Some(OutOfService::Mismatch { pinned: pinned.keyid.to_string(), found: opened.public_key.keyid() })
-            }
-            // The worker has looked already; that it says so is not enough.
-            Ok(_) => opened.attributes.objection().map(|objection| OutOfService::Refused(objection.into())),
+    fn begun(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|from| from <= now)
+    }
+
+    fn ended(&self, now: Timestamp) -> bool {
+        self.not_after.is_some_and(|until| until <= now)
+    }
+
+    /// What the configuration lets pass for this key.
+    pub(super) fn excepted(&self) -> GateAttributes {
+        self.exceptions.iter().map(|exception| exception.attribute).collect()
+    }
+
+    /// Compares what a token has with what is pinned, and takes the key out of service there, or back in.
+    pub(super) fn judge(&self, replica: &Replica, opened: OpenedKey, device: Device) -> Result<(), OutOfService> {
+        // A key that must not sign is not pinned either: it would outlast the mistake.
+        // The worker has looked already; that it says so is not enough.
+        let why = match opened.attributes.objection_with(self.excepted()) {
+            Some(objection) => Some(OutOfService::Refused(objection.into())),
+            None => match self.pin(opened.public_key) {
+                Err(error) => Some(OutOfService::Refused(error.to_string().into())),
+                Ok(pinned) if pinned.public_key != opened.public_key => {
+                    Some(OutOfService::Mismatch { pinned: pinned.keyid.to_string(), found: opened.public_key.keyid() })
+                }
+                Ok(_) => None,
+            },
         };
+        // Attributes of another key would be evidence for the wrong thing.
+        if !matches!(why, Some(OutOfService::Mismatch { .. })) {
+            self.keep(replica, opened, device);
+        }
         match why {
             Some(why) => {
-                self.health.take_out(&self.name, why.clone());
+                self.take_out(replica, why.clone());
                 Err(why)
             }
             None => {
-                self.health.attributes.store(Some(Arc::new(opened.attributes)));
-                self.health.restore(&self.name);
+                if replica.health.restore() {
+                    tracing::info!(key = &*self.name, token = &*replica.token, "key in service again");
+                }
                 Ok(())
             }
         }
     }
+
+    /// Takes the key out of service in one token, and says so in the log when it is news.
+    pub(super) fn take_out(&self, replica: &Replica, why: OutOfService) {
+        let alarm = why.to_string();
+        if replica.health.take_out(why) {
+            tracing::error!(key = &*self.name, token = &*replica.token, "key out of service: {alarm}");
+        }
+    }
+
+    /// Why no token may be asked for this key; `None` when one may.
+    pub(super) fn out_of_service(&self) -> Option<OutOfService> {
+        let mut reasons = self.replicas.iter().map(Replica::barred);
+        let first = reasons.next().flatten()?;
+        reasons.all(|barred| barred.is_some()).then_some(first)
+    }
+
+    fn keep(&self, replica: &Replica, opened: OpenedKey, device: Device) {
+        let now = Timestamp::now();
+        let before = replica.health.evidence.load_full();
+        if let Some(before) = before.as_deref().map(|before| before.attributes).filter(|b| *b != opened.attributes) {
+            let (key, token) = (Arc::clone(&self.name), Arc::clone(&replica.token));
+            tracing::error!(key = &*key, token = &*token, "the device describes the key otherwise than before");
+            self.events.tell(CustodyEvent::AttributesChanged { key, token, before, now: opened.attributes });
+        }
+        let evidence = Evidence {
+            attributes: opened.attributes,
+            attestation: opened.attestation,
+            device,
+            first_seen: before.map_or(now, |before| before.first_seen),
+            checked: now,
+            read: Instant::now(),
+        };
+        replica.health.evidence.store(Some(Arc::new(evidence)));
+    }
+}
+
+/// What a tenant may use.
+#[derive(Debug)]
+pub(super) struct TenantKeys {
+    pub(super) lane: Lane,
+    /// Places among the entries.
+    pub(super) keys: Vec<usize>,
 }
 
 /// All keys, and who may use which.
 #[derive(Debug)]
 pub(super) struct Registry {
     pub(super) entries: Vec<Entry>,
-    pub(super) tenants: HashMap<String, Vec<usize>>,
+    pub(super) tenants: HashMap<String, TenantKeys>,
 }
 
 impl Registry {
     /// The one key that signs for the tenant at `now`.
-    pub(super) fn resolve(
-        &self,
-        tenant: &str,
-        mode: SigningMode,
-        now: Timestamp,
-    ) -> Result<&Arc<SigningKey>, ResolveError> {
-        let keys = self.tenants.get(tenant).ok_or_else(|| ResolveError::UnknownTenant(tenant.to_owned()))?;
+    pub(super) fn resolve(&self, tenant: &str, mode: SigningMode, now: Timestamp) -> Result<TenantKey, ResolveError> {
+        let TenantKeys { lane, keys } =
+            self.tenants.get(tenant).ok_or_else(|| ResolveError::UnknownTenant(tenant.to_owned()))?;
         if mode == SigningMode::Keyless {
             return Err(ResolveError::ModeUnavailable);
         }
         let active = || keys.iter().map(|index| &self.entries[*index]).filter(|key| key.state == KeyState::Active);
-        let begun = |key: &Entry| key.not_before.is_none_or(|from| from <= now);
-        let ended = |key: &Entry| key.not_after.is_some_and(|until| until <= now);
-        let mut signing = active().filter(|key| begun(key) && !ended(key));
+        let mut signing = active().filter(|key| key.begun(now) && !key.ended(now));
         match (signing.next(), signing.next()) {
-            (Some(key), None) => in_service(key),
+            (Some(key), None) => in_service(key).map(|key| TenantKey { key: Arc::clone(key), lane: *lane }),
             (Some(_), Some(_)) => {
-                let names = active().filter(|key| begun(key) && !ended(key)).map(|key| &*key.name);
+                let names = active().filter(|key| key.begun(now) && !key.ended(now)).map(|key| &*key.name);
                 let keys = names.collect::<Vec<_>>().join(", ");
                 Err(ResolveError::SeveralKeys { tenant: tenant.to_owned(), keys })
             }
             (None, _) => Err(outside_windows(active(), now, tenant)),
         }
+    }
+
+    /// The tenant's key of this name, or anybody's for the appliance itself, if it signs at `now`.
+    pub(super) fn named(&self, tenant: Option<&str>, name: &str, now: Timestamp) -> Result<TenantKey, ResolveError> {
+        let unknown = || ResolveError::UnknownKey(name.to_owned());
+        let entry = self.entries.iter().find(|entry| *entry.name == *name).ok_or_else(unknown)?;
+        let lane = match tenant.map(|tid| self.tenants.get(tid)) {
+            None => Lane::APPLIANCE,
+            Some(Some(tenant)) if tenant.keys.contains(&entry.index) => tenant.lane,
+            // Another tenant's key is none of the caller's business, its existence included.
+            Some(_) => return Err(unknown()),
+        };
+        if entry.state != KeyState::Active || !entry.begun(now) || entry.ended(now) {
+            return Err(ResolveError::NotSigning { key: Arc::clone(&entry.name) });
+        }
+        in_service(entry).map(|key| TenantKey { key: Arc::clone(key), lane })
     }
 
     /// Every key whose public half is known, whatever its state: each may have signed what is verified now.
@@ -230,12 +294,12 @@ impl Registry {
 }
 
 fn in_service(key: &Entry) -> Result<&Arc<SigningKey>, ResolveError> {
-    if let Some(why) = key.health.trouble() {
+    if let Some(why) = key.out_of_service() {
         return Err(ResolveError::KeyOutOfService { key: Arc::clone(&key.name), why });
     }
     key.pinned
         .get()
-        .ok_or_else(|| ResolveError::KeyNotSeen { key: Arc::clone(&key.name), token: Arc::clone(&key.token) })
+        .ok_or_else(|| ResolveError::KeyNotSeen { key: Arc::clone(&key.name), tokens: Arc::clone(&key.tokens) })
 }
 
 /// Of the keys that do not sign now, the one that an operator wants to hear of: the next to begin, else the last to
@@ -251,6 +315,8 @@ fn outside_windows<'a>(active: impl Iterator<Item = &'a Entry> + Clone, now: Tim
         None => ResolveError::NoActiveKey(tenant.to_owned()),
     }
 }
+
+pub(super) const NOT_SEEN: &str = "not seen in the token yet";
 
 #[cfg(test)]
 #[path = "registry_tests.rs"]

@@ -3,16 +3,21 @@
 use crate::config::SigningMode;
 use crate::custody::testing::{GOOD, Place, key_pair};
 use crate::custody::wire::{KeyHandle, OpenedKey};
-use crate::custody::{OutOfService, ResolveError, setup};
+use crate::custody::{Custody, CustodyEvent, GateAttribute, KeyAttributes, Lane, OutOfService, ResolveError, setup};
 
-use super::{PublicKey, Registry};
+use super::{Entry, PublicKey, Registry};
+use crate::custody::evidence::Device;
 
 fn registry(extra: &str) -> Registry {
-    setup::build(&Place::new().config(extra)).unwrap().1
+    setup::build(&Place::new().config(extra)).unwrap().registry
 }
 
 fn opened(public_key: PublicKey) -> OpenedKey {
-    OpenedKey { handle: KeyHandle(0), public_key, attributes: GOOD }
+    OpenedKey { handle: KeyHandle(0), public_key, attributes: GOOD, attestation: Vec::new() }
+}
+
+fn judge(entry: &Entry, opened: OpenedKey) -> Result<(), OutOfService> {
+    entry.judge(&entry.replicas[0], opened, Device::default())
 }
 
 #[test]
@@ -86,13 +91,29 @@ fn the_signing_key_is_the_active_one_inside_its_window() {
 }
 
 #[test]
+fn tenants_that_share_a_key_have_lanes_of_their_own_and_so_has_the_appliance() {
+    let registry = registry("[tenants.globex]\nkeys = [\"a\"]\npredicate_types = [\"*\"]");
+    registry.entries[0].pin(key_pair().1).unwrap();
+    let now = jiff::Timestamp::now();
+    let lane = |tenant| registry.resolve(tenant, SigningMode::Kms, now).unwrap().lane;
+    assert_ne!(lane("acme"), lane("globex"));
+    assert_eq!(lane("acme"), registry.named(Some("acme"), "a", now).unwrap().lane);
+    assert_eq!(registry.named(None, "a", now).unwrap().lane, Lane::APPLIANCE);
+    for tenant in ["acme", "globex"] {
+        assert_ne!(lane(tenant), Lane::APPLIANCE);
+    }
+    assert_eq!(registry.named(Some("nobody"), "a", now).unwrap_err().code(), "not_found");
+    assert_eq!(registry.named(Some("acme"), "b", now).unwrap_err().code(), "not_found");
+}
+
+#[test]
 fn a_key_that_was_not_seen_has_no_keyid_and_does_not_resolve() {
     let registry = registry("");
     let now = jiff::Timestamp::now();
     let error = registry.resolve("acme", SigningMode::Kms, now).unwrap_err();
     assert_eq!((error.reason(), error.code()), ("key_not_seen", "signing_unavailable"));
     let (_, public_key) = key_pair();
-    registry.entries[0].judge(&opened(public_key)).unwrap();
+    judge(&registry.entries[0], opened(public_key)).unwrap();
     let key = registry.resolve("acme", SigningMode::Kms, now).unwrap();
     assert_eq!(**key.keyid(), *public_key.keyid());
     assert_eq!(key.custody(), "generated on the device, never readable or extractable");
@@ -103,11 +124,11 @@ fn another_key_under_the_uri_is_out_of_service_until_the_pinned_one_is_back() {
     let registry = registry("");
     let (entry, now) = (&registry.entries[0], jiff::Timestamp::now());
     let ((_, ours), (_, other)) = (key_pair(), key_pair());
-    entry.judge(&opened(ours)).unwrap();
-    assert!(matches!(entry.judge(&opened(other)), Err(OutOfService::Mismatch { .. })));
+    judge(entry, opened(ours)).unwrap();
+    assert!(matches!(judge(entry, opened(other)), Err(OutOfService::Mismatch { .. })));
     let error = registry.resolve("acme", SigningMode::Kms, now).unwrap_err();
     assert_eq!(error.reason(), "key_out_of_service");
-    entry.judge(&opened(ours)).unwrap();
+    judge(entry, opened(ours)).unwrap();
     assert_eq!(*registry.resolve("acme", SigningMode::Kms, now).unwrap().public_key(), ours);
 }
 
@@ -116,11 +137,11 @@ fn a_bad_signature_is_never_forgotten() {
     let registry = registry("");
     let entry = &registry.entries[0];
     let (_, ours) = key_pair();
-    entry.judge(&opened(ours)).unwrap();
-    entry.health.take_out("a", OutOfService::BadSignature);
-    entry.judge(&opened(ours)).unwrap();
-    entry.judge(&opened(key_pair().1)).unwrap_err();
-    assert_eq!(entry.health.trouble(), Some(OutOfService::BadSignature));
+    judge(entry, opened(ours)).unwrap();
+    entry.take_out(&entry.replicas[0], OutOfService::BadSignature);
+    judge(entry, opened(ours)).unwrap();
+    judge(entry, opened(key_pair().1)).unwrap_err();
+    assert_eq!(entry.out_of_service(), Some(OutOfService::BadSignature));
 }
 
 #[test]
@@ -128,7 +149,7 @@ fn a_worker_that_offers_an_extractable_key_is_not_believed() {
     let registry = registry("");
     let mut offer = opened(key_pair().1);
     offer.attributes.extractable = true;
-    assert!(matches!(registry.entries[0].judge(&offer), Err(OutOfService::Refused(_))));
+    assert!(matches!(judge(&registry.entries[0], offer), Err(OutOfService::Refused(_))));
 }
 
 #[test]
@@ -143,7 +164,7 @@ fn a_certificate_chain_pins_its_key_and_must_agree_with_the_public_key() {
     let dir = place.dir.path().display();
     let with = |more: &str| place.config(&format!("certificate_chain = \"{dir}/chain.pem\"\n{more}"));
     for agreeing in ["", &format!("public_key = \"{dir}/same.pem\"")] {
-        let (_, registry) = setup::build(&with(agreeing)).unwrap();
+        let registry = setup::build(&with(agreeing)).unwrap().registry;
         let key = registry.entries[0].pinned.get().unwrap();
         assert_eq!(*key.public_key(), PublicKey::from_pem(pair.public_key_pem().as_bytes()).unwrap());
         assert_eq!(key.certificate_chain(), [certificate.pem().replace("\r\n", "\n")]);
@@ -152,4 +173,38 @@ fn a_certificate_chain_pins_its_key_and_must_agree_with_the_public_key() {
     assert!(matches!(error, crate::custody::CustodySetupError::ChainMismatch { .. }), "{error}");
     let error = setup::build(&place.config(&format!("certificate_chain = \"{dir}/same.pem\""))).unwrap_err();
     assert!(matches!(error, crate::custody::CustodySetupError::Chain { .. }), "{error}");
+}
+
+#[test]
+fn a_written_exception_lets_pass_what_it_names_and_is_told_to_the_auditor() {
+    let imported = || OpenedKey { attributes: KeyAttributes { local: false, ..GOOD }, ..opened(key_pair().1) };
+    let refused = judge(&registry("").entries[0], imported()).unwrap_err();
+    assert!(refused.to_string().contains("CKA_LOCAL"), "{refused}");
+
+    let exception = "[[keys.a.custody_exception]]\nattribute = \"CKA_LOCAL\"\nreason = \"imported, CR 4711\"";
+    let custody = Custody::new(&Place::new().config(exception)).unwrap();
+    let entry = &custody.registry.entries[0];
+    judge(entry, imported()).unwrap();
+    let worse = OpenedKey { attributes: KeyAttributes { local: false, unwrap: true, ..GOOD }, ..imported() };
+    let refused = judge(entry, worse).unwrap_err().to_string();
+    assert!(refused.contains("CKA_UNWRAP") && !refused.contains("CKA_LOCAL"), "{refused}");
+    let told = custody.events().unwrap().try_recv().unwrap();
+    let (key, reason) = ("a".into(), "imported, CR 4711".into());
+    assert_eq!(told, CustodyEvent::Exception { key, attribute: GateAttribute::Local, reason });
+}
+
+#[test]
+fn a_device_that_changes_its_mind_is_told_to_the_auditor_even_where_the_key_still_passes() {
+    let exception = "[[keys.a.custody_exception]]\nattribute = \"CKA_LOCAL\"\nreason = \"x\"";
+    let registry = registry(exception);
+    let (entry, ours) = (&registry.entries[0], key_pair().1);
+    let mut events = entry.events.take().unwrap();
+    let changed = KeyAttributes { local: false, ..GOOD };
+    for attributes in [GOOD, GOOD, changed, changed] {
+        judge(entry, OpenedKey { attributes, ..opened(ours) }).unwrap();
+    }
+    let (key, token) = ("a".into(), "main".into());
+    let expected = CustodyEvent::AttributesChanged { key, token, before: GOOD, now: changed };
+    assert_eq!(events.try_recv().unwrap(), expected);
+    assert!(events.try_recv().is_err(), "once");
 }

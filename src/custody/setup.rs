@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,9 +16,12 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::client::Link;
 use super::error::CustodySetupError;
-use super::registry::{Entry, Health, Registry};
+use super::event::Events;
+use super::health::Health;
+use super::registry::{Entry, Registry, TenantKeys};
+use super::replica::Replica;
 use super::uri::KeyUri;
-use super::{PublicKey, user_id};
+use super::{Lane, PublicKey, user_id};
 use crate::config::{Config, Key, Token};
 
 /// A token's link and the most time that a signature in it may take.
@@ -25,17 +29,28 @@ use crate::config::{Config, Key, Token};
 pub(super) struct Configured {
     pub(super) link: Link,
     pub(super) sign_timeout: Duration,
+    /// Shared with the token's replicas.
+    pub(super) drained: Arc<AtomicBool>,
 }
 
-/// The links in the order of the tokens' names, and the keys.
-pub(super) fn build(config: &Config) -> Result<(Vec<Configured>, Registry), CustodySetupError> {
+/// What [`build`] makes.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// In the order of the tokens' names.
+    pub(super) links: Vec<Configured>,
+    pub(super) registry: Registry,
+    pub(super) events: Arc<Events>,
+}
+
+/// The links and the keys.
+pub(super) fn build(config: &Config) -> Result<Built, CustodySetupError> {
     let links = config.tokens.iter().map(|(name, token)| link(name, token)).collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<Arc<str>> = links.iter().map(|configured| Arc::clone(&configured.link.name)).collect();
+    let events = Arc::new(Events::new());
     let entries = config
         .keys
         .iter()
         .enumerate()
-        .map(|(i, (name, key))| entry(i, name, key, &names))
+        .map(|(i, (name, key))| entry(i, name, key, &links, &events))
         .collect::<Result<Vec<_>, _>>()?;
     let places: HashMap<&str, usize> = entries.iter().map(|entry| (&*entry.name, entry.index)).collect();
     let mut tenants = HashMap::new();
@@ -44,22 +59,34 @@ pub(super) fn build(config: &Config) -> Result<(Vec<Configured>, Registry), Cust
             let unknown = || CustodySetupError::NoKey { tenant: tid.clone(), key: key.clone() };
             places.get(key.as_str()).copied().ok_or_else(unknown)
         };
-        tenants.insert(tid.clone(), tenant.keys.iter().map(place).collect::<Result<Vec<_>, _>>()?);
+        let keys = tenant.keys.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        tenants.insert(tid.clone(), TenantKeys { lane: Lane::of_tenant(tid), keys });
     }
-    Ok((links, Registry { entries, tenants }))
+    Ok(Built { links, registry: Registry { entries, tenants }, events })
 }
 
 fn link(name: &str, token: &Token) -> Result<Configured, CustodySetupError> {
     let worker_uid = user_id(&token.worker_user)
         .ok_or_else(|| CustodySetupError::NoUser { token: name.to_owned(), user: token.worker_user.clone() })?;
     let link = Link::new(name.into(), token.socket.clone(), worker_uid);
-    Ok(Configured { link, sign_timeout: token.sign_timeout.get() })
+    Ok(Configured { link, sign_timeout: token.sign_timeout.get(), drained: Arc::default() })
 }
 
-fn entry(index: usize, name: &str, key: &Key, tokens: &[Arc<str>]) -> Result<Entry, CustodySetupError> {
-    let unknown = || CustodySetupError::NoToken { key: name.to_owned(), token: key.token.clone() };
-    let link = tokens.iter().position(|token| **token == *key.token).ok_or_else(unknown)?;
+fn entry(
+    index: usize,
+    name: &str,
+    key: &Key,
+    links: &[Configured],
+    events: &Arc<Events>,
+) -> Result<Entry, CustodySetupError> {
     key.uri.parse::<KeyUri>().map_err(|source| CustodySetupError::Uri { key: name.to_owned(), source })?;
+    let mut replicas = vec![replica(name, &key.token, &key.uri, links)?];
+    for more in &key.replica {
+        let wrong = |source| CustodySetupError::ReplicaUri { key: name.to_owned(), token: more.token.clone(), source };
+        more.uri.parse::<KeyUri>().map_err(wrong)?;
+        replicas.push(replica(name, &more.token, &more.uri, links)?);
+    }
+    let tokens = replicas.iter().map(|replica| &*replica.token).collect::<Vec<_>>().join(",");
     let configured = key.public_key.as_deref().map(|path| public_key(name, path)).transpose()?;
     let (chain, certified) = match key.certificate_chain.as_deref().map(|path| chain(name, path)).transpose()? {
         Some((chain, certified)) => (chain, Some(certified)),
@@ -70,16 +97,16 @@ fn entry(index: usize, name: &str, key: &Key, tokens: &[Arc<str>]) -> Result<Ent
     }
     let entry = Entry {
         index,
-        link,
         name: name.into(),
-        token: Arc::clone(&tokens[link]),
-        uri: key.uri.clone(),
+        tokens: tokens.into(),
         state: key.state,
         not_before: key.not_before,
         not_after: key.not_after,
         certificate_chain: chain.into(),
-        health: Arc::new(Health::default()),
+        exceptions: key.custody_exception.clone(),
+        replicas: replicas.into(),
         pinned: OnceLock::new(),
+        events: Arc::clone(events),
     };
     // A certificate pins its key as well as a public key does.
     if let Some(public_key) = configured.or(certified) {
@@ -90,6 +117,18 @@ fn entry(index: usize, name: &str, key: &Key, tokens: &[Arc<str>]) -> Result<Ent
         })?;
     }
     Ok(entry)
+}
+
+fn replica(key: &str, token: &str, uri: &str, links: &[Configured]) -> Result<Replica, CustodySetupError> {
+    let unknown = || CustodySetupError::NoToken { key: key.to_owned(), token: token.to_owned() };
+    let link = links.iter().position(|configured| *configured.link.name == *token).ok_or_else(unknown)?;
+    Ok(Replica {
+        link,
+        token: Arc::clone(&links[link].link.name),
+        uri: uri.to_owned(),
+        health: Health::default(),
+        drained: Arc::clone(&links[link].drained),
+    })
 }
 
 fn public_key(key: &str, path: &Path) -> Result<PublicKey, CustodySetupError> {

@@ -42,6 +42,7 @@ pub(crate) const GOOD: KeyAttributes = KeyAttributes {
     sign: true,
     unwrap: false,
     always_authenticate: false,
+    wrap: false,
 };
 
 /// The PIN that every fake token accepts.
@@ -52,11 +53,16 @@ pub(crate) const PIN: &str = "1234";
 pub(crate) struct FakeToken(pub(crate) Arc<Fake>);
 
 pub(crate) struct Fake {
-    keys: Mutex<HashMap<String, (EcdsaKeyPair, PublicKey)>>,
+    keys: Mutex<HashMap<String, Arc<(EcdsaKeyPair, PublicKey)>>>,
     pub(crate) attributes: Mutex<KeyAttributes>,
     pub(crate) pin_state: Mutex<PinState>,
+    pub(crate) attestation: Mutex<Vec<Vec<u8>>>,
     pub(crate) login_attempts: AtomicU32,
-    logged_in: AtomicBool,
+    pub(crate) logged_in: AtomicBool,
+    /// It goes on saying that somebody is logged in, whatever happens, until it is told to log out.
+    pub(crate) claims_login: AtomicBool,
+    pub(crate) logouts: AtomicU32,
+    pub(crate) reinitialized: AtomicU32,
     open_sessions: AtomicU32,
     pub(crate) sessions_made: AtomicU32,
     pub(crate) absent: AtomicBool,
@@ -68,6 +74,8 @@ pub(crate) struct Fake {
     pub(crate) unclear: AtomicBool,
     closed: Mutex<bool>,
     gate: Condvar,
+    /// What each call of `sign` takes.
+    pub(crate) delay: Mutex<Duration>,
     /// Calls of `sign` that have begun.
     pub(crate) signing: AtomicU32,
 }
@@ -79,8 +87,12 @@ impl FakeToken {
             keys: Mutex::default(),
             attributes: Mutex::new(GOOD),
             pin_state: Mutex::default(),
+            attestation: Mutex::default(),
             login_attempts: AtomicU32::new(0),
             logged_in: AtomicBool::new(false),
+            claims_login: AtomicBool::new(false),
+            logouts: AtomicU32::new(0),
+            reinitialized: AtomicU32::new(0),
             open_sessions: AtomicU32::new(0),
             sessions_made: AtomicU32::new(0),
             absent: AtomicBool::new(false),
@@ -89,16 +101,24 @@ impl FakeToken {
             unclear: AtomicBool::new(false),
             closed: Mutex::new(false),
             gate: Condvar::new(),
+            delay: Mutex::default(),
             signing: AtomicU32::new(0),
         }));
         token.replace_key("k");
         token
     }
 
+    /// Another token that holds the same keys.
+    pub(crate) fn twin(&self) -> Self {
+        let twin = Self::new();
+        *twin.0.keys.lock().unwrap() = self.0.keys.lock().unwrap().clone();
+        twin
+    }
+
     /// Another key under the same label.
     pub(crate) fn replace_key(&self, label: &str) -> PublicKey {
         let (pair, public_key) = key_pair();
-        self.0.keys.lock().unwrap().insert(label.to_owned(), (pair, public_key));
+        self.0.keys.lock().unwrap().insert(label.to_owned(), Arc::new((pair, public_key)));
         public_key
     }
 
@@ -132,6 +152,12 @@ impl Token for FakeToken {
         self.0.sessions_made.fetch_add(1, SeqCst);
         Ok(Box::new(FakeSession { token: self.clone(), broken: AtomicBool::new(false) }))
     }
+
+    fn reinitialize(&self) -> Result<(), TokenError> {
+        assert_eq!(self.0.open_sessions.load(SeqCst), 0, "finalised with sessions open");
+        self.0.reinitialized.fetch_add(1, SeqCst);
+        Ok(())
+    }
 }
 
 struct FakeSession {
@@ -150,7 +176,14 @@ impl Drop for FakeSession {
 
 impl TokenSession for FakeSession {
     fn is_logged_in(&self) -> Result<bool, TokenError> {
-        Ok(self.token.0.logged_in.load(SeqCst))
+        Ok(self.token.0.logged_in.load(SeqCst) || self.token.0.claims_login.load(SeqCst))
+    }
+
+    fn logout(&self) -> Result<(), TokenError> {
+        self.token.0.logouts.fetch_add(1, SeqCst);
+        self.token.0.logged_in.store(false, SeqCst);
+        self.token.0.claims_login.store(false, SeqCst);
+        Ok(())
     }
 
     fn login(&self, pin: &Pin) -> Result<(), TokenError> {
@@ -168,13 +201,15 @@ impl TokenSession for FakeSession {
     fn find_key(&self, uri: &KeyUri) -> Result<FoundKey, TokenError> {
         let label = uri.object.clone().unwrap_or_default();
         let keys = self.token.0.keys.lock().unwrap();
-        let (_, public_key) = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
+        let key = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
         let attributes = *self.token.0.attributes.lock().unwrap();
-        if let Some(why) = attributes.objection() {
-            return Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why: why.into() });
-        }
         let slot = KeySlot(u64::from(label.as_bytes()[0]));
-        Ok(FoundKey { slot, public_key: *public_key, attributes })
+        Ok(FoundKey {
+            slot,
+            public_key: key.1,
+            attributes,
+            attestation: self.token.0.attestation.lock().unwrap().clone(),
+        })
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
@@ -186,9 +221,13 @@ impl TokenSession for FakeSession {
             self.broken.store(remedy > Remedy::None, SeqCst);
             return Err(TokenError::Device { operation: "C_Sign", remedy, source: "CKR_OF_THE_TEST".into() });
         }
-        let keys = self.token.0.keys.lock().unwrap();
-        let (_, (pair, _)) = keys.iter().find(|(label, _)| u64::from(label.as_bytes()[0]) == key.0).unwrap();
-        let mut signature = sign(pair, digest);
+        let delay = *self.token.0.delay.lock().unwrap();
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
+        let keys = self.token.0.keys.lock().unwrap().clone();
+        let (_, pair) = keys.iter().find(|(label, _)| u64::from(label.as_bytes()[0]) == key.0).unwrap();
+        let mut signature = sign(&pair.0, digest);
         if self.token.0.corrupt.load(SeqCst) {
             signature[40] ^= 1;
         }
@@ -230,12 +269,34 @@ impl Place {
             sessions: 2,
             max_queue: 64,
             pin_file: self.path("pin"),
+            state_dir: self.path("state"),
+            keep_alive: None,
+            exceptions: Vec::new(),
         }
     }
 
     /// A worker that listens on this place's socket, replacing one that has gone.
     pub(crate) fn worker(&self, plan: Plan, token: &FakeToken) -> Worker {
         Worker::start(plan, Box::new(token.clone()), listen(&self.socket())).unwrap()
+    }
+
+    /// The worker of a second token, `standby`.
+    pub(crate) fn standby(&self, token: &FakeToken) -> Worker {
+        let plan = Plan { name: "standby".into(), ..self.plan() };
+        Worker::start(plan, Box::new(token.clone()), listen(&self.path("s.sock"))).unwrap()
+    }
+
+    /// A configuration in which the key `a` is in the tokens `main` and `standby`, with quick canaries and checks.
+    pub(crate) fn config_of_two(&self, extra: &str) -> Config {
+        let uid = nix::unistd::getuid();
+        let dir = self.dir.path().display();
+        self.config(&format!(
+            "[[keys.a.replica]]\ntoken = \"standby\"\nuri = \"pkcs11:object=k\"\n{extra}\n\
+             [tokens.standby]\nsocket = \"{dir}/s.sock\"\nfront_user = \"{uid}\"\nworker_user = \"{uid}\"\n\
+             module = \"/x\"\nuri = \"pkcs11:token=fake\"\npin_file = \"{dir}/pin\"\n\
+             [custody]\ncanary_interval = \"20ms\"\ncheck_interval = \"20ms\"\ncanary_slow = \"200ms\"\n\
+             drained_file = \"{dir}/drained\"\n"
+        ))
     }
 
     /// A configuration with one token `main` at this socket, and `extra` after it.

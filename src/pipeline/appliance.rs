@@ -11,13 +11,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::Refusal;
-use crate::api::{BodyBudget, Readiness};
+use super::report::Reports;
+use crate::api::{BodyBudget, CustodyReadiness, Readiness};
 use crate::audit::{AuditLog, Record};
 use crate::auth::{Authenticator, Caller, PeerCertificate};
 use crate::clock::UnixTime;
 use crate::config::{Config, SigningMode};
-use crate::custody::Custody;
-use crate::custody::wire::StatusReport;
+use crate::custody::{Custody, TokenStatus};
 use crate::entitlement::{Entitlements, Limits};
 use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
 use crate::quota::{Permit, Quotas};
@@ -36,6 +36,7 @@ pub(crate) struct Appliance {
     pub(crate) custody: Arc<Custody>,
     pub(crate) metrics: Metrics,
     pub(crate) bodies: Arc<BodyBudget>,
+    pub(super) reports: Reports,
     tenants: HashMap<Arc<str>, TenantPolicy>,
 }
 
@@ -88,6 +89,7 @@ impl Appliance {
             releases: TrustedReleases::new(&config.release)?,
             custody: Arc::new(Custody::new(&config)?),
             bodies: Arc::new(BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get())),
+            reports: Reports::default(),
             tenants,
             metrics,
             audit,
@@ -102,11 +104,24 @@ impl Appliance {
                 self.authenticator.maintain(),
                 Arc::clone(&self.entitlements).watch(),
                 Arc::clone(&self.custody).watch(),
+                self.write_down_custody_events(),
             )
         };
         tokio::select! {
             _ = work => {}
             _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    /// What happens to tokens and keys, into the audit log, for ever.
+    async fn write_down_custody_events(&self) {
+        let Some(mut events) = self.custody.events() else { return };
+        while let Some(event) = events.recv().await {
+            let written = event.as_record(|record| self.audit.append(record)).await;
+            if let Err(error) = written {
+                // The log says for itself that it fails, and nothing is signed while it does.
+                tracing::error!(%error, ?event, "an event of custody could not be recorded");
+            }
         }
     }
 
@@ -143,21 +158,19 @@ impl Appliance {
     pub(crate) fn readiness(&self) -> Readiness {
         let now = |works, otherwise| if works { "ok" } else { otherwise };
         let (audit, authority) = (self.audit.trouble().is_none(), self.authenticator.key_status().usable);
-        let can_sign = |tenant| self.custody.resolve(tenant, SigningMode::Kms).is_ok();
-        let tokens = self.custody.status();
-        let tokens_ready = tokens.iter().all(|token| token.ready);
         let revocations = self.entitlements.revocation_list().is_none_or(|list| UnixTime::now() <= list.fresh_until);
+        let keys = self.custody.keys(None);
         Readiness {
             ready: audit
                 && authority
                 && revocations
-                && tokens_ready
-                && self.config.tenants.keys().all(|tenant| can_sign(tenant)),
+                && self.config.tenants.keys().all(|tenant| self.custody.can_sign(tenant)),
             audit: now(audit, "failed"),
             authority: now(authority, "unavailable"),
             revocations: now(revocations, "stale"),
-            tokens: tokens.into_iter().map(Into::into).collect(),
-            keys: self.custody.keys(None).into_iter().map(Into::into).collect(),
+            tokens: self.custody.status().into_iter().map(Into::into).collect(),
+            custody: keys.iter().flat_map(CustodyReadiness::of).collect(),
+            keys: keys.into_iter().map(Into::into).collect(),
         }
     }
 
@@ -169,9 +182,18 @@ impl Appliance {
         let mut bad_signatures = 0;
         for token in self.custody.status() {
             bad_signatures += token.bad_signatures;
-            match &token.report {
-                Some(report) => self.metrics.token(&token.name, &figures(token.ready, report)),
+            self.metrics.custody.token(&token.name, token.outstanding, token.taken_over);
+            match figures(&token) {
+                Some(figures) => self.metrics.token(&token.name, &figures),
                 None => self.metrics.token_down(&token.name),
+            }
+        }
+        for figures in self.custody.figures() {
+            self.metrics.custody.key(&figures);
+        }
+        for (key, configured) in &self.config.keys {
+            for exception in &configured.custody_exception {
+                self.metrics.custody.exception(key, exception.attribute);
             }
         }
         self.metrics.body_bytes_held.set(self.bodies.held().cast_signed());
@@ -183,9 +205,10 @@ impl Appliance {
     }
 }
 
-fn figures(up: bool, report: &StatusReport) -> TokenFigures {
-    TokenFigures {
-        up,
+fn figures(token: &TokenStatus) -> Option<TokenFigures> {
+    let report = token.report.as_ref()?;
+    Some(TokenFigures {
+        up: token.ready,
         queue_depth: report.queue_depth,
         sessions: report.sessions_open,
         sessions_configured: report.sessions_configured,
@@ -193,7 +216,7 @@ fn figures(up: bool, report: &StatusReport) -> TokenFigures {
         signatures: report.counters.signatures,
         logins: report.counters.logins,
         sessions_lost: report.counters.sessions_lost,
-    }
+    })
 }
 
 impl TenantPolicy {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response};
 
-use super::{Appliance, Refusal};
+use super::{Appliance, Refusal, Verdict};
 use crate::api::Sending;
 use crate::audit::{Append, AuditId, Facts, KeyFacts, MAX_SUBJECTS, Record, ReleaseFacts, StatementFacts};
 use crate::auth::{Caller, PeerCertificate};
@@ -25,19 +25,22 @@ pub(crate) struct Case {
     audit_id: AuditId,
     opened: Instant,
     patience: Duration,
+    verdict: Arc<Verdict>,
 }
 
 struct Known {
     appliance: Arc<Appliance>,
     audit_id: AuditId,
     operation: &'static str,
-    remote: SocketAddr,
-    peer: Arc<PeerCertificate>,
+    remote: Option<SocketAddr>,
+    peer: Option<Arc<PeerCertificate>>,
     caller: Option<Arc<Caller>>,
     entitlement: Option<Arc<Entitlement>>,
     release: Option<TrustedRelease>,
     statement: Option<Stated>,
     key: Option<Arc<SigningKey>>,
+    /// Of the key's tokens, the one that signed.
+    token: Option<Arc<str>>,
     /// An intent is in the log, which an outcome must follow.
     intended: bool,
     started: Instant,
@@ -54,8 +57,17 @@ struct Stated {
 }
 
 impl Case {
-    /// Opens a case at the first sight of a request.
+    /// Opens a case at the first sight of a request to the Signer API.
     pub(crate) fn open(appliance: &Arc<Appliance>, peer: &Arc<PeerCertificate>, remote: SocketAddr) -> Self {
+        Self::opened(appliance, Some(Arc::clone(peer)), Some(remote))
+    }
+
+    /// Opens a case of the operator's, which came by the local listener.
+    pub(crate) fn open_local(appliance: &Arc<Appliance>) -> Self {
+        Self::opened(appliance, None, None)
+    }
+
+    fn opened(appliance: &Arc<Appliance>, peer: Option<Arc<PeerCertificate>>, remote: Option<SocketAddr>) -> Self {
         let audit_id = AuditId::new();
         let now = Instant::now();
         let known = Known {
@@ -63,18 +75,24 @@ impl Case {
             audit_id,
             operation: "unknown",
             remote,
-            peer: Arc::clone(peer),
+            peer,
             caller: None,
             entitlement: None,
             release: None,
             statement: None,
             key: None,
+            token: None,
             intended: false,
             started: now,
             stage_began: now,
         };
         let patience = appliance.config.server.limits.request_timeout.get();
-        Self { known: Some(Box::new(known)), audit_id, opened: now, patience }
+        Self { known: Some(Box::new(known)), audit_id, opened: now, patience, verdict: Arc::default() }
+    }
+
+    /// What decides between the time limit and the outcome.
+    pub(crate) fn verdict(&self) -> Arc<Verdict> {
+        Arc::clone(&self.verdict)
     }
 
     pub(crate) fn audit_id(&self) -> AuditId {
@@ -140,7 +158,7 @@ impl Case {
 
     /// Hands the case on to whoever will record its outcome.
     pub(crate) fn hand_over(&mut self) -> Self {
-        Self { known: self.known.take(), ..*self }
+        Self { known: self.known.take(), verdict: Arc::clone(&self.verdict), ..*self }
     }
 
     /// Records the intent to sign; returns when it is durable.
@@ -155,12 +173,15 @@ impl Case {
         Ok(())
     }
 
-    /// Records how a request with an intent ended, and closes the case; returns when it is durable.
+    /// Records how a request with an intent ended, and closes the case; returns when it is durable. A request whose
+    /// caller was told already that its time is up ended with that.
     ///
     /// # Errors
-    /// When it cannot be made durable: then nothing may leave.
+    /// When it cannot be made durable, or the time was up: then nothing may leave.
     pub(crate) async fn record_outcome(mut self, refusal: Option<&Refusal>) -> Result<(), Refusal> {
         let Some(mut known) = self.known.take() else { return Ok(()) };
+        let late = (!self.verdict.settle()).then(|| Refusal::timed_out(self.patience));
+        let refusal = late.as_ref().or(refusal);
         let latency = known.started.elapsed();
         let refused = refusal.map(Refusal::as_record);
         let recorded = known.append(|facts| known.appliance.audit.append(&Record::Outcome { facts, refused, latency }));
@@ -171,12 +192,13 @@ impl Case {
         }
         known.passed(Stage::AuditOutcome);
         known.finished(refusal);
-        Ok(())
+        late.map_or(Ok(()), Err)
     }
 
-    /// Notes a signature: the step that everything else is there for.
-    pub(crate) fn signed(&mut self) {
+    /// Notes a signature by this token: the step that everything else is there for.
+    pub(crate) fn signed(&mut self, token: &Arc<str>) {
         self.note(|known| {
+            known.token = Some(Arc::clone(token));
             known.passed(Stage::Sign);
             known.appliance.metrics.kms_sign.inc();
         });
@@ -281,8 +303,8 @@ impl Known {
             None => Vec::new(),
         };
         let facts = Facts {
-            remote: Some(self.remote),
-            peer: Some(&self.peer),
+            remote: self.remote,
+            peer: self.peer.as_deref(),
             caller: self.caller.as_deref(),
             entitlement: self.entitlement.as_deref(),
             release: self
@@ -296,7 +318,11 @@ impl Known {
                 payload_sha256: &stated.payload_sha256,
                 pae_sha256: &stated.pae_sha256,
             }),
-            key: self.key.as_ref().map(|key| KeyFacts { name: key.name(), keyid: key.keyid(), token: key.token() }),
+            key: self.key.as_ref().map(|key| KeyFacts {
+                name: key.name(),
+                keyid: key.keyid(),
+                token: self.token.as_ref().unwrap_or_else(|| key.tokens()),
+            }),
             mode: self.key.as_ref().map(|_| SigningMode::Kms),
             ..Facts::new(self.audit_id, self.operation)
         };

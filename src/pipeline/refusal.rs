@@ -206,9 +206,12 @@ impl From<ResolveError> for Refusal {
         let problem = match error.code() {
             // Asking for a mode that the appliance does not have is the caller's mistake.
             "invalid_request" => Problem::new(Code::InvalidRequest).reason(error.reason()).detail(error.to_string()),
-            _ => Problem::new(Code::SigningUnavailable).reason(error.reason()).retry_after(SIGNING_RETRY),
+            "not_found" => Problem::new(Code::NotFound).reason(error.reason()).detail(error.to_string()),
+            _ => Problem::new(Code::SigningUnavailable)
+                .reason(error.reason())
+                .retry_after(error.retry_after().unwrap_or(SIGNING_RETRY)),
         };
-        let source = if problem.code() == Code::InvalidRequest { Source::Caller } else { Source::Appliance };
+        let source = if problem.code() == Code::SigningUnavailable { Source::Appliance } else { Source::Caller };
         Self::new(source, problem, error.reason(), &error)
     }
 }
@@ -216,8 +219,7 @@ impl From<ResolveError> for Refusal {
 impl From<CustodyError> for Refusal {
     fn from(error: CustodyError) -> Self {
         let code = if error.code() == "overloaded" { Code::Overloaded } else { Code::SigningUnavailable };
-        let problem =
-            Problem::new(code).reason(error.reason()).retry_after(error.retry_after().unwrap_or(SIGNING_RETRY));
+        let problem = Problem::new(code).reason(error.reason()).retry_after(error.retry_after());
         Self::new(Source::Appliance, problem, error.reason(), &causes(&error))
     }
 }

@@ -18,6 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::Stage;
+use super::custody::CustodyMetrics;
 use crate::audit::Kind;
 
 /// The content type of [`Metrics::render`] (OpenMetrics 1.0).
@@ -42,6 +43,8 @@ pub struct Metrics {
     plan_throttle: Family<PlanLabels, Counter>,
     plans: Mutex<HashSet<PlanLabels>>,
     tokens: TokenMetrics,
+    /// Keys in their tokens.
+    pub custody: CustodyMetrics,
     revocation_list: Gauge,
     certificate_expiry: Family<Named, Gauge>,
     audit: AuditMetrics,
@@ -168,6 +171,7 @@ impl Metrics {
             Counter::default(),
         );
         let tokens = TokenMetrics::new(&mut registry);
+        let custody = CustodyMetrics::new(&mut registry);
         let revocation_list = registered(
             &mut registry,
             "revocation_list_fresh_until_seconds",
@@ -199,6 +203,7 @@ impl Metrics {
             plan_throttle,
             plans: Mutex::default(),
             tokens,
+            custody,
             revocation_list,
             certificate_expiry,
             audit,
@@ -315,7 +320,7 @@ impl AuditMetrics {
 }
 
 // The library appends `_total` to the names of counters, as OpenMetrics prescribes.
-fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+pub(super) fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
 }

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod custody;
 mod laps;
 pub mod log;
 mod metrics;
 
+pub use custody::CustodyMetrics;
 pub use laps::{Laps, Stage};
 pub use metrics::{AuditMetrics, CONTENT_TYPE, Metrics, PlanLabels, TokenFigures};

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod devices;
 mod exchange;
 mod manual;
 mod peer;

@@ -8,14 +8,31 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 26] = [
     &[],
     &["sign"],
     &["verify"],
     &["keys"],
     &["keys", "list"],
+    &["keys", "attest"],
+    &["token"],
+    &["token", "drain"],
+    &["token", "undrain"],
+    &["keys", "generate"],
+    &["keys", "csr"],
+    &["keys", "import-cert"],
+    &["keys", "export"],
+    &["keys", "rotate"],
+    &["keys", "retire"],
+    &["keys", "delete"],
+    &["token", "list"],
+    &["token", "init"],
+    &["token", "doctor"],
     &["config", "check"],
     &["status"],
+    &["token", "profiles"],
+    &["token", "profiles", "show"],
+    &["token", "conformance"],
     &["completions"],
     &["man"],
 ];
@@ -46,8 +63,29 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["verify", "x.json"],
         &["verify", "x.json", "--key", "a", "--keys", "b"],
         &["keys", "list", "--pem", "--jwks"],
+        &["keys", "attest"],
+        &["keys", "attest", "--out", "a", "--verify", "b"],
+        &["keys", "attest", "--out", "a", "--public-key", "b"],
+        &["token", "drain"],
+        &["token", "drain", "a/b", "--local", "unix:/x"],
+        &["keys", "generate", "k"],
+        &["keys", "csr", "k"],
+        &["keys", "csr", "k", "--subject", "release"],
+        &["keys", "import-cert", "k"],
+        &["keys", "export", "--format", "der"],
+        &["keys", "rotate", "k", "--at", "tomorrow"],
+        &["token", "list"],
+        &["token", "list", "main", "--login"],
+        &["token", "init", "--module", "/m.so"],
+        &["token", "doctor"],
+        &["token", "doctor", "main", "--pin", "1234"],
         &["status", "--local", "10.0.0.1:80"],
         &["status", "--local", "unix:relative"],
+        &["token"],
+        &["token", "profiles", "frobnicate"],
+        &["token", "profiles", "show"],
+        &["token", "conformance", "--module", "/m", "--token", "t", "--pin-file", "p"],
+        &["token", "conformance", "--module", "/m", "--token", "t", "--generate", "--sessions", "0"],
         &["completions", "tcsh"],
         &["man"],
     ] {
@@ -107,7 +145,8 @@ fn there_is_a_man_page_for_every_command_and_it_renders() {
         if let Ok(shown) = Command::new("man")
             .args(["--warnings", "-l", &page])
             .current_dir(directory.path())
-            .env("MANWIDTH", "80")
+            // Wide enough for the title line of the longest command.
+            .env("MANWIDTH", "100")
             .env("LC_ALL", "C.UTF-8")
             .output()
         {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use stellaops_signer::custody::wire::{Hello, Inbox, Reply, Request, decode_reply, encode_request};
+use testkit::appliance::Appliance;
 use testkit::{Context as _, Result};
 
 use crate::world::World;
@@ -17,9 +18,9 @@ use crate::world::World;
 pub(crate) struct Signatures {
     /// That the front got, verified and released.
     pub(crate) front: u64,
-    /// Requests to sign that reached the token's worker.
+    /// Requests to sign that reached the token's worker, the front's own tests of its keys left out.
     pub(crate) asked: u64,
-    /// That the token made.
+    /// That the token made, those tests left out.
     pub(crate) made: u64,
 }
 
@@ -32,13 +33,21 @@ impl Signatures {
         let appliance = &world.fixture.appliance;
         let front = appliance.metrics()?.count("signer_kms_sign_total", &[]);
         let (asked, made) = ask_worker(&appliance.dir.join("main.sock"))?;
-        Ok(Self { front, asked, made })
+        Ok(Self { front, asked: asked - world.canaries, made: made - world.canaries })
     }
 
     /// After `more` requests that were granted.
     pub(crate) fn plus(self, more: u64) -> Self {
         Self { front: self.front + more, asked: self.asked + more, made: self.made + more }
     }
+}
+
+/// Signatures that the token has made, whoever asked for them.
+///
+/// # Errors
+/// When the worker does not tell.
+pub(crate) fn made(appliance: &Appliance) -> Result<u64> {
+    ask_worker(&appliance.dir.join("main.sock")).map(|(_, made)| made)
 }
 
 /// The worker's counters of sign requests and signatures, over a connection of its own.

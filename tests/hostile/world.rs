@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::counters;
 use testkit::client::{Answer, Call, Client};
 use testkit::fixture::{Builder, Fixture};
 use testkit::key::Key;
@@ -18,6 +19,8 @@ pub(crate) struct World {
     worker: u32,
     accepted: AtomicU64,
     secrets: Mutex<Vec<String>>,
+    /// Signatures that the front had made to see whether its keys sign, before the first request.
+    pub(crate) canaries: u64,
 }
 
 /// Keys beside the Authority's own; its JWK set lists all but the first.
@@ -67,6 +70,8 @@ impl World {
         let keys = Keys::generate();
         let published = keys.published();
         let builder = Fixture::builder()
+            // Requests at the worker are counted; the front's own tests of its keys must not come in between.
+            .set("custody.canary_interval", "1h")
             .set("authority.dpop.nonce", "always")
             .set("audit.max_noise_records_per_second", 100_000)
             .set("licensing.online.timeout", "1s")
@@ -83,7 +88,8 @@ impl World {
             });
         let mut fixture = change(builder).start();
         let worker = fixture.appliance.worker("main").id();
-        let world = Self { fixture, keys, worker, accepted: AtomicU64::new(0), secrets: Mutex::default() };
+        let canaries = counters::made(&fixture.appliance).unwrap();
+        let world = Self { fixture, keys, worker, accepted: AtomicU64::new(0), secrets: Mutex::default(), canaries };
         // Now the nonce is known, and so a hostile proof can be good in that.
         world.expect_signed(world.sign());
         world
@@ -134,7 +140,7 @@ impl World {
 
     /// Everything that must turn up in no answer, and why.
     pub(crate) fn secrets(&self) -> Vec<String> {
-        let pin = std::fs::read_to_string(&self.fixture.token.pin_file).unwrap_or_default();
+        let pin = std::fs::read_to_string(self.fixture.token.pin_file()).unwrap_or_default();
         let mut secrets = self.secrets.lock().unwrap().clone();
         secrets.push(pin.trim().to_owned());
         secrets

@@ -123,6 +123,10 @@ impl Worker {
         self.child.wait().unwrap()
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -214,11 +218,15 @@ worker_user = "@UID@"
 module = "@MODULE@"
 uri = "pkcs11:token=main"
 pin_file = "@DIR@/pin"
+state_dir = "@DIR@/state"
 sessions = 3
 [keys.release]
 token = "main"
 uri = "pkcs11:object=k;id=%01"
 state = "active"
+[[keys.release.custody_exception]]
+attribute = "CKA_UNWRAP"
+reason = "pkcs11-tool cannot make a key without it on SoftHSM2"
 [tenants.acme]
 keys = ["release"]
 predicate_types = ["*"]

@@ -4,7 +4,7 @@
 
 use std::process::{Command, ExitCode};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use xtask::ui;
 
 use crate::{Outcome, cargo, host};
@@ -15,6 +15,17 @@ pub(crate) struct Arguments {
     /// Seconds of each measured phase.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// What to measure: the whole appliance, or the token worker alone.
+    #[arg(value_enum, default_value_t = Subject::Appliance)]
+    subject: Subject,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Subject {
+    /// Signatures through the API.
+    Appliance,
+    /// The token worker, on devices of many speeds.
+    Custody,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
@@ -22,11 +33,19 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     host::provide(&[&host::SOFTHSM, &host::OPENSC])?;
     let target = cargo::target_dir(&cargo::metadata()?);
     let programs = cargo::build_programs("release", "bench")?;
-    let status = Command::new(programs.join("bench"))
+    let mut bench = Command::new(programs.join("bench"));
+    let report = match arguments.subject {
+        Subject::Appliance => "bench.json",
+        Subject::Custody => {
+            bench.arg("--custody");
+            "bench-custody.json"
+        }
+    };
+    let status = bench
         .arg("--programs")
         .arg(&programs)
         .arg("--json")
-        .arg(target.join("bench.json"))
+        .arg(target.join(report))
         .args(["--seconds", &arguments.seconds.to_string()])
         .status()
         .map_err(|error| format!("cannot run the bench: {error}"))?;

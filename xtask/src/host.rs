@@ -42,6 +42,47 @@ pub(crate) const NPM: Need = Need { name: "npm", found_as: &["npm"], package: "n
 pub(crate) const PYTHON: Need = Need { name: "Python 3", found_as: &["python3"], package: "python3-venv" };
 pub(crate) const GO: Need = Need { name: "Go", found_as: &["go", "/usr/local/go/bin/go"], package: "golang-go" };
 
+pub(crate) const SWTPM: Need = Need { name: "swtpm", found_as: &["swtpm"], package: "swtpm" };
+pub(crate) const TPM2_TOOLS: Need =
+    Need { name: "tpm2-tools", found_as: &["tpm2_flushcontext"], package: "tpm2-tools" };
+pub(crate) const TPM2_PKCS11: Need = Need {
+    name: "tpm2-pkcs11",
+    found_as: &[
+        "/usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so",
+        "/usr/lib/aarch64-linux-gnu/pkcs11/libtpm2_pkcs11.so",
+        "/usr/lib64/pkcs11/libtpm2_pkcs11.so",
+        "/usr/lib/pkcs11/libtpm2_pkcs11.so",
+    ],
+    package: "libtpm2-pkcs11-1",
+};
+pub(crate) const TCTI_SWTPM: Need = Need {
+    name: "the TCTI for swtpm",
+    found_as: &[
+        "/usr/lib/x86_64-linux-gnu/libtss2-tcti-swtpm.so.0",
+        "/usr/lib/aarch64-linux-gnu/libtss2-tcti-swtpm.so.0",
+        "/usr/lib64/libtss2-tcti-swtpm.so.0",
+        "/usr/lib/libtss2-tcti-swtpm.so.0",
+    ],
+    package: "libtss2-tcti-swtpm0",
+};
+pub(crate) const OPENSSL_DEV: Need =
+    Need { name: "OpenSSL's headers", found_as: &["/usr/include/openssl/evp.h"], package: "libssl-dev" };
+pub(crate) const SQLITE_DEV: Need =
+    Need { name: "SQLite's headers", found_as: &["/usr/include/sqlite3.h"], package: "libsqlite3-dev" };
+pub(crate) const PKG_CONFIG: Need = Need { name: "pkg-config", found_as: &["pkg-config"], package: "pkg-config" };
+pub(crate) const LIBCLANG: Need = Need {
+    name: "libclang",
+    found_as: &[
+        "/usr/lib/x86_64-linux-gnu/libclang.so",
+        "/usr/lib/x86_64-linux-gnu/libclang-14.so.1",
+        "/usr/lib/aarch64-linux-gnu/libclang-14.so.1",
+        "/usr/lib/llvm-14/lib/libclang.so.1",
+        "/usr/lib/llvm-19/lib/libclang.so.1",
+        "/usr/lib64/libclang.so",
+    ],
+    package: "libclang-dev",
+};
+
 impl Need {
     /// Where it is.
     pub(crate) fn path(&self) -> Option<PathBuf> {

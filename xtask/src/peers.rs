@@ -25,6 +25,8 @@ pub(crate) struct Peer {
     artifact: &'static str,
     needs: &'static [&'static host::Need],
     build: fn(&Peer, &Path) -> Outcome,
+    /// Nobody misses it: without it, its tests are not part of the suite.
+    pub(crate) optional: bool,
 }
 
 pub(crate) const OIDC_PROVIDER: Peer = Peer {
@@ -35,6 +37,7 @@ pub(crate) const OIDC_PROVIDER: Peer = Peer {
     artifact: "",
     needs: &[&host::NODE, &host::NPM],
     build: npm_ci,
+    optional: false,
 };
 
 pub(crate) const SECURESYSTEMSLIB: Peer = Peer {
@@ -45,6 +48,7 @@ pub(crate) const SECURESYSTEMSLIB: Peer = Peer {
     artifact: "bin/python",
     needs: &[&host::PYTHON],
     build: pip_install,
+    optional: false,
 };
 
 pub(crate) const COSIGN: Peer = Peer {
@@ -55,10 +59,46 @@ pub(crate) const COSIGN: Peer = Peer {
     artifact: "bin/cosign",
     needs: &[&host::GO],
     build: go_install,
+    optional: false,
 };
 
-/// All of them.
-const PEERS: [&Peer; 3] = [&OIDC_PROVIDER, &SECURESYSTEMSLIB, &COSIGN];
+pub(crate) const KRYOPTIC: Peer = Peer {
+    name: "kryoptic",
+    version: "1.5.4",
+    module: "kryoptic::",
+    variable: "SIGNER_PEER_KRYOPTIC",
+    artifact: "target/debug/libkryoptic_pkcs11.so",
+    needs: &[&host::OPENSSL_DEV, &host::SQLITE_DEV, &host::PKG_CONFIG, &host::LIBCLANG],
+    build: cargo_build,
+    optional: false,
+};
+
+/// Of the system; what is kept is a link to the module.
+pub(crate) const TPM2_PKCS11: Peer = Peer {
+    name: "tpm2-pkcs11",
+    version: "of-the-system",
+    module: "tpm2_pkcs11::",
+    variable: "SIGNER_PEER_TPM2_PKCS11",
+    artifact: "libtpm2_pkcs11.so",
+    needs: &[&host::SWTPM, &host::TCTI_SWTPM, &host::TPM2_TOOLS, &host::TPM2_PKCS11],
+    build: link_tpm2_pkcs11,
+    optional: false,
+};
+
+/// The device in the rack, named by three environment variables; the tests read them themselves.
+pub(crate) const RACK: Peer = Peer {
+    name: "rack",
+    version: "as-named",
+    module: "rack::",
+    variable: "SIGNER_TEST_RACK",
+    artifact: "",
+    needs: &[],
+    build: rack_is_named,
+    optional: true,
+};
+
+/// All that are built once and kept.
+const PEERS: [&Peer; 5] = [&OIDC_PROVIDER, &SECURESYSTEMSLIB, &COSIGN, &KRYOPTIC, &TPM2_PKCS11];
 
 /// `cargo xtask peers`.
 ///
@@ -89,7 +129,8 @@ impl Peer {
         // The marker comes last, so that a build that was interrupted is done again.
         let marker = dir.join("complete");
         let recipe = self.recipe();
-        if !(artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe)) {
+        // What is not kept is looked at each time.
+        if self.optional || !(artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe)) {
             host::provide(self.needs)?;
             fs::create_dir_all(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
             (self.build)(self, &dir)?;
@@ -103,10 +144,10 @@ impl Peer {
 
     /// What a build depends on: when it changes, the peer is built again.
     fn recipe(&self) -> Vec<u8> {
-        let files = ["authority/package-lock.json", "authority/server.mjs", "python/requirements.txt"];
         let ours: &[&str] = match self.name {
-            "oidc-provider" => &files[..2],
-            "securesystemslib" => &files[2..],
+            "oidc-provider" => &["authority/package-lock.json", "authority/server.mjs"],
+            "securesystemslib" => &["python/requirements.txt"],
+            "kryoptic" => &["kryoptic/Cargo.toml", "kryoptic/Cargo.lock"],
             _ => &[],
         };
         let content = ours.iter().flat_map(|file| fs::read(sources().join(file)).unwrap_or_default());
@@ -142,6 +183,36 @@ fn go_install(peer: &Peer, dir: &Path) -> Outcome {
     let mut install = Command::new(go);
     install.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(module).env("GOBIN", bin).env("CGO_ENABLED", "0");
     run(&mut install, dir)
+}
+
+fn cargo_build(_: &Peer, dir: &Path) -> Outcome {
+    fs::create_dir_all(dir.join("src")).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+    for file in ["Cargo.toml", "Cargo.lock", "src/lib.rs"] {
+        let from = sources().join("kryoptic").join(file);
+        fs::copy(&from, dir.join(file)).map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
+    }
+    let mut build = cargo::cargo();
+    // As a person would type it there: what this run of cargo was told about the workspace is not meant for it.
+    build.current_dir(dir).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    run(build.args(["build", "--locked", "--package", "kryoptic"]), dir)
+}
+
+fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {
+    let module = host::TPM2_PKCS11.path().ok_or("tpm2-pkcs11 is missing")?;
+    let link = dir.join(peer.artifact);
+    // One that leads nowhere is left from a package that was removed.
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(module, &link).map_err(|error| format!("cannot make {}: {error}", link.display()))
+}
+
+fn rack_is_named(_: &Peer, _: &Path) -> Outcome {
+    for variables in [&["SIGNER_TEST_MODULE"][..], &["SIGNER_TEST_TOKEN"], &["SIGNER_TEST_PIN_FILE", "SIGNER_TEST_PIN"]]
+    {
+        if variables.iter().all(|name| env::var_os(name).is_none()) {
+            return Err(format!("no device of your own: {} is not set", variables.join(" or ")));
+        }
+    }
+    Ok(())
 }
 
 /// Runs a step of a build, its output in `DIR.log`.

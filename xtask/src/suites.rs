@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM};
-use crate::peers::{COSIGN, OIDC_PROVIDER, Peer, SECURESYSTEMSLIB};
+use crate::peers::{COSIGN, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TPM2_PKCS11};
 
 /// A suite of tests.
 pub(crate) struct Suite {
@@ -57,10 +57,38 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "custody",
-        proves: "the token worker on a real PKCS#11 module, through its socket",
-        runs: &[&["--test", "custody_worker"]],
-        needs: &[&SOFTHSM, &OPENSC],
+        proves: "the token worker on a real PKCS#11 module, and what becomes of it in every fault (with a table)",
+        runs: &[&["--test", "custody_worker"], &["--test", "faults"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
+    },
+    Suite {
+        name: "custody-front",
+        proves: "one key in two tokens: failover, draining, the custody gate and its exceptions, custody reports",
+        runs: &[&["--test", "custody_front"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "yubihsm",
+        proves: "the whole appliance on a YubiHSM 2: sessions, its limits, attestation, its log joined to ours",
+        runs: &[&["--package", "yubihsm-sim", "--test", "client"], &["--test", "yubihsm"]],
+        needs: &[],
+        peers: &[],
+    },
+    Suite {
+        name: "operator",
+        proves: "tokens and keys from their making to their end, and a doctor that names the line that mends it",
+        runs: &[&["--test", "operator"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "matrix",
+        proves: "one end-to-end suite passes unchanged on every device that can be had here",
+        runs: &[&["--test", "matrix"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[&KRYOPTIC, &TPM2_PKCS11, &RACK],
     },
     Suite {
         name: "cli",

@@ -87,6 +87,7 @@ fn build(suites: &[&Suite]) -> Outcome<(bool, Peers)> {
             let outcome = thread.join().unwrap_or_else(|_| Err(format!("building {} panicked", peer.name)));
             match &outcome {
                 Ok(_) => ui::done(format!("{} {}", peer.name, peer.version)),
+                Err(reason) if peer.optional => ui::note(format!("{}: {reason}", peer.name)),
                 Err(reason) => ui::refused(format!("{} {}: {reason}", peer.name, peer.version)),
             }
             (peer.name, outcome)
@@ -107,6 +108,9 @@ fn run_suite(suite: &Suite, peers: &Peers) -> Outcome<Result> {
                 }
                 Err(reason) => {
                     command.args(["--skip", peer.module]);
+                    if peer.optional {
+                        continue;
+                    }
                     let without = list(arguments)?.into_iter().filter(|test| test.starts_with(peer.module));
                     result.skipped.extend(without.map(|test| Skipped { test, reason: reason.clone() }));
                 }

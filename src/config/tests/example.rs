@@ -55,10 +55,34 @@ fn every_key_of_the_schema_is_in_the_example() {
         for key in allowed {
             let mut whole = path.clone();
             whole.push(Step::Key((*key).to_owned()));
-            assert!(tree.has(&whole), "{} is not in docs/signer.example.toml", dotted(&whole));
+            // Another spelling of a key that is there; both at once would be refused.
+            let alternative = *key == "object_id" && EXAMPLE.contains("`object_id = ");
+            // A table among named ones (`tokens`) may leave out what goes with others only; another one shows it.
+            let shown = alternative
+                || tree.has(&whole)
+                || siblings(&tree, &path).any(|mut sibling| {
+                    sibling.push(Step::Key((*key).to_owned()));
+                    tree.has(&sibling)
+                });
+            assert!(shown, "{} is not in docs/signer.example.toml", dotted(&whole));
         }
     }
-    assert_eq!(structs, 17, "a struct of the schema is not reached; give the example a section for it");
+    assert_eq!(structs, 22, "a struct of the schema is not reached; give the example a section for it");
+}
+
+/// The tables of the same map of names, this one included: for `tokens.a` also `tokens.b`.
+fn siblings(tree: &Node, path: &[Step]) -> impl Iterator<Item = Vec<Step>> {
+    let names: Vec<String> = match (&tree.value, path) {
+        (Value::Table(root), [Step::Key(map), Step::Key(_)]) => {
+            match root.entries.get(map).map(|entry| &entry.node.value) {
+                Some(Value::Table(table)) => table.entries.keys().cloned().collect(),
+                _ => Vec::new(),
+            }
+        }
+        _ => Vec::new(),
+    };
+    let map = path.first().cloned();
+    names.into_iter().filter_map(move |name| Some(vec![map.clone()?, Step::Key(name)]))
 }
 
 #[test]

@@ -132,6 +132,35 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:1:24: tokens.main.sessions: 5000 sessions are more than tokens have; write at most 1024"),
         ),
         (
+            "tokens.main.connector = 'http://127.0.0.1:12345'",
+            format!("{d}:1:25: tokens.main.connector: `module` is given as well; keep `connector` for a YubiHSM"),
+        ),
+        (
+            "tokens.main.connector = 'https://hsm:12345'",
+            format!("{d}:1:25: tokens.main.connector: `https://hsm:12345` is no connector; write \"http://HOST:PORT\""),
+        ),
+        ("tokens.main.serial = 7550140", format!("{d}:1:22: tokens.main.serial: it is for a YubiHSM with `connector`")),
+        (
+            "[tokens.second]\nsocket = '/run/s'\nfront_user = 'a'\nworker_user = 'b'\npin_file = '/p'\nconnector = 'usb'\nauth_key = 2\nsessions = 16",
+            format!("{d}:8:12: tokens.second.sessions: a YubiHSM has 16 sessions, one of which is kept for its log"),
+        ),
+        (
+            "tokens.main.profile = 'softhsm'",
+            format!(
+                "{d}:1:23: tokens.main.profile: there is no profile `softhsm`; did you mean `softhsm2`? known: `aws-cloudhsm`, "
+            ),
+        ),
+        (
+            "tokens.main.profile = 'yubihsm2'",
+            format!(
+                "{d}:1:23: tokens.main.profile: `yubihsm2` is for a YubiHSM's connector, which this section does not name"
+            ),
+        ),
+        (
+            "tokens.main.profile = 'yubihsm2-pkcs11'\ntokens.main.sessions = 17",
+            format!("{d}:2:24: tokens.main.sessions: 17 sessions are more than YubiHSM 2"),
+        ),
+        (
             "tokens.second = { socket = '/run/s', front_user = 'a', worker_user = 'b', module = '/m', uri = 'pkcs11:token=x' }",
             format!("{d}:1:17: tokens.second.pin_file: it is missing; write `pin_file = …` in [tokens.second]"),
         ),
@@ -152,6 +181,44 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             ),
         ),
         ("keys.acme-2026.state = 'retired'", "signer.toml:".to_owned()),
+        (
+            "tokens.main.sign_timeout = '60s'",
+            format!("{d}:1:28: tokens.main.sign_timeout: 60s for a signature is not less than the 60s that "),
+        ),
+        (
+            "[[keys.acme-2026.replica]]\ntoken = 'mian'\nuri = 'pkcs11:object=a'",
+            format!("{d}:2:9: keys.acme-2026.replica[0].token: there is no token `mian`; did you mean `main`?"),
+        ),
+        (
+            "[[keys.acme-2026.replica]]\ntoken = 'main'\nuri = 'pkcs11:object=a'",
+            format!("{d}:2:9: keys.acme-2026.replica[0].token: the key is in token `main` already; name another"),
+        ),
+        (
+            "[[keys.acme-2026.custody_exception]]\nattribute = 'CKA_LOKAL'\nreason = 'x'",
+            format!(
+                "{d}:2:13: keys.acme-2026.custody_exception[0].attribute: `CKA_LOKAL` is not among the values known here; did you mean `CKA_LOCAL`?"
+            ),
+        ),
+        (
+            "[[keys.acme-2026.custody_exception]]\nattribute = 'CKA_LOCAL'",
+            format!("{d}:1:1: keys.acme-2026.custody_exception[0].reason: it is missing; write `reason = …`"),
+        ),
+        (
+            "keys.b = { token = 'main', state = 'next', uri = 'pkcs11:object=b', object_id = '0x0001' }",
+            format!("{d}:1:10: keys.b: `uri` and `object_id` both name the object; keep one of them"),
+        ),
+        (
+            "keys.b = { token = 'main', state = 'next' }",
+            format!("{d}:1:10: keys.b: the object is missing; write `uri = "),
+        ),
+        (
+            "keys.b = { token = 'main', state = 'next', object_id = '7' }",
+            format!("{d}:1:56: keys.b.object_id: `7` is no object id; write one from \"0x0001\""),
+        ),
+        (
+            "custody.check_interval = '7d'",
+            format!("{d}:1:26: custody.check_interval: 604800s is too long; write at most \"86400s\""),
+        ),
         (
             "keys.acme-2026.not_before = 2027-01-01T00:00:00Z\nkeys.acme-2026.not_after = 2026-01-01T00:00:00Z",
             format!("{d}:2:28: keys.acme-2026.not_after: the key ends (2026-01-01T00:00:00Z) before it begins"),

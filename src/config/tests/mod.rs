@@ -126,7 +126,7 @@ fn a_file_that_cannot_be_configuration_is_refused_in_words() {
 #[test]
 fn a_worker_finds_its_token_and_a_wrong_name_is_told_the_right_ones() {
     let config = sources(&[EXAMPLE]).unwrap().config;
-    assert_eq!(config.token("main").unwrap().uri, "pkcs11:token=signer");
+    assert_eq!(config.token("main").unwrap().uri.as_deref(), Some("pkcs11:token=signer"));
     assert_eq!(config.token("mian").unwrap_err().to_string(), "the configuration has no token `mian`; it has `main`");
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::{LinkError, locked};
+use crate::custody::Lane;
 use crate::custody::wire::{
     Inbox, KeyHandle, OpenedKey, Reply, Request, StatusReport, WireError, decode_reply, encode_request,
 };
@@ -83,12 +84,14 @@ impl Channel {
     pub(in crate::custody) async fn sign(
         &self,
         handle: KeyHandle,
+        lane: Lane,
         digest: &[u8; 32],
         deadline: Instant,
     ) -> Result<[u8; 64], LinkError> {
         let budget = deadline.saturating_duration_since(Instant::now());
         let budget_ms = u32::try_from(budget.as_millis()).unwrap_or(u32::MAX);
-        self.ask(&Request::Sign { handle, budget_ms, digest: *digest }, Waiter::Signature, deadline).await
+        let request = Request::Sign { handle, lane: lane.number(), budget_ms, digest: *digest };
+        self.ask(&request, Waiter::Signature, deadline).await
     }
 
     pub(in crate::custody) async fn open_key(&self, uri: &str, deadline: Instant) -> Result<OpenedKey, LinkError> {

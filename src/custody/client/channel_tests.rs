@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 
 use super::super::handshake::greet;
 use super::{Channel, LinkError};
+use crate::custody::Lane;
 use crate::custody::wire::{
     Failure, FailureCode, Hello, Inbox, KeyHandle, Reply, Request, WireError, decode_request, encode_reply,
 };
@@ -56,7 +57,7 @@ fn soon() -> Instant {
 /// A signature that is asked for in the background.
 fn asked(channel: &Arc<Channel>) -> tokio::task::JoinHandle<Result<[u8; 64], LinkError>> {
     let channel = Arc::clone(channel);
-    tokio::spawn(async move { channel.sign(KeyHandle(1), &[1; 32], soon()).await })
+    tokio::spawn(async move { channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], soon()).await })
 }
 
 #[tokio::test]
@@ -72,13 +73,24 @@ async fn answers_find_their_requests_in_any_order() {
 }
 
 #[tokio::test]
+async fn the_worker_is_told_the_lane() {
+    let (channel, mut worker) = connected().await;
+    let lane = Lane::of_tenant("acme");
+    let asked = tokio::spawn(async move { channel.sign(KeyHandle(1), lane, &[1; 32], soon()).await });
+    let (id, request) = worker.next().await;
+    assert!(matches!(request, Request::Sign { lane: told, .. } if told == lane.number()), "{request:?}");
+    worker.send(id, &Reply::Signed([1; 64])).await;
+    asked.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn requests_of_one_turn_leave_in_one_write() {
     let (channel, worker) = connected().await;
     let requests: Vec<_> = (0..20).map(|_| asked(&channel)).collect();
     let mut buffer = [0; 4096];
     worker.stream.readable().await.unwrap();
     let first = worker.stream.try_read(&mut buffer).unwrap();
-    assert_eq!(first, 20 * 53, "all twenty frames at once");
+    assert_eq!(first, 20 * 61, "all twenty frames at once");
     drop((requests, channel));
 }
 
@@ -113,14 +125,15 @@ async fn an_end_tells_what_was_sent_from_what_was_not() {
     worker.next().await;
     drop(worker);
     assert!(matches!(sent.await.unwrap(), Err(LinkError::Lost(_))));
-    let after = channel.sign(KeyHandle(1), &[1; 32], soon()).await;
+    let after = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], soon()).await;
     assert!(matches!(after, Err(LinkError::Unsent(_))));
 }
 
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_no_offence() {
     let (channel, mut worker) = connected().await;
-    let impatient = channel.sign(KeyHandle(1), &[1; 32], Instant::now() + Duration::from_millis(20)).await;
+    let impatient =
+        channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now() + Duration::from_millis(20)).await;
     assert!(matches!(impatient, Err(LinkError::Timeout)));
     let (late, _) = worker.next().await;
     worker.send(late, &Reply::Signed([1; 64])).await;
@@ -135,7 +148,7 @@ async fn an_answer_that_comes_too_late_is_no_offence() {
 async fn a_worker_that_never_answers_is_given_up() {
     let (channel, _worker) = connected().await;
     for _ in 0..super::MAX_UNANSWERED {
-        let gone = channel.sign(KeyHandle(1), &[1; 32], Instant::now()).await;
+        let gone = channel.sign(KeyHandle(1), Lane::APPLIANCE, &[1; 32], Instant::now()).await;
         assert!(matches!(gone, Err(LinkError::Timeout)));
     }
     assert!(!channel.is_live());
@@ -144,7 +157,7 @@ async fn a_worker_that_never_answers_is_given_up() {
 #[tokio::test]
 async fn a_hello_of_another_version_or_token_is_refused() {
     let table = [
-        (Reply::Hello(Hello { version: 2, name: "main".into() }), WireError::Version { theirs: 2 }),
+        (Reply::Hello(Hello { version: 9, name: "main".into() }), WireError::Version { theirs: 9 }),
         (Reply::Hello(Hello::new("other")), WireError::WrongToken { theirs: "other".into(), expected: "main".into() }),
         (Reply::Pong, WireError::NotHello),
     ];

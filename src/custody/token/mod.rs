@@ -3,13 +3,18 @@
 //! The fence: FFI and `unsafe` live below this module and nowhere else. Above it stand the traits [`Token`] and
 //! [`TokenSession`]; a PKCS#11 module implements them, and so can any other way to reach an HSM.
 
+pub mod admin;
 mod inherited;
+mod lab;
 mod pin;
 pub mod pkcs11;
+pub mod watch;
+pub mod yubihsm;
 
 use std::fmt;
 
 pub use inherited::inherited_listener;
+pub use lab::Lab;
 pub use pin::{Pin, PinFileError};
 
 use super::uri::KeyUri;
@@ -28,6 +33,15 @@ pub trait Token: Send + Sync {
     /// # Errors
     /// When the token is absent, has no session left, or the device fails.
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError>;
+
+    /// Brings what stands between us and the device back to where it was at the start, as far as that can be done in
+    /// this process. The caller sees to it that no session is open and no call under way.
+    ///
+    /// # Errors
+    /// When it does not come back; the next calls say so, too.
+    fn reinitialize(&self) -> Result<(), TokenError> {
+        Ok(())
+    }
 }
 
 /// One session: used by one thread, closed on drop, never used again after an error whose [`TokenError::remedy`] is
@@ -44,17 +58,27 @@ pub trait TokenSession {
     /// [`TokenError::LoginUnclear`] when nobody can tell.
     fn login(&self, pin: &Pin) -> Result<(), TokenError>;
 
-    /// The one private key that the URI names, its public key and its attributes. The key has passed
-    /// [`KeyAttributes::objection`] and is on P-256.
+    /// Ends the login of all sessions of the process: for a device that says at once that somebody is logged in and
+    /// that nobody is.
     ///
     /// # Errors
-    /// When there is no such key or several, or it must not be used.
+    /// When the device fails. Nothing is lost by that: a login follows, and says what is the matter.
+    fn logout(&self) -> Result<(), TokenError> {
+        Ok(())
+    }
+
+    /// The one private key that the URI names, its public key and its attributes, read from the device at each call.
+    /// The key is on P-256; whether its attributes let it sign is judged by the caller.
+    ///
+    /// # Errors
+    /// When there is no such key or several, or it is of another kind.
     fn find_key(&self, uri: &KeyUri) -> Result<FoundKey, TokenError>;
 
     /// ECDSA over a SHA-256 digest: raw r ‖ s.
     ///
     /// # Errors
-    /// When nothing was signed.
+    /// [`TokenError::OddSignature`] when the device signed and returned something else than a signature; any other
+    /// error means that nothing was signed.
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError>;
 }
 
@@ -63,7 +87,7 @@ pub trait TokenSession {
 pub struct KeySlot(pub u64);
 
 /// The answer of [`TokenSession::find_key`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FoundKey {
     /// To sign with in this session.
     pub slot: KeySlot,
@@ -71,6 +95,8 @@ pub struct FoundKey {
     pub public_key: PublicKey,
     /// As the device reports them.
     pub attributes: KeyAttributes,
+    /// The device's certificates for the key, DER, leaf first; empty where it attests nothing.
+    pub attestation: Vec<Vec<u8>>,
 }
 
 /// What a token says about itself.
@@ -170,6 +196,14 @@ pub enum TokenError {
     /// The login failed in a way that leaves open whether the attempt was counted.
     #[error("the login failed, and the token may have counted the attempt")]
     LoginUnclear(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The device said that it signed, and what it returned is no signature.
+    #[error("{operation} returned {length} bytes, where a P-256 signature has 64")]
+    OddSignature {
+        /// The call.
+        operation: &'static str,
+        /// Of what it returned, in bytes.
+        length: u64,
+    },
     /// A call into the device failed.
     #[error("{operation} failed")]
     Device {
@@ -182,7 +216,8 @@ pub enum TokenError {
     },
 }
 
-/// What it takes to go on after an error; each includes the ones before it.
+/// What it takes to go on after an error; each includes the ones before it. The rungs of a ladder: where one does not
+/// help, the next one is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Remedy {
     /// Nothing: the session is as good as before.
@@ -191,7 +226,9 @@ pub enum Remedy {
     NewSession,
     /// A new session and a new login.
     NewLogin,
-    /// The module must be initialised anew, which takes a new process.
+    /// The module must be finalised and initialised anew, in this process.
+    Reinitialize,
+    /// The module is beyond repair from within; only a new process helps.
     NewProcess,
 }
 
@@ -200,7 +237,9 @@ impl TokenError {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Absent { .. } | Self::SeveralTokens { .. } | Self::PinRefused(_) => Remedy::NewSession,
+            Self::Absent { .. } | Self::SeveralTokens { .. } | Self::PinRefused(_) | Self::OddSignature { .. } => {
+                Remedy::NewSession
+            }
             Self::KeyNotFound { .. } | Self::SeveralKeys { .. } | Self::KeyUnsuitable { .. } => Remedy::None,
             Self::LoginUnclear(_) => Remedy::NewLogin,
             Self::Device { remedy, .. } => *remedy,

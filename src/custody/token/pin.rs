@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::config::SECRET_OPEN;
+
 /// A user PIN. Wiped when dropped, printed nowhere, not to be cloned.
 pub struct Pin {
     // A box of its final size from the start: a growing Vec would leave copies behind.
@@ -33,7 +35,9 @@ pub enum PinFileError {
     #[error("the PIN file {0} is not a regular file")]
     NotAFile(PathBuf),
     /// Somebody else may read it.
-    #[error("the PIN file {path} is open to others (mode {mode:04o}); `chmod 0400` it, owned by the worker's user")]
+    #[error(
+        "the PIN file {path} is open to others (mode {mode:04o}); `chmod 0600` it, or 0640 with a group of its own"
+    )]
     Exposed {
         /// Its path.
         path: PathBuf,
@@ -52,8 +56,8 @@ impl Pin {
     /// Reads the file; one line feed at its end is not part of the PIN.
     ///
     /// # Errors
-    /// Unless it is a regular file that its owner alone may read; systemd's credential directories, which systemd
-    /// guards, are taken as they are.
+    /// Unless it is a regular file that its owner, and at most its group, may read. By the group systemd lets a service
+    /// read its credentials.
     pub fn read(path: &Path) -> Result<Self, PinFileError> {
         let failed = |source| PinFileError::Io { path: path.to_owned(), source };
         // Non-blocking, so that a FIFO put in its place cannot hang the start.
@@ -62,7 +66,7 @@ impl Pin {
         if !metadata.is_file() {
             return Err(PinFileError::NotAFile(path.to_owned()));
         }
-        if metadata.mode() & 0o077 != 0 && !is_credential(path) {
+        if metadata.mode() & SECRET_OPEN != 0 {
             return Err(PinFileError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
         }
         let mut bytes = Box::new(Zeroizing::new([0; MAX_PIN]));
@@ -82,6 +86,14 @@ impl Pin {
             length -= 1;
         }
         if length == 0 { Err(PinFileError::Empty(path.to_owned())) } else { Ok(Self { bytes, length }) }
+    }
+
+    /// From memory; `None` when it is empty or too long.
+    #[must_use]
+    pub fn from_bytes(pin: &[u8]) -> Option<Self> {
+        let mut bytes = Box::new(Zeroizing::new([0; MAX_PIN]));
+        bytes.get_mut(..pin.len()).filter(|room| !room.is_empty() && room.len() < MAX_PIN)?.copy_from_slice(pin);
+        Some(Self { bytes, length: pin.len() })
     }
 
     /// For the call that presents it to the device, and nothing else.
@@ -109,13 +121,6 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// In the service's own credentials directory, or where systemd keeps those of all services.
-fn is_credential(path: &Path) -> bool {
-    let own = std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|own| !own.is_empty() && path.starts_with(own));
-    let dotted = path.components().any(|part| part == std::path::Component::ParentDir);
-    !dotted && (own || path.starts_with("/run/credentials"))
-}
-
 const MAX_PIN: usize = 1024;
 
 #[cfg(test)]
@@ -141,9 +146,16 @@ mod tests {
 
     #[test]
     fn a_pin_file_that_others_may_read_is_refused() {
-        for mode in [0o440, 0o404, 0o644, 0o420] {
+        for mode in [0o404, 0o644, 0o420, 0o660, 0o610] {
             let error = Pin::read(file(b"1234", mode).path()).unwrap_err();
             assert!(matches!(error, PinFileError::Exposed { mode: m, .. } if m == mode), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pin_file_may_be_read_by_a_group_as_credentials_of_systemd_are() {
+        for mode in [0o400, 0o600, 0o440, 0o640] {
+            Pin::read(file(b"1234", mode).path()).unwrap();
         }
     }
 
@@ -153,6 +165,12 @@ mod tests {
         assert!(matches!(Pin::read(file(&[b'1'; 1024], 0o400).path()), Err(PinFileError::TooLong(_))));
         assert!(matches!(Pin::read(Path::new("/dev/null")), Err(PinFileError::NotAFile(_))));
         assert!(matches!(Pin::read(Path::new("/nonexistent/pin")), Err(PinFileError::Io { .. })));
+    }
+
+    #[test]
+    fn a_typed_pin_is_taken_as_it_is() {
+        assert_eq!(Pin::from_bytes(b" 12 ").unwrap().expose(), b" 12 ");
+        assert!(Pin::from_bytes(b"").is_none() && Pin::from_bytes(&[b'1'; 1024]).is_none());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Messages to bytes and back.
 
 use super::{
-    Counters, Failure, FailureCode, Hello, KeyHandle, MAGIC, MAX_TEXT, OpenedKey, Reply, Request, StatusReport,
-    WireError, WorkerState,
+    Counters, Failure, FailureCode, Hello, KeyHandle, MAGIC, MAX_CERTIFICATE, MAX_CERTIFICATES, MAX_TEXT, OpenedKey,
+    Reply, Request, StatusReport, WireError, WorkerState,
 };
 use crate::custody::{KeyAttributes, PublicKey};
 
@@ -11,8 +11,9 @@ pub fn encode_request(id: u64, request: &Request, out: &mut Vec<u8>) {
     match request {
         Request::Hello(hello) => frame(out, HELLO, id, |w| w.hello(hello)),
         Request::OpenKey { uri } => frame(out, OPEN_KEY, id, |w| w.text(uri)),
-        Request::Sign { handle, budget_ms, digest } => frame(out, SIGN, id, |w| {
+        Request::Sign { handle, lane, budget_ms, digest } => frame(out, SIGN, id, |w| {
             w.u32(handle.0);
+            w.u64(*lane);
             w.u32(*budget_ms);
             w.bytes(digest);
         }),
@@ -31,7 +32,7 @@ pub fn decode_request(frame: &[u8]) -> Result<(u64, Request), WireError> {
     let request = match kind {
         HELLO => Request::Hello(r.hello()?),
         OPEN_KEY => Request::OpenKey { uri: r.text()? },
-        SIGN => Request::Sign { handle: KeyHandle(r.u32()?), budget_ms: r.u32()?, digest: r.array()? },
+        SIGN => Request::Sign { handle: KeyHandle(r.u32()?), lane: r.u64()?, budget_ms: r.u32()?, digest: r.array()? },
         STATUS => Request::Status,
         PING => Request::Ping,
         other => return Err(WireError::UnknownKind(other)),
@@ -48,6 +49,7 @@ pub fn encode_reply(id: u64, reply: &Reply, out: &mut Vec<u8>) {
             w.u32(key.handle.0);
             w.bytes(key.public_key.sec1());
             w.u16(key.attributes.bits());
+            w.certificates(&key.attestation);
         }),
         Reply::Signed(signature) => frame(out, SIGN | REPLY, id, |w| w.bytes(signature)),
         Reply::Status(report) => frame(out, STATUS | REPLY, id, |w| w.report(report)),
@@ -72,6 +74,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<(u64, Reply), WireError> {
             handle: KeyHandle(r.u32()?),
             public_key: PublicKey::from_sec1(&r.array::<65>()?).map_err(|_| WireError::BadValue("public key"))?,
             attributes: KeyAttributes::from_bits(r.u16()?).ok_or(WireError::BadValue("key attributes"))?,
+            attestation: r.certificates()?,
         }),
         k if k == SIGN | REPLY => Reply::Signed(r.array()?),
         k if k == STATUS | REPLY => Reply::Status(Box::new(r.report()?)),
@@ -99,7 +102,8 @@ fn frame(out: &mut Vec<u8>, kind: u8, id: u64, body: impl FnOnce(&mut Writer<'_>
     out.push(kind);
     out.extend_from_slice(&id.to_be_bytes());
     body(&mut Writer(out));
-    // Every message is bounded by construction: texts are cut at MAX_TEXT and there are at most a dozen of them.
+    // Every message is bounded by construction: texts are cut at MAX_TEXT and there are at most a dozen of them, and a
+    // chain of certificates has bounds of its own.
     let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
@@ -131,6 +135,17 @@ impl Writer<'_> {
         let text = super::fit(text);
         self.u16(u16::try_from(text.len()).unwrap_or(0));
         self.bytes(text.as_bytes());
+    }
+
+    /// A chain beyond the bounds is left out as a whole: part of a chain would prove nothing.
+    fn certificates(&mut self, chain: &[Vec<u8>]) {
+        let fits = chain.len() <= MAX_CERTIFICATES && chain.iter().all(|der| der.len() <= MAX_CERTIFICATE);
+        let chain = if fits { chain } else { &[] };
+        self.u8(u8::try_from(chain.len()).unwrap_or(0));
+        for der in chain {
+            self.u16(u16::try_from(der.len()).unwrap_or(0));
+            self.bytes(der);
+        }
     }
 
     fn hello(&mut self, hello: &Hello) {
@@ -194,6 +209,22 @@ impl<'a> Reader<'a> {
         if text.chars().any(char::is_control) { Err(WireError::BadText) } else { Ok(text.to_owned()) }
     }
 
+    fn certificates(&mut self) -> Result<Vec<Vec<u8>>, WireError> {
+        let count = usize::from(self.u8()?);
+        if count > MAX_CERTIFICATES {
+            return Err(WireError::BadValue("the number of certificates"));
+        }
+        (0..count)
+            .map(|_| {
+                let length = usize::from(self.u16()?);
+                if length > MAX_CERTIFICATE {
+                    return Err(WireError::BadValue("the length of a certificate"));
+                }
+                Ok(self.take(length)?.to_vec())
+            })
+            .collect()
+    }
+
     fn hello(&mut self) -> Result<Hello, WireError> {
         if self.array::<8>()? != MAGIC {
             return Err(WireError::NotHello);
@@ -226,6 +257,8 @@ impl<'a> Reader<'a> {
                 sessions_opened: self.u64()?,
                 sessions_lost: self.u64()?,
                 refused_peers: self.u64()?,
+                reinitialized: self.u64()?,
+                kept_alive: self.u64()?,
                 uptime_ms: self.u64()?,
             },
         })

@@ -18,7 +18,7 @@ pub use report::{Counters, StatusReport, WorkerState};
 use super::{KeyAttributes, PublicKey};
 
 /// The version both sides must speak; there is no negotiation, because both come from one package.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// First bytes of every [`Hello`].
 pub const MAGIC: [u8; 8] = *b"SOSIGNTK";
@@ -28,6 +28,12 @@ pub const MAX_FRAME: usize = 64 * 1024;
 
 /// Longest text in a frame, in bytes of UTF-8.
 pub const MAX_TEXT: usize = 1024;
+
+/// Most certificates of one attestation; a device's chain has two or three.
+pub const MAX_CERTIFICATES: usize = 6;
+
+/// Longest certificate of an attestation, in bytes of DER; with [`MAX_CERTIFICATES`] they fit a frame.
+pub const MAX_CERTIFICATE: usize = 8 * 1024;
 
 /// Who speaks, and which version of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +62,9 @@ pub enum Request {
     Sign {
         /// Which key.
         handle: KeyHandle,
+        /// On whose behalf: 0 is the appliance itself, any other number a tenant's. Lanes take turns at the sessions,
+        /// so that what one has queued does not hold up the others.
+        lane: u64,
         /// How long the answer is of use, from the moment the worker reads this, in milliseconds.
         budget_ms: u32,
         /// What to sign.
@@ -93,6 +102,9 @@ pub struct OpenedKey {
     pub public_key: PublicKey,
     /// What the device says about the private key.
     pub attributes: KeyAttributes,
+    /// The device's own word for it, as DER certificates, leaf first; empty where the device attests nothing. At most
+    /// [`MAX_CERTIFICATES`] of at most [`MAX_CERTIFICATE`] bytes.
+    pub attestation: Vec<Vec<u8>>,
 }
 
 /// Why a request was not carried out.
@@ -116,7 +128,7 @@ pub enum FailureCode {
     TokenUnavailable = 3,
     /// The token refused the PIN, or its state forbids an attempt.
     PinRefused = 4,
-    /// More requests wait than the configuration allows.
+    /// More requests wait than the configuration allows, or more than can be signed before this one's deadline.
     QueueFull = 5,
     /// The budget ran out while the request waited.
     DeadlineExceeded = 6,

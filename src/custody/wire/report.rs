@@ -52,6 +52,10 @@ pub struct Counters {
     pub sessions_lost: u64,
     /// Connections refused because of their user.
     pub refused_peers: u64,
+    /// Times the module was finalized and initialized anew.
+    pub reinitialized: u64,
+    /// Calls made on idle sessions to keep them alive.
+    pub kept_alive: u64,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
 }
@@ -93,7 +97,7 @@ impl StatusReport {
 }
 
 impl Counters {
-    pub(super) fn all(&self) -> [u64; 10] {
+    pub(super) fn all(&self) -> [u64; 12] {
         [
             self.sign_requests,
             self.signatures,
@@ -104,6 +108,8 @@ impl Counters {
             self.sessions_opened,
             self.sessions_lost,
             self.refused_peers,
+            self.reinitialized,
+            self.kept_alive,
             self.uptime_ms,
         ]
     }

@@ -9,7 +9,7 @@ fn every_request_comes_back_as_it_was() {
     let requests = [
         Request::Hello(Hello::new("signerd")),
         Request::OpenKey { uri: "pkcs11:object=a".into() },
-        Request::Sign { handle: KeyHandle(7), budget_ms: 5_000, digest: [9; 32] },
+        Request::Sign { handle: KeyHandle(7), lane: u64::MAX - 1, budget_ms: 5_000, digest: [9; 32] },
         Request::Status,
         Request::Ping,
     ];
@@ -33,6 +33,8 @@ fn every_reply_comes_back_as_it_was() {
         sessions_opened: 7,
         sessions_lost: 8,
         refused_peers: 9,
+        reinitialized: 16,
+        kept_alive: 17,
         uptime_ms: 10,
     };
     let report = StatusReport {
@@ -56,6 +58,7 @@ fn every_reply_comes_back_as_it_was() {
             handle: KeyHandle(1),
             public_key,
             attributes: KeyAttributes { sensitive: true, local: true, ..KeyAttributes::default() },
+            attestation: vec![vec![0x30; MAX_CERTIFICATE]; MAX_CERTIFICATES],
         }),
         Reply::Signed([3; 64]),
         Reply::Status(Box::new(report)),
@@ -72,7 +75,7 @@ fn every_reply_comes_back_as_it_was() {
 #[test]
 fn a_frame_that_is_not_exactly_its_message_is_refused() {
     let mut out = Vec::new();
-    encode_request(1, &Request::Sign { handle: KeyHandle(1), budget_ms: 1, digest: [0; 32] }, &mut out);
+    encode_request(1, &Request::Sign { handle: KeyHandle(1), lane: 0, budget_ms: 1, digest: [0; 32] }, &mut out);
     let frame = &out[4..];
     for cut in 0..frame.len() {
         assert_eq!(decode_request(&frame[..cut]), Err(WireError::Truncated), "{cut}");
@@ -83,11 +86,31 @@ fn a_frame_that_is_not_exactly_its_message_is_refused() {
 }
 
 #[test]
+fn the_longest_chain_of_certificates_fits_a_frame_and_a_longer_one_is_left_out() {
+    let (_, public_key) = crate::custody::testing::key_pair();
+    let encoded = |attestation: Vec<Vec<u8>>| {
+        let key = OpenedKey { handle: KeyHandle(1), public_key, attributes: KeyAttributes::default(), attestation };
+        let mut out = Vec::new();
+        encode_reply(1, &Reply::KeyOpened(key), &mut out);
+        out
+    };
+    assert!(encoded(vec![vec![0; MAX_CERTIFICATE]; MAX_CERTIFICATES]).len() <= MAX_FRAME);
+    for beyond in [vec![vec![0; MAX_CERTIFICATE + 1]], vec![vec![0]; MAX_CERTIFICATES + 1]] {
+        let out = encoded(beyond);
+        let Ok((_, Reply::KeyOpened(key))) = decode_reply(&out[4..]) else { panic!("an opened key") };
+        assert!(key.attestation.is_empty());
+    }
+    let mut out = encoded(Vec::new());
+    *out.last_mut().unwrap() = 7;
+    assert_eq!(decode_reply(&out[4..]), Err(WireError::BadValue("the number of certificates")));
+}
+
+#[test]
 fn a_foreign_protocol_is_told_from_another_version() {
     let mut out = Vec::new();
-    encode_request(0, &Request::Hello(Hello { version: 2, name: String::new() }), &mut out);
+    encode_request(0, &Request::Hello(Hello { version: 9, name: String::new() }), &mut out);
     let (_, Request::Hello(hello)) = decode_request(&out[4..]).unwrap() else { panic!("a hello") };
-    assert_eq!(hello.check_version(), Err(WireError::Version { theirs: 2 }));
+    assert_eq!(hello.check_version(), Err(WireError::Version { theirs: 9 }));
     out[13] ^= 1;
     assert_eq!(decode_request(&out[4..]), Err(WireError::NotHello));
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Plan;
 use super::device::Device;
+use super::pins::PinMemory;
 use crate::custody::token::{Token, TokenError, explain};
 use crate::custody::uri::KeyUri;
 
@@ -29,7 +30,8 @@ pub(super) struct Measured {
 
 /// Signs in a bare loop on every configured session for `time`.
 pub(super) fn run(plan: Plan, token: Box<dyn Token>, uri: &KeyUri, time: Duration) -> Result<Measured, String> {
-    let device = Device::new(token, plan.pin_file);
+    let pins = PinMemory::open(&plan.state_dir, &plan.name).map_err(|error| explain(&error))?;
+    let device = Device::new(token, plan.pin_file, pins);
     let threads = usize::try_from(plan.sessions).unwrap_or(1);
     let start = Barrier::new(threads + 1);
     let (signatures, wall, cpu) = std::thread::scope(|scope| {

@@ -11,15 +11,19 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use super::settings::Settings;
-use super::{Stopped, Worker, bench, harden, journal, socket};
-use crate::custody::token::pkcs11::Pkcs11Token;
+use super::watchdog::Watchdog;
+use super::{Stopped, Worker, backend, bench, harden, journal, socket};
+use crate::custody::admin::{self, AdminArgs};
+use crate::custody::conformance;
 use crate::custody::token::{explain, inherited_listener};
 use crate::telemetry;
 
 /// Serves one token (HSM) to signerd over a Unix socket.
 ///
-/// Loads the vendor's PKCS#11 module, logs in once with the PIN from `pin_file`, and signs digests for the user that
-/// `front_user` names. Ends on SIGTERM when what is in flight is answered.
+/// Loads the vendor's PKCS#11 module or connects to the YubiHSM, logs in once with the PIN from `pin_file`, and signs digests for the user that
+/// `front_user` names. Ends on SIGTERM when what is in flight is answered. A lost token or session is brought back
+/// without help; a call into the module that does not return within `call_timeout` ends the process by SIGKILL, so that
+/// the service manager starts the next.
 #[derive(Debug, Parser)]
 #[command(name = "signer-token", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {
@@ -41,6 +45,8 @@ struct Which {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(hide = true)]
+    Admin(Box<AdminArgs>),
     /// Measures how fast the token signs, without socket and front: a bare loop on as many sessions as configured.
     #[command(hide = true)]
     Bench {
@@ -56,10 +62,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Checks whether a device does what this worker relies on: one JSON object a line. What
+    /// `signerctl token conformance` runs.
+    #[command(hide = true)]
+    Conformance(conformance::Arguments),
 }
 
 /// The whole program. Exit status: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a wrong command line,
-/// 70 when only a new process can bring the module back.
+/// 3 when a device is not conformant, 70 when only a new process can bring the module back.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -67,6 +77,8 @@ pub fn main() -> ExitCode {
         (Some(Command::Bench { which, key, seconds, json }), _) => {
             bench(&which, key.as_deref(), seconds, json).map(|()| ExitCode::SUCCESS)
         }
+        (Some(Command::Admin(args)), _) => Ok(admin::run(&args)),
+        (Some(Command::Conformance(arguments)), _) => conformance(&arguments),
         (None, Some(which)) => serve(&which),
         (None, None) => Err("give --config FILE and --name NAME; see --help".into()),
     };
@@ -81,7 +93,7 @@ type Failure = Box<dyn std::error::Error>;
 fn serve(which: &Which) -> Result<ExitCode, Failure> {
     harden::this_process()?;
     // Before any thread exists, so that every thread leaves the signals to this one, the module's own included.
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     signals.thread_block()?;
     let settings = Settings::read(&which.config, &which.name)?;
     telemetry::log::init(&settings.log)?;
@@ -92,20 +104,32 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
             (bound.listener, Some(bound.lock))
         }
     };
-    let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
+    let watchdog = Watchdog::start(settings.call_timeout)?;
+    let token = backend::open(&settings)?;
     let name = &which.name;
-    tracing::info!(token = name, module = %settings.token.module.display(), "worker started");
-    let worker = Worker::start(settings.plan, Box::new(token), listener)?;
+    let worker = Worker::start(settings.plan, token, listener)?;
+    worker.watched_by(&watchdog);
     let beyond_repair = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&beyond_repair);
     worker.on_beyond_repair(Box::new(move || {
         flag.store(true, Ordering::SeqCst);
         let _ = kill(Pid::this(), Signal::SIGTERM);
     }));
-    let signal = signals.wait()?;
+    let signal = loop {
+        match signals.wait()? {
+            Signal::SIGHUP => tracing::warn!(
+                token = name,
+                "SIGHUP changes nothing: the worker reads its configuration when it starts; restart it to have a new \
+                 one read. A new PIN in `pin_file` is taken without that"
+            ),
+            signal => break signal,
+        }
+    };
     tracing::info!(token = name, %signal, "worker stops");
     journal::stopping();
-    if worker.stop(PATIENCE) == Stopped::CallPending {
+    // When the module is beyond repair, nothing that waits in it will come to a good end.
+    let patience = if beyond_repair.load(Ordering::SeqCst) { BEYOND_REPAIR_PATIENCE } else { PATIENCE };
+    if worker.stop(patience) == Stopped::CallPending {
         tracing::error!("a call into the module did not return; the process is killed");
         // Leaving properly would run the module's exit handlers under a call that is still in it.
         kill(Pid::this(), Signal::SIGKILL)?;
@@ -121,8 +145,8 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
         None => settings.keys.values().next().ok_or_else(|| format!("no key in token `{}`", which.name))?,
     };
     let uri = key.uri.parse()?;
-    let token = Pkcs11Token::load(&settings.token.module, settings.uri)?;
-    let measured = bench::run(settings.plan, Box::new(token), &uri, Duration::from_secs(seconds.max(1)))?;
+    let token = backend::open(&settings)?;
+    let measured = bench::run(settings.plan, token, &uri, Duration::from_secs(seconds.max(1)))?;
     if json {
         println!("{}", serde_json::to_string(&measured)?);
     } else {
@@ -131,5 +155,13 @@ fn bench(which: &Which, key: Option<&str>, seconds: u64, json: bool) -> Result<(
     Ok(())
 }
 
+fn conformance(arguments: &conformance::Arguments) -> Result<ExitCode, Failure> {
+    harden::this_process()?;
+    Ok(if conformance::main(arguments)? { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
 /// For what is in flight at SIGTERM; systemd waits 90 s by default.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Callers wait for the next process.
+const BEYOND_REPAIR_PATIENCE: Duration = Duration::from_secs(1);

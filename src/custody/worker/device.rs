@@ -1,8 +1,11 @@
 //! The token as the sessions see it: sessions that are logged in, and a PIN that is never tried twice.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use super::pins::{Outcome, PinMemory};
 use super::state::locked;
 use crate::custody::token::{Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession, explain};
 use crate::custody::wire::WorkerState;
@@ -13,18 +16,12 @@ pub(super) struct Device {
     login: Mutex<LoginRecord>,
 }
 
-/// PINs that the token refused. In memory here; a durable one would outlive a restart by the service manager.
-pub(super) trait RefusedPins: Send {
-    /// Was this PIN refused before?
-    fn contains(&self, pin: &Pin) -> bool;
-    /// Never again.
-    fn remember(&mut self, pin: Pin);
-}
-
 struct LoginRecord {
-    refused: Box<dyn RefusedPins>,
-    /// Attempts of which nobody knows whether the token counted them, since the last good login.
-    unclear: u32,
+    pins: PinMemory,
+    /// How many logins there were in this process: a session knows by which one it came to be.
+    logins: u64,
+    /// The device says that nobody is logged in, whatever it says else.
+    doubted: bool,
 }
 
 /// A session that can sign.
@@ -33,19 +30,21 @@ pub(super) struct Opened {
     pub(super) facts: TokenFacts,
     /// This session did the login, the others share it.
     pub(super) logged_in_now: bool,
+    /// For [`Device::doubt_login`].
+    pub(super) login: u64,
 }
 
 /// Why there is no session.
 pub(super) struct NoSession {
     pub(super) state: WorkerState,
     pub(super) detail: String,
-    pub(super) remedy: Remedy,
+    /// What the device's error asks for; `None` when the device has no part in it, so that no rung of the ladder helps.
+    pub(super) remedy: Option<Remedy>,
 }
 
 impl Device {
-    pub(super) fn new(token: Box<dyn Token>, pin_file: PathBuf) -> Self {
-        let refused = Box::new(InThisProcess::default());
-        Self { token, pin_file, login: Mutex::new(LoginRecord { refused, unclear: 0 }) }
+    pub(super) fn new(token: Box<dyn Token>, pin_file: PathBuf, pins: PinMemory) -> Self {
+        Self { token, pin_file, login: Mutex::new(LoginRecord { pins, logins: 0, doubted: false }) }
     }
 
     /// A new session, logged in: by this call when no other session of the process is.
@@ -54,11 +53,32 @@ impl Device {
         let facts = self.token.facts().map_err(|error| unavailable(&error))?;
         // One session at a time: two must not present the same wrong PIN.
         let mut record = locked(&self.login);
-        let logged_in_now = !session.is_logged_in().map_err(|error| unavailable(&error))?;
+        let logged_in = session.is_logged_in().map_err(|error| unavailable(&error))?;
+        if logged_in && record.doubted {
+            // What the login then says matters; that there was nothing to end does not.
+            if let Err(error) = session.logout() {
+                tracing::debug!(error = explain(&error), "logout before a new login");
+            }
+        }
+        let logged_in_now = !logged_in || record.doubted;
         if logged_in_now {
             self.log_in(&*session, &facts, &mut record)?;
+            record.logins += 1;
+            record.doubted = false;
         }
-        Ok(Opened { session, facts, logged_in_now })
+        Ok(Opened { session, facts, logged_in_now, login: record.logins })
+    }
+
+    /// A session that came to be by this login heard that nobody is logged in. The next one logs in, even when the
+    /// device says that somebody is.
+    pub(super) fn doubt_login(&self, login: u64) {
+        let mut record = locked(&self.login);
+        record.doubted |= record.logins == login;
+    }
+
+    /// See [`Token::reinitialize`].
+    pub(super) fn reinitialize(&self) -> Result<(), TokenError> {
+        self.token.reinitialize()
     }
 
     fn log_in(
@@ -70,70 +90,41 @@ impl Device {
         if let Some(objection) = facts.pin.objection() {
             return Err(refused(format!("no login was tried: {objection}")));
         }
-        if record.unclear > 0 && (facts.pin != PinState::Good || record.unclear >= MAX_UNCLEAR) {
-            return Err(refused(
-                "earlier logins failed and the token may have counted them; check the token and its PIN, then restart \
-                 this worker"
-                    .to_owned(),
-            ));
-        }
-        if facts.pin == PinState::CountLow {
-            tracing::warn!("the token counts a wrong PIN since its last good login (CKF_USER_PIN_COUNT_LOW)");
-        }
         let pin = Pin::read(&self.pin_file).map_err(|error| NoSession {
             state: WorkerState::TokenUnavailable,
             detail: explain(&error),
-            remedy: Remedy::NewSession,
+            remedy: None,
         })?;
-        if record.refused.contains(&pin) {
-            return Err(refused(
-                "the token has refused the PIN in `pin_file`; it is not tried again. Correct the file, then restart \
-                 this worker"
-                    .to_owned(),
-            ));
+        let serial = if facts.serial.is_empty() { &facts.label } else { &facts.serial };
+        let attempt = record.pins.attempt(&pin, serial, facts.pin).map_err(|error| refused(explain(&error)))?;
+        if facts.pin == PinState::CountLow {
+            tracing::warn!("the token counts a wrong PIN since its last good login (CKF_USER_PIN_COUNT_LOW)");
         }
-        match session.login(&pin) {
-            Ok(()) => {
-                record.unclear = 0;
-                Ok(())
-            }
-            Err(TokenError::PinRefused(code)) => {
-                record.refused.remember(pin);
-                Err(refused(format!(
-                    "the token refused the PIN in `pin_file` ({code}); it is not tried again. Correct the file, then \
-                     restart this worker"
-                )))
-            }
-            Err(error) => {
-                if matches!(error, TokenError::LoginUnclear(_)) {
-                    record.unclear += 1;
-                }
-                Err(unavailable(&error))
-            }
+        let done = session.login(&pin);
+        let outcome = match &done {
+            Ok(()) => Outcome::Accepted,
+            Err(TokenError::PinRefused(_)) => Outcome::Refused,
+            Err(TokenError::LoginUnclear(_)) => Outcome::Unclear,
+            Err(_) => Outcome::NotTried,
+        };
+        let kept = record.pins.resolve(&attempt, outcome);
+        match done {
+            Ok(()) => kept.map_err(|error| refused(explain(&error))),
+            Err(TokenError::PinRefused(code)) => Err(refused(format!(
+                "the token refused the PIN in `pin_file` ({code}); it is not tried again. Correct the file, and it is \
+                 tried at once"
+            ))),
+            Err(error) => Err(unavailable(&error)),
         }
-    }
-}
-
-#[derive(Default)]
-struct InThisProcess(Vec<Pin>);
-
-impl RefusedPins for InThisProcess {
-    fn contains(&self, pin: &Pin) -> bool {
-        self.0.iter().any(|refused| refused.same_as(pin))
-    }
-
-    fn remember(&mut self, pin: Pin) {
-        self.0.push(pin);
     }
 }
 
 pub(super) fn unavailable(error: &TokenError) -> NoSession {
-    NoSession { state: WorkerState::TokenUnavailable, detail: explain(error), remedy: error.remedy() }
+    // That the URI names several tokens is for the operator to mend.
+    let remedy = (!matches!(error, TokenError::SeveralTokens { .. })).then(|| error.remedy());
+    NoSession { state: WorkerState::TokenUnavailable, detail: explain(error), remedy }
 }
 
 fn refused(detail: String) -> NoSession {
-    NoSession { state: WorkerState::PinRefused, detail, remedy: Remedy::NewSession }
+    NoSession { state: WorkerState::PinRefused, detail, remedy: None }
 }
-
-/// Fewer than any token allows before it locks.
-const MAX_UNCLEAR: u32 = 2;

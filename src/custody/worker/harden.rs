@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 ///
 /// # Errors
 /// When the kernel refuses one of them.
-pub(super) fn this_process() -> io::Result<()> {
+pub(in crate::custody) fn this_process() -> io::Result<()> {
     // Also closes /proc/PID/mem and ptrace to the same user; a core pattern that is a pipe ignores RLIMIT_CORE.
     prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;

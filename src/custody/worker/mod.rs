@@ -2,22 +2,28 @@
 //! blocks for as long as it likes, and a thread is what can be blocked.
 //!
 //! One thread accepts, one reads each connection and puts requests into a bounded queue, one per session takes them
-//! out, has the device sign, and writes the answer. The main thread waits for the signal to stop.
+//! out, has the device sign, and writes the answer. One answers what waited too long, one watches for calls into the
+//! module that do not return. The main thread waits for the signal to stop.
 
 #![forbid(unsafe_code)]
 
+mod backend;
 mod bench;
 mod cli;
 mod connection;
 mod device;
-mod harden;
+mod gate;
+pub(super) mod harden;
 mod journal;
+mod ladder;
+mod pins;
 mod queue;
 mod reader;
 mod session;
 mod settings;
 mod socket;
 mod state;
+mod watchdog;
 
 pub use cli::main;
 
@@ -29,7 +35,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use self::state::Shared;
+use self::watchdog::Watchdog;
+use super::GateAttributes;
 use super::token::Token;
+use super::uri::KeyUri;
 use super::wire::WorkerState;
 
 /// What the worker needs to know of the configuration.
@@ -45,6 +54,12 @@ pub struct Plan {
     pub max_queue: usize,
     /// Where the PIN is.
     pub pin_file: PathBuf,
+    /// Where the worker keeps what must outlive it.
+    pub state_dir: PathBuf,
+    /// A session that is idle for so long is used once, to keep its connection alive. `None`: never.
+    pub keep_alive: Option<Duration>,
+    /// What the configuration lets pass at the custody gate, by key. A key that is not here has no exception.
+    pub exceptions: Vec<(KeyUri, GateAttributes)>,
 }
 
 /// A worker at work. Dropping it without [`Self::stop`] leaves its threads running.
@@ -53,6 +68,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     sessions: Vec<JoinHandle<()>>,
     accept: JoinHandle<()>,
+    expiry: JoinHandle<()>,
     address: Option<PathBuf>,
 }
 
@@ -69,18 +85,24 @@ impl Worker {
     /// Starts the threads and returns; the token is logged in to by them.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// When the state directory cannot be used, or a thread cannot be started.
     pub fn start(plan: Plan, token: Box<dyn Token>, listener: UnixListener) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(plan, token));
+        let shared = Arc::new(Shared::new(plan, token).map_err(io::Error::other)?);
         let mut sessions = Vec::new();
-        for number in 0..shared.plan.sessions {
+        for number in 0..shared.in_hand.len() {
             let shared = Arc::clone(&shared);
-            sessions.push(thread(&format!("session-{number}"), move || session::run(&shared))?);
+            sessions.push(thread(&format!("session-{number}"), move || session::run(&shared, number))?);
         }
+        let expiring = Arc::clone(&shared);
+        let expiry = thread("expiry", move || {
+            while let Some(jobs) = expiring.queue.expired() {
+                jobs.iter().for_each(|job| session::expire(&expiring, job));
+            }
+        })?;
         let accepting = Arc::clone(&shared);
         let address = listener.local_addr()?.as_pathname().map(Path::to_owned);
         let accept = thread("accept", move || reader::accept(&accepting, &listener))?;
-        Ok(Self { shared, sessions, accept, address })
+        Ok(Self { shared, sessions, accept, expiry, address })
     }
 
     /// State and counters.
@@ -111,6 +133,7 @@ impl Worker {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
+        let _ = self.expiry.join();
         self.shared.connections.close_all();
         if woken {
             let _ = self.accept.join();
@@ -123,6 +146,11 @@ impl Worker {
     #[cfg(test)]
     pub(in crate::custody) fn sever(&self) {
         self.shared.connections.close_all();
+    }
+
+    /// Has everything answered that waits here, should the watchdog end the process.
+    fn watched_by(&self, watchdog: &Watchdog) {
+        watchdog.attend(&self.shared);
     }
 
     /// Called from a session thread when only a new process helps.
@@ -152,5 +180,7 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 /// Vendor modules are known to keep large buffers on the stack.
 const STACK: usize = 1024 * 1024;
 
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::connection::Connection;
-use super::queue::{Job, Work};
+use super::queue::{Job, Refusal, Work};
 use super::state::Shared;
 use super::thread;
 use crate::custody::wire::{FailureCode, Hello, Inbox, Reply, Request, WireError, decode_request};
@@ -130,17 +130,18 @@ fn take(
     request: Request,
     jobs: &mut Vec<Job>,
 ) -> Result<(), WireError> {
-    let mut job = |budget: Duration, work| {
+    let mut job = |lane: u64, budget: Duration, work| {
         let deadline = Instant::now() + budget;
-        jobs.push(Job { connection: Arc::clone(connection), id, deadline, retried: false, work });
+        jobs.push(Job { connection: Arc::clone(connection), id, lane, deadline, retried: false, work });
     };
     match request {
         Request::Hello(_) => return Err(WireError::SecondHello),
-        Request::Sign { handle, budget_ms, digest } => {
+        Request::Sign { handle, lane, budget_ms, digest } => {
             shared.counters.sign_requests.fetch_add(1, Relaxed);
-            job(Duration::from_millis(budget_ms.into()).min(LONGEST_BUDGET), Work::Sign { handle, digest });
+            let budget = Duration::from_millis(budget_ms.into()).min(LONGEST_BUDGET);
+            job(lane, budget, Work::Sign { handle, digest });
         }
-        Request::OpenKey { uri } => job(OPEN_BUDGET, Work::Open { uri }),
+        Request::OpenKey { uri } => job(APPLIANCE, OPEN_BUDGET, Work::Open { uri }),
         Request::Status => connection.reply(id, &Reply::Status(Box::new(shared.report()))),
         Request::Ping => connection.reply(id, &Reply::Pong),
     }
@@ -155,19 +156,31 @@ fn submit(shared: &Shared, jobs: &mut Vec<Job>) {
         }
         return;
     }
-    shared.queue.push(jobs);
-    if !jobs.is_empty() && shared.state.stopping() {
-        for job in jobs.drain(..) {
-            job.connection.fail(job.id, FailureCode::TokenUnavailable, "the worker is stopping");
+    for (job, refusal) in shared.queue.push(jobs.drain(..)) {
+        let (code, detail) = match refusal {
+            Refusal::Closed => (FailureCode::TokenUnavailable, "the worker is stopping".to_owned()),
+            Refusal::Full => (FailureCode::QueueFull, "too many requests wait for a session".to_owned()),
+            Refusal::TooLate { ahead, wait } => {
+                let left = job.deadline.saturating_duration_since(Instant::now());
+                let detail = format!(
+                    "{ahead} requests come before it, so that it would be signed in {} ms, and it has {} ms",
+                    wait.as_millis(),
+                    left.as_millis()
+                );
+                (FailureCode::QueueFull, detail)
+            }
+        };
+        if code == FailureCode::QueueFull {
+            shared.counters.refused_full.fetch_add(1, Relaxed);
         }
-    }
-    for job in jobs.drain(..) {
-        shared.counters.refused_full.fetch_add(1, Relaxed);
-        job.connection.fail(job.id, FailureCode::QueueFull, "too many requests wait for a session");
+        job.connection.fail(job.id, code, detail);
     }
     // The last session may have been lost between the question and the push: nobody would take these jobs.
     shared.answer_orphans();
 }
+
+/// The lane of what nobody asked for but the appliance itself.
+const APPLIANCE: u64 = 0;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,62 +3,125 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::device::{Opened, unavailable};
-use super::queue::{Job, Work};
-use super::state::Shared;
+use super::device::{NoSession, Opened, unavailable};
+use super::ladder::Step;
+use super::queue::{Job, Next, Work};
+use super::state::{Shared, locked};
+use crate::custody::GateAttributes;
 use crate::custody::token::{FoundKey, KeySlot, Remedy, TokenError, TokenSession, explain};
 use crate::custody::uri::KeyUri;
-use crate::custody::wire::{FailureCode, KeyHandle, OpenedKey, Reply};
+use crate::custody::wire::{FailureCode, KeyHandle, OpenedKey, Reply, WorkerState};
 
 /// Keeps one session open until the worker stops. A session that returned a fatal code is closed and never used
-/// again. The next one is opened at once when the lost one had done some work, and with growing pauses otherwise.
-pub(super) fn run(shared: &Shared) {
+/// again. The next one is opened at once when the lost one had done some work, and with growing pauses otherwise; the
+/// ladder says when more than that is needed.
+pub(super) fn run(shared: &Shared, number: usize) {
     let mut pause = FIRST_PAUSE;
     while !shared.state.stopping() {
-        let trouble = match shared.device.session() {
-            Ok(opened) => match serve(shared, opened) {
-                None => break,
-                Some((error, served)) if served > 0 && error.remedy() < Remedy::NewProcess => {
+        let end = {
+            let _inside = shared.gate.enter();
+            match shared.device.session() {
+                Ok(opened) => serve(shared, number, opened),
+                Err(trouble) => End::Unopened(trouble),
+            }
+        };
+        let (trouble, step) = match end {
+            End::Stopped => break,
+            End::Recalled => continue,
+            End::Lost { error, worked } => {
+                let step = shared.ladder.failed(error.remedy());
+                if worked && step == Step::NewSession {
                     pause = FIRST_PAUSE;
                     continue;
                 }
-                Some((error, _)) => unavailable(&error),
-            },
-            Err(trouble) => trouble,
+                (unavailable(&error), step)
+            }
+            End::Unopened(trouble) => {
+                // While others can sign, one session fewer is no reason to climb.
+                let remedy = trouble.remedy.filter(|_| shared.state.sessions() == 0);
+                let step = remedy.map_or(Step::NewSession, |remedy| shared.ladder.failed(remedy));
+                (trouble, step)
+            }
         };
+        let longest = if trouble.state == WorkerState::PinRefused { PIN_PAUSE } else { LONGEST_PAUSE };
         shared.state.trouble(trouble.state, trouble.detail);
         shared.answer_orphans();
-        if trouble.remedy == Remedy::NewProcess {
-            tracing::error!("only a new process can initialise the module again; this one ends");
-            shared.state.beyond_repair();
+        match step {
+            Step::NewSession => {}
+            Step::Reinitialize => {
+                reinitialize(shared);
+                pause = FIRST_PAUSE;
+                continue;
+            }
+            Step::NewProcess => {
+                tracing::error!("only a new process can bring the module back; this one ends");
+                shared.state.beyond_repair();
+            }
         }
         shared.state.wait(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
     }
     shared.answer_orphans();
 }
 
-/// Works until the queue is closed: `None`; or until the session is lost: why, and how many requests it carried out.
-fn serve(shared: &Shared, opened: Opened) -> Option<(TokenError, u64)> {
+/// Why a session is no more.
+enum End {
+    /// The worker stops.
+    Stopped,
+    /// The module is to be initialised anew.
+    Recalled,
+    /// It must not be used again. Had it done some work?
+    Lost { error: TokenError, worked: bool },
+    /// There was none.
+    Unopened(NoSession),
+}
+
+/// Has the other sessions closed, and finalises and initialises the module. Not while a call is in it: what PKCS#11
+/// makes of that is undefined, and the watchdog sees to calls that do not return.
+fn reinitialize(shared: &Shared) {
+    tracing::warn!("new sessions do not help; the module is finalized and initialized anew");
+    shared.queue.recall(true);
+    let done = shared.gate.alone(ALONE_PATIENCE, || shared.device.reinitialize());
+    shared.queue.recall(false);
+    match done {
+        None => tracing::warn!("the module was not finalized: a call is pending in it"),
+        Some(Ok(())) => {
+            shared.counters.reinitialized.fetch_add(1, Relaxed);
+        }
+        // The session that is tried next says the same.
+        Some(Err(error)) => tracing::error!("the module does not initialize: {}", explain(&error)),
+    }
+}
+
+/// Works until the worker stops or the session is lost.
+fn serve(shared: &Shared, number: usize, opened: Opened) -> End {
     shared.counters.sessions_opened.fetch_add(1, Relaxed);
     if opened.logged_in_now {
         shared.counters.logins.fetch_add(1, Relaxed);
     }
+    shared.ladder.opened();
     shared.state.session_opened(opened.facts);
     let _open = OpenSession(shared);
-    let mut session = Session { shared, session: opened.session, slots: Vec::new() };
-    let mut served = 0;
-    while let Some(job) = shared.queue.pop() {
-        match session.carry_out(job) {
-            Ok(()) => served += 1,
-            Err(Lost(error)) => {
-                shared.counters.sessions_lost.fetch_add(1, Relaxed);
-                tracing::error!("session closed: {}", explain(&error));
-                return Some((error, served));
+    let _working = shared.queue.joined();
+    let mut session = Session { shared, number, session: opened.session, slots: Vec::new() };
+    let mut worked = false;
+    loop {
+        let patience = shared.plan.keep_alive.map(|idle| Instant::now() + idle);
+        let done = match shared.queue.pop(patience) {
+            Next::Work(job) => session.carry_out(job).map(|()| worked = true),
+            Next::Idle => session.keep_alive(),
+            Next::Leave => return End::Recalled,
+            Next::End => return End::Stopped,
+        };
+        if let Err(Lost(error)) = done {
+            shared.counters.sessions_lost.fetch_add(1, Relaxed);
+            tracing::error!("session closed: {}", explain(&error));
+            if error.remedy() == Remedy::NewLogin {
+                shared.device.doubt_login(opened.login);
             }
+            return End::Lost { error, worked };
         }
     }
-    None
 }
 
 /// Counted as open for exactly as long as it lives, whatever ends it.
@@ -75,30 +138,36 @@ struct Lost(TokenError);
 
 struct Session<'a> {
     shared: &'a Shared,
+    number: usize,
     session: Box<dyn TokenSession>,
     /// Where each key is in this session, by handle; looking it up costs a search on the device.
     slots: Vec<Option<KeySlot>>,
 }
 
 impl Session<'_> {
-    fn carry_out(&mut self, mut job: Job) -> Result<(), Lost> {
+    fn carry_out(&mut self, job: Job) -> Result<(), Lost> {
         if Instant::now() >= job.deadline {
-            self.shared.counters.expired.fetch_add(1, Relaxed);
-            job.connection.fail(job.id, FailureCode::DeadlineExceeded, "the request waited longer than it had time");
+            expire(self.shared, &job);
             return Ok(());
         }
-        let done = match &job.work {
+        // Here the watchdog finds it, should the device not return; whoever takes it out again answers it.
+        let work = job.work.clone();
+        *locked(&self.shared.in_hand[self.number]) = Some(job);
+        let done = match &work {
             Work::Sign { handle, digest } => self.sign(*handle, digest).map(Reply::Signed),
             Work::Open { uri } => self.open(uri).map(Reply::KeyOpened),
         };
+        let Some(mut job) = locked(&self.shared.in_hand[self.number]).take() else { return Ok(()) };
         match done {
             Ok(reply) => job.connection.reply(job.id, &reply),
             Err(Refused::Unknown(detail)) => job.connection.fail(job.id, FailureCode::UnknownKey, detail),
+            Err(Refused::Unsuitable(detail)) => job.connection.fail(job.id, FailureCode::KeyUnsuitable, detail),
             Err(Refused::BadRequest(detail)) => job.connection.fail(job.id, FailureCode::BadRequest, detail),
             Err(Refused::Token(error)) => {
                 let lost = error.remedy() > Remedy::None;
-                if lost && !job.retried {
-                    // The device returned an error, so there is no signature; another session may do better, once.
+                // Where the device returned an error there is no signature; another session may do better, once.
+                let unsigned = !matches!(error, TokenError::OddSignature { .. });
+                if lost && unsigned && !job.retried {
                     job.retried = true;
                     self.shared.queue.put_back(job);
                 } else {
@@ -111,14 +180,31 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// A call that costs the device nothing, so that nobody between us and it takes the silence for the end.
+    fn keep_alive(&mut self) -> Result<(), Lost> {
+        self.shared.counters.kept_alive.fetch_add(1, Relaxed);
+        match self.session.is_logged_in() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Lost(TokenError::Device {
+                operation: "keeping the session alive",
+                remedy: Remedy::NewLogin,
+                source: "nobody is logged in any more".into(),
+            })),
+            Err(error) => Err(Lost(error)),
+        }
+    }
+
     fn sign(&mut self, handle: KeyHandle, digest: &[u8; 32]) -> Result<[u8; 64], Refused> {
         let index = usize::try_from(handle.0).unwrap_or(usize::MAX);
         let slot = match self.slots.get(index) {
             Some(Some(slot)) => *slot,
             _ => self.look_up(handle)?,
         };
+        let began = Instant::now();
         let signature = self.session.sign(slot, digest)?;
+        self.shared.queue.took(began.elapsed());
         self.shared.counters.signatures.fetch_add(1, Relaxed);
+        self.shared.ladder.worked();
         Ok(signature)
     }
 
@@ -128,39 +214,60 @@ impl Session<'_> {
             .keys
             .key(handle)
             .ok_or_else(|| Refused::Unknown("a key handle that was never given out".to_owned()))?;
-        let found = self.session.find_key(&known.uri)?;
+        let found = self.find(&known.uri)?;
         if found.public_key != known.public_key {
             let uri = &known.uri;
             return Err(Refused::Unknown(format!("`{uri}` names another key now than when it was opened")));
         }
-        self.remember(handle, found);
+        self.remember(handle, found.slot);
         Ok(found.slot)
     }
 
     fn open(&mut self, uri: &str) -> Result<OpenedKey, Refused> {
         let uri: KeyUri = uri.parse().map_err(|error| Refused::BadRequest(format!("`{uri}`: {error}")))?;
-        let found = self.session.find_key(&uri)?;
+        let FoundKey { slot, public_key, attributes, attestation } = self.find(&uri)?;
         let handle = self
             .shared
             .keys
-            .handle(&uri, found.public_key)
+            .handle(&uri, public_key)
             .ok_or_else(|| Refused::BadRequest("too many different keys were opened".to_owned()))?;
-        self.remember(handle, found);
-        Ok(OpenedKey { handle, public_key: found.public_key, attributes: found.attributes })
+        self.remember(handle, slot);
+        Ok(OpenedKey { handle, public_key, attributes, attestation })
     }
 
-    fn remember(&mut self, handle: KeyHandle, found: FoundKey) {
+    /// The key as the device describes it now, if it may sign.
+    fn find(&self, uri: &KeyUri) -> Result<FoundKey, Refused> {
+        let found = self.session.find_key(uri)?;
+        match found.attributes.objection_with(self.exceptions(uri)) {
+            None => Ok(found),
+            Some(why) => Err(Refused::Unsuitable(format!("the key `{uri}` may not sign: {why}"))),
+        }
+    }
+
+    fn exceptions(&self, uri: &KeyUri) -> GateAttributes {
+        let excepted = self.shared.plan.exceptions.iter().find(|(excepted, _)| excepted == uri);
+        excepted.map_or(GateAttributes::NONE, |(_, attributes)| *attributes)
+    }
+
+    fn remember(&mut self, handle: KeyHandle, slot: KeySlot) {
         // Handles are given out densely and are bounded in number.
         let index = usize::try_from(handle.0).unwrap_or(0);
         if self.slots.len() <= index {
             self.slots.resize(index + 1, None);
         }
-        self.slots[index] = Some(found.slot);
+        self.slots[index] = Some(slot);
     }
+}
+
+/// Answers a job whose deadline has passed.
+pub(super) fn expire(shared: &Shared, job: &Job) {
+    shared.counters.expired.fetch_add(1, Relaxed);
+    job.connection.fail(job.id, FailureCode::DeadlineExceeded, "the request waited longer than it had time");
 }
 
 enum Refused {
     Unknown(String),
+    Unsuitable(String),
     BadRequest(String),
     Token(TokenError),
 }
@@ -177,10 +284,19 @@ fn code(error: &TokenError) -> FailureCode {
         TokenError::KeyUnsuitable { .. } => FailureCode::KeyUnsuitable,
         TokenError::Absent { .. } | TokenError::SeveralTokens { .. } => FailureCode::TokenUnavailable,
         TokenError::PinRefused(_) | TokenError::LoginUnclear(_) => FailureCode::PinRefused,
-        TokenError::Device { remedy: Remedy::NewLogin | Remedy::NewProcess, .. } => FailureCode::TokenUnavailable,
+        TokenError::OddSignature { .. } => FailureCode::DeviceError,
+        TokenError::Device { remedy, .. } if *remedy >= Remedy::NewLogin => FailureCode::TokenUnavailable,
         TokenError::Device { .. } => FailureCode::DeviceError,
     }
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A token that is back must not wait long for the next attempt.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A refused PIN takes an operator, who corrects its file.
+const PIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// Longer than any signature on a device that is in order.
+const ALONE_PATIENCE: Duration = Duration::from_millis(500);

@@ -1,11 +1,12 @@
 //! The worker's part of the configuration.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Plan;
-use crate::config::{self, ConfigErrors, Key, Log, Token, UnknownToken, Viewer};
-use crate::custody::uri::{TokenUri, UriError};
+use crate::config::{self, ConfigErrors, Key, Log, Span, Token, UnknownToken, Viewer};
+use crate::custody::profiles::{self, Defaults, Profile};
 use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
@@ -15,18 +16,24 @@ pub(super) enum SettingsError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     UnknownToken(#[from] UnknownToken),
-    #[error("tokens.{name}.uri")]
-    Uri { name: String, source: UriError },
     #[error("tokens.{name}.front_user: there is no user `{user}` on this system; write a user's name or number")]
     NoUser { name: String, user: String },
+    #[error(
+        "tokens.{name}.state_dir: there is no directory in which the worker can remember refused PINs; write \
+         `StateDirectory=` in its unit, or `state_dir` here, as in state_dir = \"/var/lib/stellaops-signer-token/{name}\""
+    )]
+    NoStateDirectory { name: String },
 }
 
-/// The token as configured, and the keys in it.
+/// The token as configured, and the keys in it. What the configuration leaves open has its default here.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) token: Token,
-    pub(super) uri: TokenUri,
     pub(super) plan: Plan,
+    /// Longest that a call into the module may take.
+    pub(super) call_timeout: Duration,
+    /// Of the device, where the configuration names one.
+    pub(super) profile: Option<&'static Profile>,
     pub(super) keys: BTreeMap<String, Key>,
     pub(super) log: Log,
 }
@@ -37,17 +44,44 @@ impl Settings {
         loaded.check_files(Viewer::Worker(name))?;
         let mut config = loaded.config;
         let token = config.token(name)?.clone();
-        let uri = token.uri.parse().map_err(|source| SettingsError::Uri { name: name.to_owned(), source })?;
         let front_uid = user_id(&token.front_user)
             .ok_or_else(|| SettingsError::NoUser { name: name.to_owned(), user: token.front_user.clone() })?;
+        let exceptions = config.keys.values().filter_map(|key| {
+            let uri = key.in_token(name)?.parse().ok()?;
+            let excepted = key.custody_exception.iter().map(|exception| exception.attribute).collect();
+            Some((uri, excepted))
+        });
+        // The loader has refused a name that no profile has.
+        let profile = token.profile.as_deref().and_then(profiles::find);
+        let defaults = Defaults::of(profile);
         let plan = Plan {
             name: name.to_owned(),
             front_uid,
-            sessions: token.sessions.get(),
+            sessions: token.sessions.unwrap_or(defaults.sessions).get(),
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
+            state_dir: state_directory(name, &token)?,
+            keep_alive: token.keep_alive.or(defaults.keep_alive).map(Span::get),
+            exceptions: exceptions.collect(),
         };
-        config.keys.retain(|_, key| key.token == name);
-        Ok(Self { token, uri, plan, keys: config.keys, log: config.log })
+        let call_timeout = token.call_timeout.unwrap_or(defaults.call_timeout).get();
+        config.keys.retain(|_, key| match key.in_token(name).map(str::to_owned) {
+            Some(uri) => {
+                key.uri = uri;
+                true
+            }
+            None => false,
+        });
+        Ok(Self { token, plan, call_timeout, profile, keys: config.keys, log: config.log })
     }
+}
+
+/// As configured, else the first of those that the service manager names (systemd.exec(5), `StateDirectory=`).
+fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> {
+    let managed = || {
+        let named = std::env::var_os("STATE_DIRECTORY")?;
+        std::env::split_paths(&named).next().filter(|first| first.is_absolute())
+    };
+    let directory = token.state_dir.clone().or_else(managed);
+    directory.ok_or_else(|| SettingsError::NoStateDirectory { name: name.to_owned() })
 }

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use super::Plan;
 use super::connection::Connections;
 use super::device::Device;
-use super::queue::Queue;
+use super::gate::Gate;
+use super::ladder::{Ladder, Outage};
+use super::pins::{PinMemory, PinMemoryError};
+use super::queue::{Job, Queue};
 use crate::custody::PublicKey;
 use crate::custody::token::{Token, TokenFacts};
 use crate::custody::uri::KeyUri;
@@ -17,7 +20,11 @@ use crate::custody::wire::{self, FailureCode, KeyHandle, StatusReport, WorkerSta
 pub(super) struct Shared {
     pub(super) plan: Plan,
     pub(super) device: Device,
+    pub(super) gate: Gate,
+    pub(super) ladder: Ladder,
     pub(super) queue: Queue,
+    /// What each session is at, by its number. Whoever takes a job out of here answers it.
+    pub(super) in_hand: Vec<Mutex<Option<Job>>>,
     pub(super) connections: Connections,
     pub(super) keys: Keys,
     pub(super) state: State,
@@ -25,16 +32,22 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(plan: Plan, token: Box<dyn Token>) -> Self {
-        Self {
-            device: Device::new(token, plan.pin_file.clone()),
+    /// # Errors
+    /// When the state directory cannot be used.
+    pub(super) fn new(plan: Plan, token: Box<dyn Token>) -> Result<Self, PinMemoryError> {
+        let pins = PinMemory::open(&plan.state_dir, &plan.name)?;
+        Ok(Self {
+            device: Device::new(token, plan.pin_file.clone(), pins),
+            gate: Gate::default(),
+            ladder: Ladder::new(Outage::at(plan.state_dir.join(format!("{}.outage", plan.name)))),
             queue: Queue::new(plan.max_queue),
+            in_hand: (0..plan.sessions).map(|_| Mutex::default()).collect(),
             connections: Connections::default(),
             keys: Keys::default(),
             state: State::default(),
             counters: Counters::new(),
             plan,
-        }
+        })
     }
 
     pub(super) fn stop(&self) {
@@ -50,6 +63,15 @@ impl Shared {
                 self.counters.failed.fetch_add(1, Relaxed);
                 job.connection.fail(job.id, code, &detail);
             }
+        }
+    }
+
+    /// Answers everything that waits or is under way: the process ends, and a call into the module does not.
+    pub(super) fn answer_all(&self, detail: &str) {
+        let in_hand = self.in_hand.iter().filter_map(|job| locked(job).take());
+        for job in in_hand.chain(self.queue.drain()) {
+            self.counters.failed.fetch_add(1, Relaxed);
+            job.connection.fail(job.id, FailureCode::TokenUnavailable, detail);
         }
     }
 
@@ -171,6 +193,10 @@ impl State {
         }
     }
 
+    pub(super) fn sessions(&self) -> u32 {
+        locked(&self.inner).sessions
+    }
+
     pub(super) fn stopping(&self) -> bool {
         locked(&self.inner).stopping
     }
@@ -242,6 +268,8 @@ pub(super) struct Counters {
     pub(super) sessions_opened: AtomicU64,
     pub(super) sessions_lost: AtomicU64,
     pub(super) refused_peers: AtomicU64,
+    pub(super) reinitialized: AtomicU64,
+    pub(super) kept_alive: AtomicU64,
 }
 
 impl Counters {
@@ -258,6 +286,8 @@ impl Counters {
             sessions_opened: zero(),
             sessions_lost: zero(),
             refused_peers: zero(),
+            reinitialized: zero(),
+            kept_alive: zero(),
         }
     }
 
@@ -272,6 +302,8 @@ impl Counters {
             sessions_opened: self.sessions_opened.load(Relaxed),
             sessions_lost: self.sessions_lost.load(Relaxed),
             refused_peers: self.refused_peers.load(Relaxed),
+            reinitialized: self.reinitialized.load(Relaxed),
+            kept_alive: self.kept_alive.load(Relaxed),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -15,7 +15,7 @@ use crate::custody::wire::{
 use crate::dsse;
 
 /// The front's end of a connection, to misbehave with.
-struct FakeFront {
+pub(super) struct FakeFront {
     stream: UnixStream,
     inbox: Inbox,
     last: u64,
@@ -28,7 +28,7 @@ impl FakeFront {
         Self { stream, inbox: Inbox::new(), last: 0 }
     }
 
-    fn connect(place: &Place) -> Self {
+    pub(super) fn connect(place: &Place) -> Self {
         let mut front = Self::raw(place);
         front.send(0, &Request::Hello(Hello::new("signerd")));
         assert_eq!(front.next(), Some((0, Reply::Hello(Hello::new("main")))));
@@ -36,14 +36,14 @@ impl FakeFront {
         front
     }
 
-    fn send(&mut self, id: u64, request: &Request) {
+    pub(super) fn send(&mut self, id: u64, request: &Request) {
         let mut out = Vec::new();
         encode_request(id, request, &mut out);
         self.stream.write_all(&out).unwrap();
     }
 
     /// `None` at the end of the stream.
-    fn next(&mut self) -> Option<(u64, Reply)> {
+    pub(super) fn next(&mut self) -> Option<(u64, Reply)> {
         loop {
             if let Some(frame) = self.inbox.next_frame().unwrap() {
                 return Some(decode_reply(frame).unwrap());
@@ -57,7 +57,7 @@ impl FakeFront {
         }
     }
 
-    fn ask(&mut self, request: &Request) -> Reply {
+    pub(super) fn ask(&mut self, request: &Request) -> Reply {
         self.last += 1;
         self.send(self.last, request);
         let (id, reply) = self.next().unwrap();
@@ -65,14 +65,14 @@ impl FakeFront {
         reply
     }
 
-    fn open(&mut self) -> OpenedKey {
+    pub(super) fn open(&mut self) -> OpenedKey {
         match self.ask(&Request::OpenKey { uri: "pkcs11:object=k".into() }) {
             Reply::KeyOpened(key) => key,
             other => panic!("{other:?}"),
         }
     }
 
-    fn failure(&mut self, request: &Request) -> FailureCode {
+    pub(super) fn failure(&mut self, request: &Request) -> FailureCode {
         match self.ask(request) {
             Reply::Failed(failure) => failure.code,
             other => panic!("{other:?}"),
@@ -80,15 +80,15 @@ impl FakeFront {
     }
 }
 
-fn sign(handle: KeyHandle, budget_ms: u32) -> Request {
-    Request::Sign { handle, budget_ms, digest: [5; 32] }
+pub(super) fn sign(handle: KeyHandle, budget_ms: u32) -> Request {
+    Request::Sign { handle, lane: 0, budget_ms, digest: [5; 32] }
 }
 
 fn ready(place: &Place, token: &FakeToken) -> Worker {
     started(place, token, place.plan())
 }
 
-fn started(place: &Place, token: &FakeToken, plan: Plan) -> Worker {
+pub(super) fn started(place: &Place, token: &FakeToken, plan: Plan) -> Worker {
     let sessions = plan.sessions;
     let worker = place.worker(plan, token);
     eventually("every session is open", || worker.status().sessions_open == sessions);

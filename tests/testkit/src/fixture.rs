@@ -15,9 +15,10 @@ use toml::Value;
 use crate::appliance::{Appliance, Binaries, Settings};
 use crate::authority::Authority;
 use crate::client::{Client, Endpoint};
+use crate::device::{Device, TokenKey};
 use crate::licensing::{self, Licensing};
 use crate::pki::Pki;
-use crate::softhsm::{SoftHsm, TokenKey};
+use crate::token::{Token, TokenKind};
 use crate::{Context, Error, Result, sample};
 
 /// A running appliance and everything around it.
@@ -28,8 +29,8 @@ pub struct Fixture {
     pub authority: Arc<Authority>,
     /// The development Licensing Service.
     pub licensing: Arc<Licensing>,
-    /// The PKCS#11 token.
-    pub token: SoftHsm,
+    /// The token.
+    pub token: Token,
     /// Its keys.
     pub keys: Keys,
     /// All certificates.
@@ -55,7 +56,10 @@ pub struct Keys {
 #[derive(Default)]
 pub struct Builder {
     binaries: Option<Binaries>,
+    token: Option<TokenKind>,
+    device: Option<MakeDevice>,
     changes: Vec<Change>,
+    environment: Vec<(String, String)>,
 }
 
 /// What a change of the settings may refer to.
@@ -70,6 +74,7 @@ pub struct Peers<'a> {
     pub dir: &'a Path,
 }
 
+type MakeDevice = Box<dyn FnOnce(&Path, &str) -> Result<Box<dyn Device>>>;
 type Change = Box<dyn FnOnce(&mut Settings, &Peers<'_>)>;
 
 impl Fixture {
@@ -121,6 +126,20 @@ impl Builder {
         self
     }
 
+    /// With this token instead of the one that `SIGNER_TEST_DEVICE` names.
+    #[must_use]
+    pub fn token(mut self, kind: TokenKind) -> Self {
+        self.token = Some(kind);
+        self
+    }
+
+    /// Has the keys in this device instead of SoftHSM2: `make` gets a directory for it and the token's label.
+    #[must_use]
+    pub fn device<D: Device + 'static>(mut self, make: impl FnOnce(&Path, &str) -> Result<D> + 'static) -> Self {
+        self.device = Some(Box::new(|dir, label| Ok(Box::new(make(dir, label)?))));
+        self
+    }
+
     /// Sets a value by its dotted name, as in `("licensing.online.cache_ttl", "1s")`.
     #[must_use]
     pub fn set(self, name: &str, value: impl Into<Value>) -> Self {
@@ -137,6 +156,17 @@ impl Builder {
         self.settings(move |settings, _| {
             settings.unset(&name);
         })
+    }
+
+    /// Sets an environment variable of the workers.
+    ///
+    /// # Panics
+    /// When the value is not text.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        let value = value.as_ref().to_str().expect("variables of a test are text");
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Changes the settings at will.
@@ -168,7 +198,11 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("signer-").tempdir().context("make a temporary directory")?;
         let path = dir.path();
         let pki = Pki::generate(&path.join("pki"))?;
-        let mut token = SoftHsm::create(&path.join("hsm"), TOKEN_LABEL)?;
+        let (kind, hsm) = (self.token.map_or_else(TokenKind::from_environment, Ok)?, path.join("hsm"));
+        let mut token = match self.device {
+            Some(make) => Token::Device(make(&hsm, TOKEN_LABEL)?),
+            None => Token::create(kind, &hsm, TOKEN_LABEL)?,
+        };
         let keys = Keys {
             acme: token.generate_key("acme-active")?,
             acme_next: token.generate_key("acme-next")?,
@@ -178,9 +212,11 @@ impl Builder {
         let authority = Arc::new(Authority::start(&pki)?);
         let licensing = Arc::new(Licensing::start(&pki, path)?);
         let peers = Peers { pki: &pki, authority: &authority, licensing: &licensing, dir: path };
+        token.settle()?;
         let mut settings = settings(&peers, &token, &keys)?;
         self.changes.into_iter().for_each(|change| change(&mut settings, &peers));
-        let environment = [("SOFTHSM2_CONF".to_owned(), token.conf.display().to_string())];
+        let mut environment = self.environment;
+        environment.extend(token.environment());
         let appliance = Appliance::start(binaries, path, settings, &environment)?;
         let endpoint = Endpoint { addr: appliance.addr(), url: appliance.url(), roots: pki.server_roots() };
         let client =
@@ -191,7 +227,7 @@ impl Builder {
 }
 
 /// The defaults of every fixture.
-fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings> {
+fn settings(peers: &Peers<'_>, token: &Token, keys: &Keys) -> Result<Settings> {
     let Peers { pki, authority, licensing, dir } = peers;
     // Numbers serve where an account has no name, as in some containers.
     let user = std::fs::metadata("/proc/self").context("find out who I am")?.uid().to_string();
@@ -222,10 +258,9 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
         .set_path("tokens.main.socket", &dir.join("main.sock"))
         .set("tokens.main.front_user", user.as_str())
         .set("tokens.main.worker_user", user)
-        .set_path("tokens.main.module", &token.module)
-        .set("tokens.main.uri", token.uri())
-        .set_path("tokens.main.pin_file", &token.pin_file)
+        .set_path("tokens.main.state_dir", &dir.join("worker-state"))
         .set_path("audit.path", &audit.join("audit.log"));
+    token.configure(&mut settings, "main");
     for (key, state) in
         [(&keys.acme, "active"), (&keys.acme_next, "next"), (&keys.acme_retired, "retired"), (&keys.globex, "active")]
     {
@@ -234,7 +269,14 @@ fn settings(peers: &Peers<'_>, token: &SoftHsm, keys: &Keys) -> Result<Settings>
             .set(&format!("{name}.token"), "main")
             .set(&format!("{name}.uri"), key.uri.as_str())
             .set(&format!("{name}.state"), state)
-            .set_path(&format!("{name}.public_key"), &key.public_key);
+            .set_path(&format!("{name}.public_key"), &key.public_key)
+            .set(
+                &format!("{name}.custody_exception"),
+                vec![toml::Table::from_iter([
+                    ("attribute".to_owned(), Value::from("CKA_UNWRAP")),
+                    ("reason".to_owned(), Value::from("pkcs11-tool cannot make a key without it on SoftHSM2")),
+                ])],
+            );
     }
     let trusted = toml::Table::from_iter([
         ("digest".to_owned(), Value::from(sample::SCANNER_IMAGE)),

@@ -10,7 +10,10 @@
 //! | [`appliance`] | `signerd` and `signer-token` as child processes, with their configuration, logs, metrics, audit |
 //! | [`authority`] | a development Authority: discovery, JWK set, token endpoint, tokens minted at will |
 //! | [`licensing`] | a development Licensing Service: offline PoEs, revocation list, introspection |
+//! | [`token`] | the token of a fixture, one of the next two |
 //! | [`softhsm`] | a SoftHSM2 token of its own, with keys made inside it |
+//! | [`yubihsm`] | a simulated YubiHSM 2, with keys made inside it |
+//! | [`device`] | the other devices that the same tests run on |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
@@ -26,6 +29,7 @@
 pub mod appliance;
 pub mod authority;
 pub mod client;
+pub mod device;
 pub mod envelope;
 pub mod fixture;
 pub mod https;
@@ -39,6 +43,8 @@ pub mod sample;
 pub mod schema;
 pub mod shell;
 pub mod softhsm;
+pub mod token;
+pub mod yubihsm;
 
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -32,6 +32,22 @@ pub fn cosign() -> Result<PathBuf> {
     named("SIGNER_PEER_COSIGN")
 }
 
+/// The kryoptic module.
+///
+/// # Errors
+/// When it was not built.
+pub fn kryoptic() -> Result<PathBuf> {
+    named("SIGNER_PEER_KRYOPTIC")
+}
+
+/// The tpm2-pkcs11 module of a machine that also has swtpm.
+///
+/// # Errors
+/// When it is not there.
+pub fn tpm2_pkcs11() -> Result<PathBuf> {
+    named("SIGNER_PEER_TPM2_PKCS11")
+}
+
 /// A Python that has securesystemslib.
 ///
 /// # Errors

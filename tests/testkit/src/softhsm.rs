@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use crate::appliance::Settings;
+use crate::device::Device;
+pub use crate::device::TokenKey;
 use crate::{Context, Error, Result, hex, random_id, shell};
 
 /// A token in a directory of its own, initialized, with a random PIN.
@@ -21,21 +24,6 @@ pub struct SoftHsm {
     dir: PathBuf,
     pin: String,
     keys: u8,
-}
-
-/// A P-256 key in the token; it is sensitive and cannot be extracted.
-#[derive(Clone, Debug)]
-pub struct TokenKey {
-    /// RFC 7512 URI of the object, without the token's part.
-    pub uri: String,
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// The public key, PEM.
-    pub public_key: PathBuf,
-    /// The public point, uncompressed (65 bytes).
-    pub point: Vec<u8>,
 }
 
 impl SoftHsm {
@@ -60,19 +48,48 @@ impl SoftHsm {
         let pin_file = dir.join(format!("{label}.pin"));
         shell::write_private(&pin_file, format!("{pin}\n").as_bytes())?;
         let token = Self { module, conf, pin_file, label: label.to_owned(), dir: dir.to_owned(), pin, keys: 0 };
-        let so_pin = |command: &mut Command| {
-            shell::run(command.env("TESTKIT_SO_PIN", &so_pin).args(["--so-pin", "env:TESTKIT_SO_PIN"]))
+        token.initialize(&so_pin)?;
+        Ok(token)
+    }
+
+    /// Another token in the same module, so that one process environment serves the workers of both.
+    ///
+    /// # Errors
+    /// As [`SoftHsm::create`].
+    pub fn another(&self, label: &str) -> Result<Self> {
+        let (pin, so_pin) = (random_id(), random_id());
+        let pin_file = self.dir.join(format!("{label}.pin"));
+        shell::write_private(&pin_file, format!("{pin}\n").as_bytes())?;
+        let token = Self {
+            module: self.module.clone(),
+            conf: self.conf.clone(),
+            pin_file,
+            label: label.to_owned(),
+            dir: self.dir.clone(),
+            pin,
+            keys: 0,
         };
-        so_pin(token.tool().args(["--init-token", "--slot-index", "0", "--label", label]))?;
-        so_pin(token.tool_on_token().args([
+        token.initialize(&so_pin)?;
+        Ok(token)
+    }
+
+    /// SoftHSM2 shows an uninitialized token behind those that are there.
+    fn initialize(&self, so_pin: &str) -> Result<()> {
+        let free = shell::run(self.tool().args(["--list-slots"]))?;
+        let free = String::from_utf8_lossy(&free).matches("token label").count().to_string();
+        let so_pin = |command: &mut Command| {
+            shell::run(command.env("TESTKIT_SO_PIN", so_pin).args(["--so-pin", "env:TESTKIT_SO_PIN"]))
+        };
+        so_pin(self.tool().args(["--init-token", "--slot-index", &free, "--label", &self.label]))?;
+        so_pin(self.tool_on_token().args([
             "--init-pin",
             "--login",
             "--login-type",
             "so",
             "--new-pin",
             "env:TESTKIT_PIN",
-        ]))?;
-        Ok(token)
+        ]))
+        .map(drop)
     }
 
     /// RFC 7512 URI of the token.
@@ -81,11 +98,33 @@ impl SoftHsm {
         format!("pkcs11:token={}", self.label)
     }
 
+    /// Imports a P-256 key pair: how two tokens come to hold the same key. `pkcs8` and `spki` are DER.
+    ///
+    /// # Errors
+    /// When pkcs11-tool fails.
+    pub fn import_key(&mut self, label: &str, pkcs8: &[u8], spki: &[u8]) -> Result<TokenKey> {
+        self.keys += 1;
+        let id = vec![0xb0, self.keys];
+        for (class, der, more) in [
+            ("privkey", pkcs8, &["--usage-sign", "--sensitive", "--private"][..]),
+            ("pubkey", spki, &["--usage-sign"][..]),
+        ] {
+            let file = self.dir.join(format!("{label}.{class}.der"));
+            shell::write_private(&file, der)?;
+            let path = file.to_str().context("name a file for the key")?;
+            let arguments = [&["--write-object", path, "--type", class][..], more].concat();
+            let imported = self.logged_in(&arguments, label, &id);
+            fs::remove_file(&file).context("remove the imported key's file")?;
+            imported?;
+        }
+        self.described(label, id)
+    }
+
     /// Makes a P-256 key pair inside the token.
     ///
     /// # Errors
     /// When pkcs11-tool fails.
-    pub fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+    pub fn make_key(&mut self, label: &str) -> Result<TokenKey> {
         self.keys += 1;
         let id = vec![0xa0, self.keys];
         self.logged_in(
@@ -93,6 +132,11 @@ impl SoftHsm {
             label,
             &id,
         )?;
+        self.described(label, id)
+    }
+
+    /// The key pair as the token has it.
+    fn described(&self, label: &str, id: Vec<u8>) -> Result<TokenKey> {
         let der_file = self.dir.join(format!("{label}.der"));
         let der_path = der_file.to_str().context("name a file for the public key")?;
         self.logged_in(&["--read-object", "--type", "pubkey", "--output-file", der_path], label, &id)?;
@@ -124,6 +168,32 @@ impl SoftHsm {
         let mut command = Command::new("pkcs11-tool");
         command.env("SOFTHSM2_CONF", &self.conf).env("TESTKIT_PIN", &self.pin).arg("--module").arg(&self.module);
         command
+    }
+}
+
+impl Device for SoftHsm {
+    fn configure(&self, settings: &mut Settings, token: &str) {
+        settings
+            .set(&format!("tokens.{token}.profile"), "softhsm2")
+            .set_path(&format!("tokens.{token}.module"), &self.module)
+            .set(&format!("tokens.{token}.uri"), self.uri())
+            .set_path(&format!("tokens.{token}.pin_file"), &self.pin_file);
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        vec![("SOFTHSM2_CONF".to_owned(), self.conf.display().to_string())]
+    }
+
+    fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
+        self.make_key(label)
+    }
+
+    fn module(&self) -> Option<&Path> {
+        Some(&self.module)
+    }
+
+    fn pin_file(&self) -> &Path {
+        &self.pin_file
     }
 }
 

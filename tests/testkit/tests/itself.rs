@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use testkit::appliance::Metrics;
 use testkit::authority::{Authority, Binding};
 use testkit::client::{Answer, Connection, Protocol, TlsOptions, TlsVersions};
+use testkit::device::Device as _;
 use testkit::https::Mode;
 use testkit::jwt::{self, Jwt};
 use testkit::key::{self, Key};

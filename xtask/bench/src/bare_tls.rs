@@ -19,7 +19,10 @@ pub(crate) fn handshakes(pki: &Pki, client: &ClientConfig, threads: usize, time:
     let client = Arc::new(client);
     let counts = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| count(&client, &server, time))).collect();
-        workers.into_iter().map(|worker| worker.join().expect("no panic in a handshake")).collect::<io::Result<Vec<_>>>()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("no panic in a handshake"))
+            .collect::<io::Result<Vec<_>>>()
     });
     let total: u32 = counts.context("shake hands in memory")?.into_iter().sum();
     Ok(f64::from(total) / time.as_secs_f64())

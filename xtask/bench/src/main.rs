@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod bare_tls;
+mod custody;
 mod load;
 mod measure;
 mod report;
 mod run;
+mod wire_client;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +35,9 @@ struct Arguments {
     /// Measure a constant rate, in requests per second, and nothing else, with the time of each step.
     #[arg(long, conflicts_with = "handshakes")]
     rate: Option<f64>,
+    /// Measure the token worker alone, on devices of many speeds, and nothing else.
+    #[arg(long, conflicts_with_all = ["handshakes", "rate"])]
+    custody: bool,
     /// Connections that keep the front busy.
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
     let plan = run::Plan { phase: Duration::from_secs(arguments.seconds), connections: arguments.connections };
     let binaries = Binaries::in_dir(&arguments.programs);
     let outcome = binaries.and_then(|binaries| match (arguments.handshakes, arguments.rate) {
+        _ if arguments.custody => custody::run(&binaries, plan.phase, arguments.json.as_deref()),
         (true, _) => run::handshakes(binaries, plan),
         (false, Some(rate)) => run::constant_rate(binaries, plan, rate),
         (false, None) => run::run(binaries, plan, arguments.json.as_deref()),

@@ -81,7 +81,9 @@ pub(crate) fn constant_rate(binaries: testkit::appliance::Binaries, plan: Plan, 
     println!("{}", seen.line());
     println!("CPU of the front {:.0} %, of the worker {:.0} %", percent(cpu[0], plan), percent(cpu[1], plan));
     let grown = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
-    for stage in ["read", "authenticate", "entitle", "state", "audit_intent", "sign", "verify", "audit_outcome", "total"] {
+    for stage in
+        ["read", "authenticate", "entitle", "state", "audit_intent", "sign", "verify", "audit_outcome", "total"]
+    {
         let labels = [("stage", stage)];
         let count = grown("signer_latency_seconds_count", &labels).max(1.0);
         println!("  {stage:<14} {:>8.0} µs", grown("signer_latency_seconds_sum", &labels) / count * 1e6);
@@ -121,12 +123,12 @@ fn fixture(binaries: testkit::appliance::Binaries) -> Result<(Fixture, usize)> {
 }
 
 /// The rate of a bare PKCS#11 loop with the sessions that the worker has, on the very token.
-fn raw_token(fixture: &Fixture, time: Duration) -> Result<report::RawToken> {
+pub(crate) fn raw_token(fixture: &Fixture, time: Duration) -> Result<report::RawToken> {
     let output = Command::new(fixture.appliance.binaries().signer_token())
         .args(["bench", "--name", "main", "--json", "--seconds", &time.as_secs().max(1).to_string()])
         .arg("--config")
         .arg(fixture.appliance.config_file())
-        .env("SOFTHSM2_CONF", &fixture.token.conf)
+        .envs(fixture.token.environment())
         .output()
         .context("run signer-token bench")?;
     if !output.status.success() {

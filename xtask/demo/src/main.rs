@@ -11,8 +11,9 @@ mod verification;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use testkit::Result;
+use testkit::token::TokenKind;
 use xtask::ui;
 
 use crate::stage::Stage;
@@ -26,9 +27,19 @@ struct Arguments {
     /// Directory with `sbom.cdx.json`, where the results go.
     #[arg(long)]
     output: PathBuf,
+    /// The token that signs.
+    #[arg(long, value_enum, default_value_t)]
+    token: Token,
     /// Leave everything running until Ctrl-C.
     #[arg(long)]
     keep: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Token {
+    #[default]
+    Softhsm,
+    Yubihsm,
 }
 
 fn main() -> ExitCode {
@@ -43,7 +54,7 @@ fn main() -> ExitCode {
 
 /// The story, in the order it is told.
 fn play(arguments: &Arguments) -> Result<()> {
-    let mut stage = Stage::set(&arguments.programs, &arguments.output)?;
+    let mut stage = Stage::set(&arguments.programs, &arguments.output, arguments.token.kind())?;
     signing::by_dpop(&stage)?;
     signing::by_certificate(&stage)?;
     let signatures = stage.signatures()?;
@@ -54,4 +65,13 @@ fn play(arguments: &Arguments) -> Result<()> {
         keep::until_interrupted(&stage)?;
     }
     stage.clear()
+}
+
+impl Token {
+    fn kind(self) -> TokenKind {
+        match self {
+            Self::Softhsm => TokenKind::SoftHsm,
+            Self::Yubihsm => TokenKind::YUBIHSM,
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use std::{env, fs};
 
 use testkit::appliance::Binaries;
+use testkit::token::TokenKind;
 use testkit::{Context, Error, Fixture, Result};
 use xtask::ui;
 
@@ -26,23 +27,24 @@ pub(crate) const REVOKED_LICENSE: &str = "lic-acme-0";
 
 impl Stage {
     /// Starts it all and says what was started.
-    pub(crate) fn set(programs: &Path, output: &Path) -> Result<Self> {
+    pub(crate) fn set(programs: &Path, output: &Path, token: TokenKind) -> Result<Self> {
         let start = Instant::now();
         ui::heading("start");
         let mut fixture = Fixture::builder()
             .binaries(Binaries::in_dir(programs)?)
+            .token(token)
             .settings(|_, peers| {
                 peers.licensing.revoke_license(REVOKED_LICENSE).expect("the list was written a moment ago");
             })
             .try_start()?;
         let fingerprint = testkit::envelope::keyid(&fixture.keys.acme.point);
-        let module = fixture.token.module.display().to_string();
+        let (name, reached_by) = (fixture.token.name(), fixture.token.reached_by());
         let (front, worker) = (fixture.appliance.front().id(), fixture.appliance.worker("main").id());
-        ui::done(format!("PKI, SoftHSM2 token and P-256 keys, for this run only: {}", fixture.dir().display()));
+        ui::done(format!("PKI, {name} and P-256 keys, for this run only: {}", fixture.dir().display()));
         ui::note(format!("acme signs with {fingerprint}, made inside the token, not extractable"));
         ui::done(format!("development Authority          {}", fixture.authority.issuer()));
         ui::done(format!("development Licensing Service  {}", fixture.licensing.introspection_url()));
-        ui::done(format!("signer-token  pid {worker:<7} has the PIN and {module}"));
+        ui::done(format!("signer-token  pid {worker:<7} has the PIN and {reached_by}"));
         ui::done(format!("signerd       pid {front:<7} {} has neither", fixture.appliance.url()));
         let public_key = output.join("pub.pem");
         fs::copy(&fixture.keys.acme.public_key, &public_key).context(format!("write {}", public_key.display()))?;

@@ -3,12 +3,24 @@
 #![forbid(unsafe_code)]
 
 use cryptoki::error::{Error, RvError};
+use cryptoki_sys::{
+    CK_RV, CKR_AEAD_DECRYPT_FAILED, CKR_KEY_EXHAUSTED, CKR_OPERATION_CANCEL_FAILED, CKR_OPERATION_NOT_VALIDATED,
+    CKR_PARAMETER_SET_NOT_SUPPORTED, CKR_PENDING, CKR_SEED_RANDOM_REQUIRED, CKR_SESSION_ASYNC_NOT_SUPPORTED,
+    CKR_TOKEN_NOT_INITIALIZED, CKR_TOKEN_RESOURCE_EXCEEDED,
+};
 
 use super::super::{Remedy, TokenError};
+use super::quirks;
 
 /// Wraps an error of the module with what it takes to go on.
 pub(super) fn failed(operation: &'static str, error: Error) -> TokenError {
     TokenError::Device { operation, remedy: remedy(&error), source: Box::new(error) }
+}
+
+/// Wraps an error of `C_Initialize`, after which no session can be had.
+pub(super) fn initialize_failed(error: Error) -> TokenError {
+    let remedy = remedy(&error).max(Remedy::Reinitialize);
+    TokenError::Device { operation: "C_Initialize", remedy, source: Box::new(error) }
 }
 
 /// Wraps an error of `C_Login`. Codes about the PIN become [`TokenError::PinRefused`]; where the code leaves open
@@ -35,7 +47,7 @@ pub(super) fn login_failed(error: Error) -> TokenError {
 
 fn remedy(error: &Error) -> Remedy {
     match error {
-        Error::Pkcs11(code, _) => remedy_of_code(*code),
+        Error::Pkcs11(code, _) => quirks::remedy_of(*code).unwrap_or_else(|| remedy_of_code(*code)),
         // A module that misses a function now will miss it in a new session, too.
         Error::LibraryLoading(_) | Error::MissingSymbol(_) | Error::NullFunctionPointer => Remedy::NewProcess,
         // The call may have gone through and its answer made no sense: the session's state is unknown.
@@ -50,11 +62,14 @@ fn remedy(error: &Error) -> Remedy {
     }
 }
 
-/// Exhaustive on purpose: a code that PKCS#11 adds must be thought about, not fall into a default.
+/// What it takes to go on after this code, wherever it came from.
+///
+/// Exhaustive on purpose: a code that PKCS#11 adds must be thought about, not fall into a default. A code says where to
+/// begin on the ladder; where its rung does not help, the worker climbs to the next by itself.
 fn remedy_of_code(code: RvError) -> Remedy {
     use RvError as R;
     match code {
-        // About the request: the session goes on.
+        // About the request: the session goes on. C_Sign has ended its operation with any of them (PKCS#11 3.1, 5.13.2).
         R::ArgumentsBad
         | R::AttributeReadOnly
         | R::AttributeSensitive
@@ -100,7 +115,8 @@ fn remedy_of_code(code: RvError) -> Remedy {
         | R::UnwrappingKeyTypeInconsistent
         | R::ExceededMaxIterations => Remedy::None,
 
-        // About the session, the handles cached in it, or an operation left open in it.
+        // About the session, the handles cached in it, or an operation left open in it. CKR_GENERAL_ERROR and
+        // CKR_DEVICE_ERROR name no cause; most modules mean the connection behind this session.
         R::Cancel
         | R::FunctionCanceled
         | R::FunctionFailed
@@ -145,18 +161,38 @@ fn remedy_of_code(code: RvError) -> Remedy {
         | R::PinLocked
         | R::PinTooWeak => Remedy::NewLogin,
 
-        // The module itself is beyond repair from within.
-        R::CryptokiNotInitialized
-        | R::CryptokiAlreadyInitialized
-        | R::CantLock
-        | R::MutexBad
-        | R::MutexNotLocked
-        | R::NeedToCreateThreads
-        | R::LibraryLoadFailed
-        | R::FipsSelfTestFailed => Remedy::NewProcess,
+        // The module's own state, which C_Initialize makes: that it was initialised at all, its locks, the libraries
+        // that it loads itself, and the self-tests, whose failure lasts until they are run again (PKCS#11 3.1, 5.1.2).
+        R::CryptokiNotInitialized | R::MutexBad | R::MutexNotLocked | R::LibraryLoadFailed | R::FipsSelfTestFailed => {
+            Remedy::Reinitialize
+        }
 
+        // Says that the module is initialised when we have just finalised it or have not begun; or that it cannot live
+        // with the threads and locks of this process. Both are settled where a process begins.
+        R::CryptokiAlreadyInitialized | R::CantLock | R::NeedToCreateThreads => Remedy::NewProcess,
+
+        R::UnknownErrorCode(number) => remedy_of_number(number),
         // A vendor's own code says nothing we know; a new session is the cheapest thing that may help.
-        R::VendorDefined(_) | R::UnknownErrorCode(_) => Remedy::NewSession,
+        R::VendorDefined(_) => Remedy::NewSession,
+    }
+}
+
+/// The codes that the binding has no name for.
+fn remedy_of_number(number: CK_RV) -> Remedy {
+    match number {
+        // About the request, as above.
+        CKR_AEAD_DECRYPT_FAILED
+        | CKR_KEY_EXHAUSTED
+        | CKR_PARAMETER_SET_NOT_SUPPORTED
+        | CKR_SEED_RANDOM_REQUIRED
+        | CKR_OPERATION_NOT_VALIDATED => Remedy::None,
+        // An operation is still open in the session, or the token has run out of what a closed session gives back.
+        CKR_OPERATION_CANCEL_FAILED | CKR_TOKEN_RESOURCE_EXCEEDED | CKR_PENDING | CKR_SESSION_ASYNC_NOT_SUPPORTED => {
+            Remedy::NewSession
+        }
+        // Nobody can log in to it before it is initialised again.
+        CKR_TOKEN_NOT_INITIALIZED => Remedy::NewLogin,
+        _ => Remedy::NewSession,
     }
 }
 
@@ -164,6 +200,7 @@ fn remedy_of_code(code: RvError) -> Remedy {
 mod tests {
     use super::*;
     use cryptoki::context::Function;
+    use cryptoki::error::Rv;
 
     #[test]
     fn a_session_is_kept_only_after_codes_about_the_request() {
@@ -176,11 +213,45 @@ mod tests {
             (RvError::UserNotLoggedIn, Remedy::NewLogin),
             (RvError::DeviceRemoved, Remedy::NewLogin),
             (RvError::GeneralError, Remedy::NewSession),
-            (RvError::CryptokiNotInitialized, Remedy::NewProcess),
+            (RvError::CryptokiNotInitialized, Remedy::Reinitialize),
+            (RvError::CantLock, Remedy::NewProcess),
             (RvError::VendorDefined(0x8000_0001), Remedy::NewSession),
         ] {
             assert_eq!(failed("C_Sign", Error::Pkcs11(code, Function::Sign)).remedy(), expected, "{code:?}");
         }
+    }
+
+    #[test]
+    fn every_code_of_pkcs11_has_a_name_here() {
+        for (name, code) in faulty_token::ckr::ALL {
+            let Rv::Error(error) = Rv::from(code.0) else { continue };
+            let remedy = remedy_of_code(error);
+            // What is neither known to the binding nor to us would be as good as a number made up.
+            let made_up = matches!(error, RvError::UnknownErrorCode(_)) && !NAMED_HERE.contains(&code.0);
+            assert!(!made_up, "{name} is treated as unknown ({remedy:?})");
+        }
+        assert_eq!(remedy_of_number(0x7fff_0000), Remedy::NewSession);
+    }
+
+    const NAMED_HERE: [CK_RV; 10] = [
+        CKR_AEAD_DECRYPT_FAILED,
+        CKR_KEY_EXHAUSTED,
+        CKR_PARAMETER_SET_NOT_SUPPORTED,
+        CKR_SEED_RANDOM_REQUIRED,
+        CKR_OPERATION_NOT_VALIDATED,
+        CKR_OPERATION_CANCEL_FAILED,
+        CKR_TOKEN_RESOURCE_EXCEEDED,
+        CKR_PENDING,
+        CKR_SESSION_ASYNC_NOT_SUPPORTED,
+        CKR_TOKEN_NOT_INITIALIZED,
+    ];
+
+    #[test]
+    fn a_module_that_does_not_initialise_is_initialised_anew_or_given_up() {
+        let remedy = |code| initialize_failed(Error::Pkcs11(code, Function::Initialize)).remedy();
+        assert_eq!(remedy(RvError::DeviceError), Remedy::Reinitialize);
+        assert_eq!(remedy(RvError::ArgumentsBad), Remedy::Reinitialize);
+        assert_eq!(remedy(RvError::CryptokiAlreadyInitialized), Remedy::NewProcess);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use cryptoki_sys::{
     CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKM_ECDSA, Pkcs11 as Library,
 };
 
+use super::super::watch;
+
 /// The two functions of a loaded module.
 pub(super) struct SignCalls {
     init: unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV,
@@ -44,7 +46,7 @@ impl SignCalls {
         Ok(Self { init, sign, _library: library })
     }
 
-    /// Signs a digest with `CKM_ECDSA`. `None` when the module's signature is not 64 bytes long.
+    /// Signs a digest with `CKM_ECDSA`: the signature, or how long it is where that is not 64 bytes.
     ///
     /// The session must be one of this process and used by this thread alone; a handle that means nothing to the
     /// module is an error of the module, not undefined.
@@ -53,19 +55,24 @@ impl SignCalls {
         session: CK_SESSION_HANDLE,
         key: CK_OBJECT_HANDLE,
         digest: &[u8; 32],
-    ) -> Result<Option<[u8; 64]>, Error> {
+    ) -> Result<Result<[u8; 64], CK_ULONG>, Error> {
         let mut mechanism = CK_MECHANISM { mechanism: CKM_ECDSA, pParameter: ptr::null_mut(), ulParameterLen: 0 };
         // SAFETY: the function pointer is of the mapped module; the mechanism outlives the call and has no parameter.
-        check(unsafe { (self.init)(session, &mut mechanism, key) }, Function::SignInit)?;
+        check(watched("C_SignInit", || unsafe { (self.init)(session, &mut mechanism, key) }), Function::SignInit)?;
         let mut data = *digest;
         let mut signature = [0; ROOM];
         let mut length = ROOM as CK_ULONG;
         // SAFETY: both buffers outlive the call and are as long as said; `data` is a copy because the interface takes
         // it as mutable.
-        let code = unsafe { (self.sign)(session, data.as_mut_ptr(), 32, signature.as_mut_ptr(), &mut length) };
-        check(code, Function::Sign)?;
-        Ok(if length == 64 { signature.first_chunk().copied() } else { None })
+        let sign = || unsafe { (self.sign)(session, data.as_mut_ptr(), 32, signature.as_mut_ptr(), &mut length) };
+        check(watched("C_Sign", sign), Function::Sign)?;
+        Ok(signature.first_chunk().copied().filter(|_| length == 64).ok_or(length))
     }
+}
+
+fn watched(name: &'static str, call: impl FnOnce() -> CK_RV) -> CK_RV {
+    let _call = watch::call(name);
+    call()
 }
 
 fn check(code: CK_RV, function: Function) -> Result<(), Error> {

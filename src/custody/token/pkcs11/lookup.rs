@@ -5,16 +5,17 @@
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
+use super::super::watch;
 use super::super::{FoundKey, KeySlot, TokenError};
 use super::classify::failed;
 use crate::custody::uri::KeyUri;
 use crate::custody::{KeyAttributes, PublicKey};
 
-/// Exactly one private key that matches, on P-256, that may sign, and its public half.
+/// Exactly one private key that matches, on P-256, its public half, and what the device says about it.
 pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, TokenError> {
     let key = private_key(session, uri)?;
     let unsuitable = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
-    let read = session.get_attributes(key, WANTED).map_err(|e| failed("C_GetAttributeValue", e))?;
+    let read = attributes(session, key, WANTED)?;
     let described = Described::from(read);
     if described.key_type != Some(KeyType::EC) {
         return Err(unsuitable("it is not an EC key".to_owned()));
@@ -23,9 +24,6 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
         && !P256_PARAMS.contains(&&params[..])
     {
         return Err(unsuitable("it is on another curve than P-256".to_owned()));
-    }
-    if let Some(objection) = described.attributes.objection() {
-        return Err(unsuitable(objection.to_owned()));
     }
     let point = match described.ec_point {
         Some(point) if !point.is_empty() => point,
@@ -37,18 +35,17 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     let public_key = PublicKey::from_ec_point(&point).map_err(|e| unsuitable(format!("its public key is {e}")))?;
     #[allow(clippy::useless_conversion, reason = "a handle is as wide as a C long, which is not 64 bits everywhere")]
     let slot = KeySlot(key.handle());
-    Ok(FoundKey { slot, public_key, attributes: described.attributes })
+    Ok(FoundKey { slot, public_key, attributes: described.attributes, attestation: Vec::new() })
 }
 
 fn private_key(session: &Session, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
     let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
     template.extend(uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
     template.extend(uri.id.as_ref().map(|id| Attribute::Id(id.clone())));
-    let found = session.find_objects(&template).map_err(|e| failed("C_FindObjects", e))?;
-    match found[..] {
+    match objects(session, &template)?[..] {
         [key] => Ok(key),
         [] => Err(TokenError::KeyNotFound { uri: uri.to_string() }),
-        _ => Err(TokenError::SeveralKeys { uri: uri.to_string(), count: found.len() }),
+        ref several => Err(TokenError::SeveralKeys { uri: uri.to_string(), count: several.len() }),
     }
 }
 
@@ -61,9 +58,7 @@ enum PublicPoint {
 fn public_point(session: &Session, id: Vec<u8>, label: Vec<u8>) -> Result<Vec<u8>, PublicPoint> {
     let partner = if id.is_empty() { Attribute::Label(label.clone()) } else { Attribute::Id(id) };
     let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(KeyType::EC), partner];
-    let find = |template: &[Attribute]| {
-        session.find_objects(template).map_err(|e| PublicPoint::Failed(failed("C_FindObjects", e)))
-    };
+    let find = |template: &[Attribute]| objects(session, template).map_err(PublicPoint::Failed);
     let mut found = find(&template)?;
     if found.len() > 1 {
         template.push(Attribute::Label(label));
@@ -75,10 +70,18 @@ fn public_point(session: &Session, id: Vec<u8>, label: Vec<u8>) -> Result<Vec<u8
             n => format!("{n} public key objects share its id and label"),
         }));
     };
-    let read = session
-        .get_attributes(key, &[AttributeType::EcPoint])
-        .map_err(|e| PublicPoint::Failed(failed("C_GetAttributeValue", e)))?;
+    let read = attributes(session, key, &[AttributeType::EcPoint]).map_err(PublicPoint::Failed)?;
     Ok(Described::from(read).ec_point.unwrap_or_default())
+}
+
+fn objects(session: &Session, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
+    let _call = watch::call("C_FindObjects");
+    session.find_objects(template).map_err(|e| failed("C_FindObjects", e))
+}
+
+fn attributes(session: &Session, object: ObjectHandle, wanted: &[AttributeType]) -> Result<Vec<Attribute>, TokenError> {
+    let _call = watch::call("C_GetAttributeValue");
+    session.get_attributes(object, wanted).map_err(|e| failed("C_GetAttributeValue", e))
 }
 
 #[derive(Default)]
@@ -94,7 +97,7 @@ struct Described {
 impl From<Vec<Attribute>> for Described {
     fn from(read: Vec<Attribute>) -> Self {
         // What the device does not report keeps the less safe value.
-        let unreported = KeyAttributes { extractable: true, ..KeyAttributes::default() };
+        let unreported = KeyAttributes { extractable: true, unwrap: true, ..KeyAttributes::default() };
         let mut described = Self { attributes: unreported, ..Self::default() };
         let attributes = &mut described.attributes;
         for attribute in read {
@@ -112,6 +115,7 @@ impl From<Vec<Attribute>> for Described {
                 Attribute::Private(set) => attributes.private = set,
                 Attribute::Sign(set) => attributes.sign = set,
                 Attribute::Unwrap(set) => attributes.unwrap = set,
+                Attribute::Wrap(set) => attributes.wrap = set,
                 Attribute::AlwaysAuthenticate(set) => attributes.always_authenticate = set,
                 _ => {}
             }
@@ -134,6 +138,7 @@ const WANTED: &[AttributeType] = &[
     AttributeType::Private,
     AttributeType::Sign,
     AttributeType::Unwrap,
+    AttributeType::Wrap,
     AttributeType::AlwaysAuthenticate,
 ];
 

@@ -1,12 +1,17 @@
 //! A token behind a vendor's PKCS#11 module.
 
+pub mod admin;
 mod classify;
 mod direct;
+mod elf;
+mod lab;
 mod lookup;
+mod pinned;
+mod quirks;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -15,72 +20,147 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 use cryptoki_sys::CK_OBJECT_HANDLE;
 
-use self::classify::{failed, login_failed};
+pub use self::pinned::{PinError, PinnedModule};
+
+use self::classify::{failed, initialize_failed, login_failed};
+pub use self::quirks::{Quirks, set_quirks};
+
 use self::direct::SignCalls;
-use super::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
+use super::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession, explain, watch};
 use crate::custody::uri::{KeyUri, TokenUri};
 
-/// A loaded and initialised module and the one token in it that the URI names. One per process.
+/// A loaded module and the one token in it that the URI names. One per process.
+///
+/// The module is initialised by the first call that needs it, and finalised when this is dropped. To initialise it anew
+/// the library stays mapped and its function list is kept: a vendor's library is not made to be unloaded, least of all
+/// with threads of its own, and mapped again it would be the same one. What must not happen twice is an initialisation
+/// without the end of the one before, and that is held by [`Module`] and its lock.
 pub struct Pkcs11Token {
     context: Pkcs11,
     calls: Arc<SignCalls>,
     uri: TokenUri,
+    module: Mutex<Module>,
+}
+
+/// How the module stands; no call into it is made but while it is `Up`.
+enum Module {
+    Untouched,
+    Up,
+    /// `C_Initialize` failed: with what, and what it takes to go on.
+    Down(String, Remedy),
 }
 
 /// Why there is no module to talk to. Trying again in the same process does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
-    /// PKCS#11 leaves a second initialisation in one process undefined.
+    /// PKCS#11 leaves a second initialisation in one process undefined, and two modules share locks, signals and names.
     #[error("this process has already loaded a PKCS#11 module; one process serves one token")]
     SecondModule,
     /// Not a loadable PKCS#11 module.
     #[error("cannot load the PKCS#11 module {path}")]
     Load {
         /// Its path.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         source: Error,
     },
-    /// The module cannot be initialised.
-    #[error("the PKCS#11 module {path} does not initialise")]
-    Initialize {
-        /// Its path.
-        path: std::path::PathBuf,
-        /// Why.
-        source: Error,
-    },
+    /// Not the file that was judged.
+    #[error(transparent)]
+    Pinned(#[from] PinError),
 }
 
 impl Pkcs11Token {
-    /// Loads and initialises the vendor's module.
+    /// Loads the vendor's module.
     ///
     /// # Errors
-    /// When the file is no PKCS#11 module, does not initialise, or is the second one of this process.
-    pub fn load(module: &Path, uri: TokenUri) -> Result<Self, ModuleError> {
+    /// When the file is no PKCS#11 module, is not the one that was judged any more, or is the second one of this
+    /// process.
+    pub fn load(module: &PinnedModule, uri: TokenUri) -> Result<Self, ModuleError> {
         static LOADED: AtomicBool = AtomicBool::new(false);
         if LOADED.swap(true, Ordering::SeqCst) {
             return Err(ModuleError::SecondModule);
         }
-        let load = |source| ModuleError::Load { path: module.to_owned(), source };
-        let context = Pkcs11::new(module).map_err(load)?;
-        let calls = Arc::new(SignCalls::of(module).map_err(load)?);
-        context
-            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .map_err(|source| ModuleError::Initialize { path: module.to_owned(), source })?;
-        Ok(Self { context, calls, uri })
+        let load = |source| ModuleError::Load { path: module.path().to_owned(), source };
+        // A library runs code of its own when it is mapped, and that can block, too.
+        let loading = watch::call("loading the PKCS#11 module");
+        let context = Pkcs11::new(module.path()).map_err(load)?;
+        module.check_again()?;
+        let calls = Arc::new(SignCalls::of(module.path()).map_err(load)?);
+        drop(loading);
+        Ok(Self { context, calls, uri, module: Mutex::new(Module::Untouched) })
+    }
+
+    /// Initialises the module if nobody has tried yet. After a failed attempt only [`Token::reinitialize`] tries again.
+    fn initialized(&self) -> Result<(), TokenError> {
+        let mut module = self.module.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*module {
+            Module::Up => Ok(()),
+            Module::Untouched => self.initialize(&mut module),
+            Module::Down(why, remedy) => {
+                Err(TokenError::Device { operation: "C_Initialize", remedy: *remedy, source: why.clone().into() })
+            }
+        }
+    }
+
+    fn initialize(&self, module: &mut Module) -> Result<(), TokenError> {
+        let _call = watch::call("C_Initialize");
+        let done = self.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+        let done = done.map_err(initialize_failed);
+        *module = match &done {
+            Ok(()) => Module::Up,
+            Err(error) => {
+                Module::Down(std::error::Error::source(error).map(explain).unwrap_or_default(), error.remedy())
+            }
+        };
+        done
+    }
+
+    fn finalize(&self) {
+        let _call = watch::call("C_Finalize");
+        if let Err(error) = self.context.clone().finalize() {
+            tracing::debug!(%error, "the PKCS#11 module did not finalise");
+        }
+    }
+
+    /// A session for reading, or for reading and writing where the module knows no other.
+    fn open(&self, slot: Slot) -> Result<Session, TokenError> {
+        let _call = watch::call("C_OpenSession");
+        let opened = if quirks::read_write_sessions() {
+            self.context.open_rw_session(slot)
+        } else {
+            self.context.open_ro_session(slot)
+        };
+        opened.map_err(|e| failed("C_OpenSession", e))
     }
 
     /// Looked up each time: slots come and go with tokens.
     fn slot(&self) -> Result<(Slot, TokenInfo), TokenError> {
-        let slots = self.context.get_slots_with_token().map_err(|e| failed("C_GetSlotList", e))?;
+        self.find_slot(&self.uri)
+    }
+
+    fn find_slot(&self, uri: &TokenUri) -> Result<(Slot, TokenInfo), TokenError> {
+        self.initialized()?;
+        let slots = {
+            let _call = watch::call("C_GetSlotList");
+            self.context.get_slots_with_token().map_err(|e| failed("C_GetSlotList", e))?
+        };
         // A slot that cannot be read must not hide the token in another one.
-        let tokens: Vec<_> =
-            slots.into_iter().filter_map(|slot| Some((slot, self.context.get_token_info(slot).ok()?))).collect();
-        let mut matching = tokens.iter().filter(|(slot, info)| matches(&self.uri, Some(*slot), info));
+        let (mut tokens, mut unread) = (Vec::new(), None);
+        for slot in slots {
+            let _call = watch::call("C_GetTokenInfo");
+            match self.context.get_token_info(slot) {
+                Ok(info) => tokens.push((slot, info)),
+                Err(error) => unread = unread.or(Some(error)),
+            }
+        }
+        let mut matching = tokens.iter().filter(|(slot, info)| matches(uri, Some(*slot), info));
         match (matching.next(), matching.count()) {
             (Some(found), 0) => Ok(found.clone()),
             (Some(_), more) => Err(TokenError::SeveralTokens { count: more + 1 }),
             (None, _) => {
+                if let Some(error) = unread {
+                    return Err(failed("C_GetTokenInfo", error));
+                }
                 let named = |(_, info): &(Slot, TokenInfo)| format!("`{}` {}", info.label(), info.serial_number());
                 let initialised = tokens.iter().filter(|(_, info)| info.token_initialized()).take(8);
                 let present = initialised.map(named).collect::<Vec<_>>().join(", ");
@@ -97,27 +177,44 @@ impl Token for Pkcs11Token {
 
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError> {
         let (slot, info) = self.slot()?;
-        let session = self.context.open_ro_session(slot).map_err(|e| failed("C_OpenSession", e))?;
-        Ok(Box::new(Pkcs11Session { session, calls: Arc::clone(&self.calls), info }))
+        let session = self.open(slot)?;
+        Ok(Box::new(Pkcs11Session { session, closing: None, calls: Arc::clone(&self.calls), info }))
+    }
+
+    fn reinitialize(&self) -> Result<(), TokenError> {
+        let mut module = self.module.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*module, Module::Up) {
+            self.finalize();
+        }
+        self.initialize(&mut module)
     }
 }
 
 impl Drop for Pkcs11Token {
     fn drop(&mut self) {
-        if let Err(error) = self.context.clone().finalize() {
-            tracing::debug!(%error, "the PKCS#11 module did not finalise");
+        if matches!(self.module.get_mut().unwrap_or_else(PoisonError::into_inner), Module::Up) {
+            self.finalize();
         }
     }
 }
 
 struct Pkcs11Session {
+    // Closed when it is dropped, which is watched by the field after it.
     session: Session,
+    closing: Option<watch::Call>,
     calls: Arc<SignCalls>,
     info: TokenInfo,
 }
 
+impl Drop for Pkcs11Session {
+    fn drop(&mut self) {
+        self.closing = Some(watch::call("C_CloseSession"));
+    }
+}
+
 impl TokenSession for Pkcs11Session {
     fn is_logged_in(&self) -> Result<bool, TokenError> {
+        let _call = watch::call("C_GetSessionInfo");
         let info = self.session.get_session_info().map_err(|e| failed("C_GetSessionInfo", e))?;
         Ok(matches!(info.session_state(), SessionState::RoUser | SessionState::RwUser))
     }
@@ -125,10 +222,16 @@ impl TokenSession for Pkcs11Session {
     fn login(&self, pin: &Pin) -> Result<(), TokenError> {
         // Of its exact size, wiped on drop.
         let pin = RawAuthPin::new(Box::new(pin.expose().to_vec()));
+        let _call = watch::call("C_Login");
         match self.session.login_with_raw(UserType::User, &pin) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
             Err(error) => Err(login_failed(error)),
         }
+    }
+
+    fn logout(&self) -> Result<(), TokenError> {
+        let _call = watch::call("C_Logout");
+        self.session.logout().map_err(|e| failed("C_Logout", e))
     }
 
     fn find_key(&self, uri: &KeyUri) -> Result<FoundKey, TokenError> {
@@ -140,12 +243,9 @@ impl TokenSession for Pkcs11Session {
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
         match self.calls.ecdsa(self.session.handle(), key.0 as CK_OBJECT_HANDLE, digest) {
-            Ok(Some(signature)) => Ok(signature),
-            Ok(None) => Err(TokenError::Device {
-                operation: "C_Sign",
-                remedy: Remedy::NewSession,
-                source: "the module returned a signature that is not 64 bytes long".into(),
-            }),
+            Ok(Ok(signature)) => Ok(signature),
+            #[allow(clippy::useless_conversion, reason = "a CK_ULONG is not 64 bits wide everywhere")]
+            Ok(Err(length)) => Err(TokenError::OddSignature { operation: "C_Sign", length: length.into() }),
             Err(error) => Err(failed("C_Sign", error)),
         }
     }
@@ -178,7 +278,8 @@ fn facts(info: &TokenInfo) -> TokenFacts {
         label: info.label().to_owned(),
         serial: info.serial_number().to_owned(),
         manufacturer: info.manufacturer_id().to_owned(),
-        model: info.model().to_owned(),
+        // tpm2-pkcs11 pads the model with NUL, where the standard has blanks.
+        model: info.model().trim_end_matches('\0').trim_end().to_owned(),
         firmware: info.firmware_version().to_string(),
         pin,
     }

@@ -99,27 +99,3 @@ fn a_token_that_is_pulled_while_it_signs_gives_no_signature() {
         assert_eq!(application.control.counters().unwrap().signatures, 0);
     });
 }
-
-/// Not a test: prints what the three devices of the benchmark do with as many callers as lanes, and with four times as
-/// many. Run with `--ignored --nocapture`, on a quiet machine.
-#[test]
-#[ignore = "a measurement, which wants a quiet machine"]
-fn the_devices_of_the_benchmark_reach_their_rate() {
-    as_application!(|application| {
-        for (count, latency, memo) in [(1, 100, false), (8, 5, false), (32, 1, true)] {
-            let latency = Duration::from_millis(latency);
-            application.control.impose(lanes(count, latency, memo)).unwrap();
-            let full = f64::from(count) / latency.as_secs_f64();
-            for threads in [count as usize, 4 * count as usize] {
-                let each = (3.0 * full / threads as f64).ceil() as usize;
-                application.control.reset_counters().unwrap();
-                let rate = (threads * each) as f64 / timed(application, threads, each).as_secs_f64();
-                let late = application.control.counters().unwrap().late_us as f64 / (threads * each) as f64;
-                println!(
-                    "{count} x {latency:?}, {threads} callers: {rate:.1} of {full:.0}/s, {:.1} %, late {late:.0} us",
-                    100.0 * rate / full
-                );
-            }
-        }
-    });
-}

@@ -8,7 +8,9 @@ mod process;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::client::Answer;
-use crate::raw::Raw;
+use crate::raw::{Raw, parse_answers};
 use crate::{Context, Error, Result, shell};
 
 pub use binaries::Binaries;
@@ -192,8 +194,26 @@ impl Appliance {
     /// # Errors
     /// When it does not answer.
     pub fn local(&self, path: &str) -> Result<Answer> {
+        self.ask_locally("GET", path)
+    }
+
+    /// A request without a body on the local listener, by TCP or by its Unix socket.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask_locally(&self, method: &str, path: &str) -> Result<Answer> {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let listen = self.settings.get("server.local_listen").and_then(toml::Value::as_str).unwrap_or_default();
+        if let Some(socket) = listen.strip_prefix("unix:") {
+            let mut stream = UnixStream::connect(socket).context(format!("connect to {socket}"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(request.as_bytes())?;
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes)?;
+            return parse_answers(&bytes).pop().context(format!("find an answer on {socket}"));
+        }
         let mut raw = Raw::plain(self.local_addr())?;
-        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))?;
+        raw.send(request)?;
         raw.receive_answer(Duration::from_secs(5))
     }
 
@@ -203,6 +223,18 @@ impl Appliance {
     /// When the local listener does not answer.
     pub fn metrics(&self) -> Result<Metrics> {
         Ok(Metrics::read(&self.local("/metrics")?.text()))
+    }
+
+    /// The state of a key in a token, as `/readyz` says it: `live`, `degraded`, `out_of_service` or `drained`.
+    ///
+    /// # Errors
+    /// When the local listener does not answer or does not know the pair.
+    pub fn key_state(&self, key: &str, token: &str) -> Result<String> {
+        let readiness = self.local("/readyz")?.json();
+        let mut pairs = readiness["custody"].as_array().into_iter().flatten();
+        let pair = pairs.find(|pair| pair["key"] == key && pair["token"] == token);
+        let state = pair.and_then(|pair| pair["state"].as_str());
+        state.map(str::to_owned).context(format!("find {key} in {token} in {readiness}"))
     }
 
     /// What `/readyz` says of a token.

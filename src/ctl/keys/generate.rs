@@ -1,0 +1,86 @@
+//! `signerctl keys generate`.
+
+use serde_json::json;
+
+use super::cli::KeysGenerateArgs;
+use super::public_half;
+use crate::config;
+use crate::ctl::error::CtlError;
+use crate::ctl::files;
+use crate::ctl::output::{Report, plain};
+use crate::ctl::token::child::Admin;
+use crate::ctl::token::percent;
+use crate::custody::PublicKey;
+use crate::custody::history::History;
+use crate::custody::token::admin::KeyFacts;
+
+pub(crate) fn run(args: &KeysGenerateArgs) -> Result<Report, CtlError> {
+    let config = config::load(&args.reach.config).map_err(CtlError::Config)?;
+    let (name, token) = (&args.name, &args.token);
+    config.token(token).map_err(|error| CtlError::Usage(error.to_string()))?;
+    if config.keys.contains_key(name) {
+        return Err(CtlError::Usage(format!("the configuration has a key `{name}` already; choose another name")));
+    }
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        return Err(CtlError::Usage(format!(
+            "`{}` is no name for a key; use letters, digits, `-`, `_` and `.`",
+            plain(name)
+        )));
+    }
+    if let Some(file) = &args.public_key {
+        // Worth knowing before a key is made.
+        files::refuse_existing(file, false)?;
+    }
+    if let Some(id) = args.id.as_ref().filter(|id| !is_id(id)) {
+        return Err(CtlError::Usage(format!("--id: `{}` is not 1 to 32 bytes in hex", plain(id))));
+    }
+    let label = args.label.as_ref().unwrap_or(name);
+    let id = args.id.clone().map_or_else(random_id, |id| Ok(id.to_ascii_lowercase()))?;
+    let admin = Admin::configured(&args.reach, token)?.args(["generate", "--label", label, "--id", &id]);
+    let made: KeyFacts = admin.run()?;
+    let public_key = PublicKey::from_pem(made.public_key.as_bytes())
+        .map_err(|error| CtlError::Unexpected(format!("the token's new public key is {error}")))?;
+    if let Some(file) = &args.public_key {
+        files::write_new(file, false, |out| out.write_all(made.public_key.as_bytes()))?;
+    }
+    // The key is there now; that it cannot be written down is said, not undone.
+    let note = match public_half::remember(&History::of(&config), name, token, &public_key) {
+        Ok(()) => String::new(),
+        Err(error) => format!("\nnot written to the key history: {error}\n"),
+    };
+    let snippet = snippet(args, &made);
+    let text = format!(
+        "key `{name}` is in token `{token}`: {}\n{note}\nadd this to the configuration, and the name to a tenant's `keys`:\n\n{snippet}",
+        public_key.keyid()
+    );
+    Ok(Report::new(text, json!({ "name": name, "token": token, "key": made, "snippet": snippet })))
+}
+
+fn snippet(args: &KeysGenerateArgs, made: &KeyFacts) -> String {
+    let bytes = made.id.as_bytes().chunks(2).filter_map(|hex| std::str::from_utf8(hex).ok());
+    let id: String = bytes.map(|hex| format!("%{}", hex.to_ascii_uppercase())).collect();
+    let uri = format!("pkcs11:object={};id={id};type=private", percent(&made.label));
+    let quoted = |text: &str| toml_edit::Value::from(text).to_string();
+    let public_key = args.public_key.as_deref().map(|file| {
+        let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        format!("public_key = {}\n", quoted(&absolute.display().to_string()))
+    });
+    format!(
+        "[keys.{}]\ntoken = {}\nuri = {}\nstate = \"next\"\n{}",
+        toml_edit::Key::new(&args.name).display_repr(),
+        quoted(&args.token),
+        quoted(&uri),
+        public_key.unwrap_or_default(),
+    )
+}
+
+fn is_id(text: &str) -> bool {
+    (2..=64).contains(&text.len()) && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn random_id() -> Result<String, CtlError> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| CtlError::Unexpected("the operating system gives no random numbers".to_owned()))?;
+    Ok(files::hex(&bytes))
+}

@@ -1,0 +1,69 @@
+//! Where an operator's PINs come from: a file, the configured file, or the terminal.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::message::Failure;
+use crate::custody::token::{Pin, PinFileError, explain};
+
+/// A PIN, and whether nobody chose it just now.
+pub(super) struct Chosen {
+    pub(super) pin: Pin,
+    pub(super) unattended: bool,
+}
+
+/// The PIN in `named`; for want of it the one in `configured`, where that can be read; for want of that, typed.
+///
+/// # Errors
+/// When a file that was named is unusable, or nobody is there to ask.
+pub(super) fn user_pin(named: Option<&Path>, configured: Option<&Path>, what: &str) -> Result<Chosen, Failure> {
+    if let Some(file) = named {
+        return Ok(Chosen { pin: read(file)?, unattended: false });
+    }
+    if let Some(file) = configured {
+        match Pin::read(file) {
+            Ok(pin) => return Ok(Chosen { pin, unattended: true }),
+            // A credential exists only while its unit runs, and may be another user's.
+            Err(PinFileError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {}
+            Err(error) => return Err(unusable(&error)),
+        }
+    }
+    Ok(Chosen { pin: typed(&format!("PIN of {what}: "))?, unattended: false })
+}
+
+/// A PIN that is about to be set: from a file, or typed twice.
+///
+/// # Errors
+/// As [`user_pin`], and when the two are not the same.
+pub(super) fn new_pin(named: Option<&Path>, what: &str) -> Result<Pin, Failure> {
+    if let Some(file) = named {
+        return read(file);
+    }
+    let pin = typed(&format!("{what}: "))?;
+    if typed(&format!("{what}, once more: "))?.same_as(&pin) {
+        Ok(pin)
+    } else {
+        Err(Failure::new("pin", format!("{what}: the two are not the same; nothing was done")))
+    }
+}
+
+fn read(file: &Path) -> Result<Pin, Failure> {
+    Pin::read(file).map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &PinFileError) -> Failure {
+    Failure::new("pin", explain(error))
+}
+
+fn typed(prompt: &str) -> Result<Pin, Failure> {
+    // On the terminal itself, whatever standard input and output are.
+    let line = rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
+        Failure::new("pin", format!("no PIN: no file was named that can be read, and nobody can be asked ({error})"))
+            .with_remedy("name a file of mode 0400 with --pin-file (and --so-pin-file), or run this on a terminal")
+    })?;
+    Pin::from_bytes(line.as_bytes())
+        .ok_or_else(|| Failure::new("pin", "no PIN: nothing was typed, or more than 1023 bytes"))
+}

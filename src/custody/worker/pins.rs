@@ -1,0 +1,258 @@
+//! What became of every PIN that was presented, kept over restarts: a PIN that a token refused is never presented to it
+//! again.
+//!
+//! An attempt is written down, durably, before it is made, so that one that a crash interrupts is not forgotten either.
+//! No PIN is written, nor what it could be found by at once: only a mark of it, PBKDF2 (RFC 8018, section 5.2) over a
+//! random key that is this installation's own, and the token's serial number.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _, Write as _};
+use std::num::NonZeroU32;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::custody::token::{Pin, PinState};
+
+/// The PINs of one token, in two files of the worker's state directory.
+pub(super) struct PinMemory {
+    file: PathBuf,
+    key: Zeroizing<[u8; KEY_BYTES]>,
+    /// The last mark, by a quick code over what it was made of: making one costs time on purpose.
+    last: Option<(hmac::Tag, Mark)>,
+}
+
+/// Stands for a PIN and a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Mark(String);
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The token took it.
+    Accepted,
+    /// The token took it for wrong, or takes none.
+    Refused,
+    /// Nobody knows whether the token counted it.
+    Unclear,
+    /// The token did not come to look at it.
+    NotTried,
+}
+
+/// Why a PIN is not presented.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PinMemoryError {
+    #[error("cannot keep the memory of PINs: {step} {path}; without it a refused PIN could be presented again")]
+    Io { step: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "the directory for the memory of PINs, {path}, has mode {mode:04o} and belongs to user {owner}: others could \
+         make the worker forget which PINs were refused; make it the worker's own and `chmod 0700` it"
+    )]
+    Open { path: PathBuf, mode: u32, owner: u32 },
+    #[error("the memory of PINs {0} cannot be read; look whether the token counts wrong PINs, then remove the file")]
+    Damaged(PathBuf),
+    #[error(
+        "the token has refused the PIN in `pin_file`; it is not tried again. Correct the file, and it is tried at \
+         once; or, if the token was set to this very PIN since, remove {0}"
+    )]
+    Refused(PathBuf),
+    #[error(
+        "earlier attempts with the PIN in `pin_file` ended in a way that leaves open whether the token counted them; \
+         it is not tried again. Look at the token's count of wrong PINs, then remove {0}"
+    )]
+    Unclear(PathBuf),
+    #[error("{count} different PINs were refused; correct `pin_file`, then remove {path}")]
+    Full { count: usize, path: PathBuf },
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Book {
+    version: u32,
+    pins: Vec<Record>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    mark: Mark,
+    state: State,
+    /// Attempts of which nobody knows whether they were counted, since the token took it last.
+    unclear: u32,
+    /// The token took it once.
+    known: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// Not over, or interrupted.
+    Attempting,
+    Accepted,
+    Refused,
+    Unclear,
+}
+
+impl PinMemory {
+    /// The memory of the token of this name in the configuration. The directory is made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(super) fn open(directory: &Path, token: &str) -> Result<Self, PinMemoryError> {
+        let io = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| PinMemoryError::Io { step, path, source }
+        };
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io("make", directory)(error))?,
+            _ => {}
+        }
+        let metadata = fs::metadata(directory).map_err(io("look at", directory))?;
+        let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+        if mode & 0o022 != 0 || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
+            return Err(PinMemoryError::Open { path: directory.to_owned(), mode, owner });
+        }
+        let key_file = directory.join(format!("{token}.pins.key"));
+        let key = key(&key_file).map_err(io("make or read", &key_file))?;
+        Ok(Self { file: directory.join(format!("{token}.pins.json")), key, last: None })
+    }
+
+    /// Writes down that the PIN is about to be presented to the token of this serial number, if it may be.
+    ///
+    /// # Errors
+    /// When it may not, or nothing can be written.
+    pub(super) fn attempt(&mut self, pin: &Pin, serial: &str, flags: PinState) -> Result<Mark, PinMemoryError> {
+        let mut book = self.read()?;
+        let mark = self.mark(pin, serial);
+        let count = book.pins.len();
+        match book.pins.iter_mut().find(|record| record.mark == mark) {
+            None if count >= MOST_PINS => return Err(PinMemoryError::Full { count, path: self.file.clone() }),
+            None => book.pins.push(Record { mark: mark.clone(), state: State::Attempting, unclear: 0, known: false }),
+            Some(record) => {
+                if record.state == State::Attempting {
+                    record.unclear += 1;
+                }
+                // The token's own word counts most. A PIN that it took before is wrong only if somebody changed it
+                // on the token; one that it never took may be wrong, and tokens exist that lock after three.
+                let doubtful = record.unclear > 0 && flags != PinState::Good;
+                if record.state == State::Refused {
+                    return Err(PinMemoryError::Refused(self.file.clone()));
+                }
+                if doubtful || (!record.known && record.unclear >= MAX_UNCLEAR) {
+                    return Err(PinMemoryError::Unclear(self.file.clone()));
+                }
+                record.state = State::Attempting;
+            }
+        }
+        self.write(&book)?;
+        Ok(mark)
+    }
+
+    /// Writes down how it ended.
+    ///
+    /// # Errors
+    /// When nothing can be written: the attempt then counts as one of unclear end.
+    pub(super) fn resolve(&mut self, mark: &Mark, outcome: Outcome) -> Result<(), PinMemoryError> {
+        let mut book = self.read()?;
+        if let Some(at) = book.pins.iter().position(|record| record.mark == *mark) {
+            let record = &mut book.pins[at];
+            match outcome {
+                Outcome::Accepted => {
+                    (record.state, record.unclear, record.known) = (State::Accepted, 0, true);
+                }
+                Outcome::Refused => (record.state, record.known) = (State::Refused, false),
+                Outcome::Unclear => (record.state, record.unclear) = (State::Unclear, record.unclear + 1),
+                Outcome::NotTried if record.unclear > 0 => record.state = State::Unclear,
+                Outcome::NotTried if record.known => record.state = State::Accepted,
+                Outcome::NotTried => drop(book.pins.remove(at)),
+            }
+        }
+        self.write(&book)
+    }
+
+    fn mark(&mut self, pin: &Pin, serial: &str) -> Mark {
+        let mut quick = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.key[..]));
+        quick.update(&u64::try_from(serial.len()).unwrap_or(0).to_be_bytes());
+        quick.update(serial.as_bytes());
+        quick.update(pin.expose());
+        let quick = quick.sign();
+        if let Some((_, mark)) = self.last.as_ref().filter(|(last, _)| last.as_ref() == quick.as_ref()) {
+            return mark.clone();
+        }
+        let salt = Zeroizing::new([&self.key[..], serial.as_bytes()].concat());
+        let mut out = [0; 32];
+        pbkdf2::derive(PBKDF2_HMAC_SHA256, ITERATIONS, &salt, pin.expose(), &mut out);
+        let mark = Mark(out.iter().map(|byte| format!("{byte:02x}")).collect());
+        self.last = Some((quick, mark.clone()));
+        mark
+    }
+
+    fn read(&self) -> Result<Book, PinMemoryError> {
+        let failed = |source| PinMemoryError::Io { step: "read", path: self.file.clone(), source };
+        let text = match fs::read(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Book::default()),
+            read => read.map_err(failed)?,
+        };
+        match serde_json::from_slice::<Book>(&text) {
+            Ok(book) if book.version == VERSION => Ok(book),
+            _ => Err(PinMemoryError::Damaged(self.file.clone())),
+        }
+    }
+
+    /// Replaces the file; when this returns, a power cut does not undo it.
+    fn write(&self, book: &Book) -> Result<(), PinMemoryError> {
+        let failed = |source| PinMemoryError::Io { step: "write", path: self.file.clone(), source };
+        let text = serde_json::to_vec(&Book { version: VERSION, pins: book.pins.clone() })
+            .map_err(|error| failed(error.into()))?;
+        replace(&self.file, &text).map_err(failed)
+    }
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// The key in the file, which is made at the first start. It appears there whole or not at all.
+fn key(path: &Path) -> io::Result<Zeroizing<[u8; KEY_BYTES]>> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    match File::open(path) {
+        Ok(mut file) => {
+            file.read_exact(&mut key[..])?;
+            return Ok(key);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    SystemRandom::new().fill(&mut key[..]).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    replace(path, &key[..])?;
+    Ok(key)
+}
+
+const VERSION: u32 = 1;
+const KEY_BYTES: usize = 32;
+
+/// Some 50 ms: once at a login, and much to whoever would try all PINs of six digits.
+#[allow(clippy::unwrap_used, reason = "a constant that is not zero, found out when this is compiled")]
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(200_000).unwrap();
+
+/// Fewer than any token allows before it locks.
+const MAX_UNCLEAR: u32 = 2;
+
+const MOST_PINS: usize = 100;
+
+#[cfg(test)]
+#[path = "pins_tests.rs"]
+mod tests;

@@ -1,0 +1,180 @@
+//! What is refused, and that nothing was changed by it.
+
+use std::fs;
+
+use crate::desk::{Desk, SO_PIN};
+
+#[test]
+fn a_token_is_not_initialised_twice_by_accident_and_never_without_its_officer() {
+    let desk = Desk::furnished();
+    let init =
+        |more: &[&str]| desk.signerctl(&[&["token", "init", "main", "--so-pin-file", "so-pin"][..], more].concat());
+    init(&["--yes"]).fails(3, &["holds the initialised token `main`", "destroys every key", "--reinitialise"]);
+    init(&["--yes", "--slot", "4711"]).fails(3, &["--reinitialise"]);
+    init(&["--reinitialise"]).fails(1, &["Every key on the token `main` will be destroyed", "give --yes"]);
+    desk.write("wrong", "not-the-officer\n", 0o400);
+    let wrong = ["token", "init", "main", "--so-pin-file", "wrong", "--reinitialise", "--yes"];
+    desk.signerctl(&wrong).fails(3, &["the security officer's PIN is wrong", "the attempt was counted"]);
+    let objects = || desk.signerctl(&["token", "list", "main", "--objects", "--login"]);
+    assert!(objects().succeeds().stdout.contains("release"), "the key is still there");
+    init(&["--reinitialise", "--yes"]).succeeds();
+    assert!(!objects().succeeds().stdout.contains("release"));
+}
+
+#[test]
+fn pins_come_from_files_that_others_cannot_read_and_fit_the_token() {
+    let desk = Desk::new();
+    let init = |more: &[&str]| desk.signerctl(&[&["token", "init", "main", "--yes"][..], more].concat());
+    desk.write("open", format!("{SO_PIN}\n"), 0o644);
+    init(&["--so-pin-file", "open"]).fails(6, &["open to others (mode 0644)"]);
+    desk.write("short", "12\n", 0o400);
+    init(&["--so-pin-file", "short"]).fails(2, &["the security officer's PIN must have 4 to 255 bytes"]);
+    init(&["--so-pin-file", "absent"]).fails(6, &["cannot read the PIN file absent"]);
+    let label = "a label that is longer than thirty-two bytes";
+    init(&["--so-pin-file", "so-pin", "--label", label]).fails(2, &["1 to 32 bytes"]);
+    let list = desk.signerctl(&["token", "list", "main"]);
+    assert!(list.succeeds().stdout.contains("(not initialised)") && !list.stdout.contains("main"), "{}", list.stdout);
+    for option in ["--pin", "--so-pin"] {
+        init(&[option, "1234"]).fails(2, &["unexpected argument"]);
+    }
+}
+
+#[test]
+fn a_module_can_be_looked_at_and_a_token_made_before_there_is_a_configuration() {
+    let desk = Desk::new();
+    let module = testkit::softhsm::find_module().unwrap().display().to_string();
+    fs::remove_file(desk.path("signer.toml")).unwrap();
+    desk.signerctl(&["token", "list", "--module", &module]).succeeds();
+    desk.signerctl(&["token", "init", "--module", &module]).fails(2, &["--label"]);
+    let init =
+        ["token", "init", "--module", &module, "--label", "first one", "--so-pin-file", "so-pin", "--pin-file", "pin"];
+    let made = desk.signerctl(&[&init[..], &["--yes"]].concat());
+    assert!(made.succeeds().stdout.contains("uri = \"pkcs11:token=first%20one;serial="), "{}", made.stdout);
+    let again = desk.signerctl(&[&init[..], &["--yes", "--slot", "1"]].concat());
+    again.fails(3, &["is labelled `first one` already", "choose another --label"]);
+    desk.signerctl(&["token", "list", "--module", "/bin/true"]).fails(6, &["cannot load the PKCS#11 module"]);
+    desk.signerctl(&["token", "list", "--module", &module, "--signer-token", "/nonexistent"])
+        .fails(6, &["--signer-token"]);
+}
+
+#[test]
+fn no_two_objects_of_one_name_are_made() {
+    let desk = Desk::furnished();
+    let generate = |name: &str, more: &[&str]| {
+        desk.signerctl(&[&["keys", "generate", name, "--token", "main"][..], more].concat())
+    };
+    generate("release", &[]).fails(2, &["has a key `release` already"]);
+    generate("second", &["--id", "01"]).fails(3, &["already has a private key with label `release` and id 01"]);
+    generate("second", &["--label", "release"]).fails(3, &["already has a private key", "choose another"]);
+    generate("a/b", &[]).fails(2, &["is no name for a key"]);
+    generate("second", &["--id", "0"]).fails(2, &["hex"]);
+    generate("second", &["--public-key", "release.pub"]).fails(6, &["exists"]);
+    desk.signerctl(&["keys", "generate", "x", "--token", "mian"]).fails(2, &["no token `mian`"]);
+    let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login", "--json"]).json();
+    assert_eq!(objects["objects"].as_array().unwrap().len(), 2, "one pair: {objects:#}");
+}
+
+#[test]
+fn a_change_that_the_loader_would_refuse_is_never_in_force() {
+    let desk = Desk::furnished();
+    desk.signerctl(&["keys", "generate", "fresh", "--token", "main", "--id", "02"]).succeeds();
+    let with_next =
+        "[keys.fresh]\ntoken = \"main\"\nuri = \"pkcs11:object=fresh;id=%02\"\nstate = \"next\"\n[tenants.acme]";
+    desk.change("[tenants.acme]", with_next);
+    let rotate = |more: &[&str]| desk.signerctl(&[&["keys", "rotate", "fresh", "--yes"][..], more].concat());
+    rotate(&[]).fails(1, &["no tenant lists key `fresh`"]);
+    desk.change("keys = [\"release\"]", "keys = [\"release\", \"fresh\"]");
+    rotate(&["--at", "2020-01-01T00:00:00Z"]).fails(2, &["has passed"]);
+    desk.signerctl(&["keys", "rotate", "release", "--yes"]).fails(1, &["signer.toml:", "only a `next` key"]);
+
+    // Another tenant signs with the old key and would be left without one.
+    let both = format!("{}[tenants.other]\nkeys = [\"release\"]\npredicate_types = [\"*\"]\n", desk.config());
+    let one = desk.config();
+    desk.configure(&both);
+    rotate(&[]).fails(1, &["tenant `other` signs with `release` and does not list `fresh`", "signer.toml:"]);
+    desk.configure(&one);
+
+    // A later drop-in says something else: the change would do nothing.
+    fs::create_dir(desk.path("signer.toml.d")).unwrap();
+    desk.write("signer.toml.d/99-local.toml", "keys.fresh.state = \"next\"\n", 0o644);
+    rotate(&[]).fails(1, &["99-local.toml:1:", "keys.fresh.state"]);
+    fs::remove_file(desk.path("signer.toml.d/99-local.toml")).unwrap();
+
+    // A pinned key that is not the token's.
+    desk.change(
+        "state = \"next\"",
+        &format!("state = \"next\"\npublic_key = \"{}\"", desk.path("release.pub").display()),
+    );
+    rotate(&[]).fails(1, &["is pinned to SHA256:", "the token has SHA256:"]);
+    assert!(!desk.path("signer.toml.d/90-keys.toml").exists(), "nothing was written");
+
+    // With a moment to come, both are published and the old one signs until then.
+    desk.configure(&one);
+    let report = rotate(&["--at", "2099-01-01T00:00:00Z", "--json"]);
+    let changes = report.succeeds().json()["changes"].to_string();
+    for change in
+        ["keys.fresh.not_before", "keys.release.not_after", "keys.release.public_key", "keys.fresh.public_key"]
+    {
+        assert!(changes.contains(change), "{change} is not in {changes}");
+    }
+    desk.signerctl(&["config", "check", "--no-files"]).succeeds();
+    desk.signerctl(&["keys", "retire", "release", "--yes"]).fails(1, &["signs until 2099-01-01T00:00:00Z"]);
+    desk.run("openssl", &["pkey", "-pubin", "-in", "keys/fresh.pub", "-noout"]);
+    assert_eq!(desk.read("keys/release.pub"), desk.read("release.pub"));
+}
+
+#[test]
+fn what_is_in_force_is_taken_back_when_the_files_behind_it_are_wrong() {
+    let desk = Desk::furnished();
+    desk.signerctl(&["keys", "generate", "fresh", "--token", "main", "--id", "02"]).succeeds();
+    let with_next =
+        "[keys.fresh]\ntoken = \"main\"\nuri = \"pkcs11:object=fresh;id=%02\"\nstate = \"next\"\n[tenants.acme]";
+    desk.change("[tenants.acme]\nkeys = [\"release\"]", &format!("{with_next}\nkeys = [\"release\", \"fresh\"]"));
+    fs::create_dir(desk.path("signer.toml.d")).unwrap();
+    desk.write("signer.toml.d/90-keys.toml", "# mine\n[keys.release]\nstate = \"active\"\n", 0o644);
+    // The appliance would not start: its certificate is gone.
+    fs::remove_file(desk.path("tls.pem")).unwrap();
+    desk.signerctl(&["keys", "rotate", "fresh", "--yes"]).fails(5, &["server.tls.certificate"]);
+    assert_eq!(desk.read("signer.toml.d/90-keys.toml"), "# mine\n[keys.release]\nstate = \"active\"\n");
+    assert_eq!(fs::read_dir(desk.path("signer.toml.d")).unwrap().count(), 1, "no part file stays");
+}
+
+#[test]
+fn a_request_for_nobody_or_a_key_that_is_not_there_is_refused() {
+    let desk = Desk::furnished();
+    let csr = |key: &str, subject: &str, more: &[&str]| {
+        desk.signerctl(&[&["keys", "csr", key, "--subject", subject][..], more].concat())
+    };
+    csr("release", "release", &[]).fails(2, &["--subject", "CN="]);
+    csr("release", "CN=a", &["--san", "a.example"]).fails(2, &["--san", "DNS:"]);
+    csr("absent", "CN=a", &[]).fails(2, &["no key `absent`", "release"]);
+    desk.change("pkcs11:object=release;id=%01", "pkcs11:object=absent");
+    csr("release", "CN=a", &["--output", "x.csr"]).fails(1, &["no private key matches"]);
+    assert!(!desk.path("x.csr").exists());
+}
+
+#[test]
+fn a_key_whose_public_half_is_kept_nowhere_is_not_deleted() {
+    let desk = Desk::furnished();
+    desk.foreign_key("private only", "05", &["--sensitive"]);
+    let retired =
+        "[keys.old]\ntoken = \"main\"\nuri = \"pkcs11:object=private%20only\"\nstate = \"retired\"\n[tenants.acme]";
+    desk.change("[tenants.acme]", retired);
+    desk.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--label", "private only"]);
+    desk.signerctl(&["keys", "delete", "old", "--yes"])
+        .fails(1, &["is known nowhere but in the token", "keys.old.public_key"]);
+    desk.signerctl(&["keys", "export"]).fails(1, &["the public half of `old` is known nowhere", "signer.toml:"]);
+    desk.foreign_key("another one", "06", &["--sensitive"]);
+    desk.change("private%20only", "another%20one");
+    // Pinned to another key than the token's: the URI is wrong, and the object is somebody else's.
+    desk.change(
+        "state = \"retired\"",
+        &format!("state = \"retired\"\npublic_key = \"{}\"", desk.path("release.pub").display()),
+    );
+    desk.signerctl(&["keys", "delete", "old", "--yes"]).fails(1, &["another key, which is left alone"]);
+    desk.signerctl(&["keys", "delete", "release", "--yes"]).fails(1, &["is active", "signer.toml:"]);
+    let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]);
+    for (label, left) in [("private only", 1), ("another one", 2), ("release", 2)] {
+        assert_eq!(objects.succeeds().stdout.matches(label).count(), left, "{label}: {}", objects.stdout);
+    }
+}
