@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod codes;
+mod fair;
 mod load;
 mod pins;
 mod process;
