@@ -146,7 +146,7 @@ impl State {
             return Some(AuditError::Failed(Arc::clone(failure)));
         }
         let waiting = self.writing_since?.elapsed();
-        (waiting > STALLED).then(|| AuditError::Stalled { seconds: waiting.as_secs() })
+        (waiting > STALLED).then_some(AuditError::Stalled { seconds: waiting.as_secs() })
     }
 
     /// Enters what the noise limiter left out, when it is time to tell.

@@ -23,7 +23,7 @@ use crate::config::{LocalListen, Span};
 
 /// Fetch a signed report of where a key lives, or check one offline.
 ///
-/// The report is a DSSE envelope over an in-toto statement of type https://stella-ops.org/attestations/custody/1, signed
+/// The report is a DSSE envelope over an in-toto statement of type `https://stella-ops.org/attestations/custody/1`, signed
 /// by the key itself: device, serial number, firmware, attributes or attestation chain, times, and the operator's
 /// written exceptions. It is fetched by the Signer API, or by the local listener with --local.
 ///

@@ -399,7 +399,7 @@ async fn look_ups_in_progress_are_bounded_and_no_tenant_takes_the_turns_of_other
     service.let_go();
     // The licence belongs to another tenant than most of these.
     let had_its_turn = |answer: &Result<Arc<Entitlement>, PoeError>| {
-        let refused = answer.as_ref().err().map(|error| error.reason());
+        let refused = answer.as_ref().err().map(PoeError::reason);
         assert_ne!(refused, Some("licensing_busy"));
     };
     for one in greedy.into_iter().chain(others) {
