@@ -426,7 +426,7 @@ pub struct Audit {
     /// The log file; its directory must exist and belong to the front's user.
     pub path: PathBuf,
     /// When idle, records are made durable at once. Under load they are made so together, this far apart, or up to four
-    /// times as far where the disk takes long to sync.
+    /// times as far when many records come.
     #[serde(default = "default_group_commit")]
     pub group_commit: Span,
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.
