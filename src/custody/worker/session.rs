@@ -165,7 +165,9 @@ impl Session<'_> {
             Err(Refused::BadRequest(detail)) => job.connection.fail(job.id, FailureCode::BadRequest, detail),
             Err(Refused::Token(error)) => {
                 let lost = error.remedy() > Remedy::None;
-                // Where the device returned an error there is no signature; another session may do better, once.
+                // Where the device returned an error, no signature was handed out: one that it may have made all the
+                // same is nobody's, and another over the same digest does no harm. So another session may try, once;
+                // what the loss of a session costs is then borne here, not by callers.
                 let unsigned = !matches!(error, TokenError::OddSignature { .. });
                 if lost && unsigned && !job.retried {
                     job.retried = true;
@@ -284,7 +286,7 @@ fn code(error: &TokenError) -> FailureCode {
         TokenError::KeyUnsuitable { .. } => FailureCode::KeyUnsuitable,
         TokenError::Absent { .. } | TokenError::SeveralTokens { .. } => FailureCode::TokenUnavailable,
         TokenError::PinRefused(_) | TokenError::LoginUnclear(_) => FailureCode::PinRefused,
-        TokenError::OddSignature { .. } => FailureCode::DeviceError,
+        TokenError::OddSignature { .. } => FailureCode::BadSignature,
         TokenError::Device { remedy, .. } if *remedy >= Remedy::NewLogin => FailureCode::TokenUnavailable,
         TokenError::Device { .. } => FailureCode::DeviceError,
     }
