@@ -276,6 +276,7 @@ impl Place {
             sessions: 2,
             max_queue: 64,
             pin_file: self.path("pin"),
+            pin_warns: true,
             state_dir: self.path("state"),
             keep_alive: None,
             exceptions: Vec::new(),

@@ -35,7 +35,7 @@ impl Shared {
     /// # Errors
     /// When the state directory cannot be used.
     pub(super) fn new(plan: Plan, token: Box<dyn Token>) -> Result<Self, PinMemoryError> {
-        let pins = PinMemory::open(&plan.state_dir, &plan.name)?;
+        let pins = PinMemory::open(&plan.state_dir, &plan.name, plan.pin_warns)?;
         Ok(Self {
             device: Device::new(token, plan.pin_file.clone(), pins),
             gate: Gate::default(),
