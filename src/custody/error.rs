@@ -271,6 +271,9 @@ impl CustodyError {
                     FailureCode::DeadlineExceeded => "deadline_exceeded",
                     FailureCode::DeviceError => "device_error",
                     FailureCode::BadRequest => "worker_protocol",
+                    // As when the worker dies without a word.
+                    FailureCode::Unclear => "worker_lost",
+                    FailureCode::BadSignature => "signature_invalid",
                 },
             },
         }

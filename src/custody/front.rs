@@ -111,7 +111,7 @@ impl Custody {
                     let custody = replica.attributes().map_or(NOT_SEEN, |attributes| attributes.summary());
                     return Ok(Signed { signature, token: Arc::clone(token.name()), custody });
                 }
-                Ok(_) => {
+                Ok(_) | Err(NotSigned::BadSignature) => {
                     self.bad_signature(entry, replica);
                     return Err(out_of_service(OutOfService::BadSignature));
                 }
@@ -129,7 +129,7 @@ impl Custody {
         Err(failed.unwrap_or_else(|| out_of_service(entry.out_of_service().unwrap_or_else(not_seen))))
     }
 
-    /// The alarm: a token returned a signature that does not verify. It stays out of service for this key.
+    /// The alarm: a token returned a signature that does not verify, or something that is none. It stays out of service for this key.
     pub(super) fn bad_signature(&self, entry: &Entry, replica: &Replica) {
         let token = &self.tokens[replica.link];
         token.bad_signatures.fetch_add(1, Relaxed);

@@ -140,6 +140,24 @@ async fn a_wrong_signature_never_leaves_and_takes_the_key_out_of_service() {
 }
 
 #[tokio::test]
+async fn what_is_no_signature_at_all_takes_the_key_out_of_service_like_a_wrong_one() {
+    let (place, token) = (Place::new(), FakeToken::new());
+    let worker = place.worker(place.plan(), &token);
+    let custody = custody(&place);
+    until_ready(&custody).await;
+    let key = key(&custody);
+    token.0.odd.store(true, SeqCst);
+    let signed_so_far = token.0.signing.load(SeqCst);
+    let error = custody.sign(&key, &DIGEST, soon()).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), ("signing_unavailable", "signature_invalid"));
+    assert_eq!(token.0.signing.load(SeqCst), signed_so_far + 1, "it signed: it is not asked again");
+    token.0.odd.store(false, SeqCst);
+    assert!(matches!(custody.sign(&key, &DIGEST, soon()).await, Err(CustodyError::OutOfService { .. })));
+    assert_eq!(custody.status()[0].bad_signatures, 1);
+    worker.stop(Duration::from_secs(10));
+}
+
+#[tokio::test]
 async fn a_worker_that_comes_back_with_another_key_does_not_sign_until_the_pinned_one_is_back() {
     let (place, token, other) = (Place::new(), FakeToken::new(), FakeToken::new());
     let worker = place.worker(place.plan(), &token);

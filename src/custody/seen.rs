@@ -57,6 +57,8 @@ pub(super) enum NotSigned {
     Refused(LinkError),
     /// The request was under way when it was lost.
     Unclear(LinkError),
+    /// The device says that it signed, and it is no signature.
+    BadSignature,
     /// The key must not be used in this token; nothing was signed.
     OutOfService(OutOfService),
 }
@@ -120,7 +122,8 @@ impl TokenSeen {
             // A worker that is slow or busy is there; only one that is gone must not count as ready.
             LinkError::Timeout | LinkError::Overloaded => {}
             LinkError::Refused(failure) => {
-                if matches!(failure.code, FailureCode::TokenUnavailable | FailureCode::PinRefused) {
+                use FailureCode::{PinRefused, TokenUnavailable, Unclear};
+                if matches!(failure.code, TokenUnavailable | PinRefused | Unclear) {
                     self.doubted.notify_one();
                 }
             }
@@ -161,6 +164,7 @@ impl TokenSeen {
                 self.doubt(&error);
                 Err(NotSigned::Unclear(error))
             }
+            Err(NotSigned::BadSignature) => Err(NotSigned::BadSignature),
             Err(NotSigned::OutOfService(why)) => {
                 // What takes a key out may pass; it is looked at again soon, not when all was calm.
                 self.doubted.notify_one();
@@ -186,6 +190,13 @@ impl TokenSeen {
                 // The token has something else under the URI now; opening it again says what.
                 channel.set_handle(entry.index, None);
                 Err(NotSigned::Unseen)
+            }
+            Err(LinkError::Refused(failure)) if failure.code == FailureCode::BadSignature => {
+                tracing::error!(token = &**self.name(), "what the token returned is no signature: {}", failure.detail);
+                Err(NotSigned::BadSignature)
+            }
+            Err(LinkError::Refused(failure)) if failure.code == FailureCode::Unclear => {
+                Err(NotSigned::Unclear(LinkError::Refused(failure)))
             }
             Err(error @ (LinkError::Refused(_) | LinkError::Overloaded)) => Err(NotSigned::Refused(error)),
             Err(error) => Err(NotSigned::Unclear(error)),

@@ -68,6 +68,8 @@ pub(crate) struct Fake {
     pub(crate) absent: AtomicBool,
     /// Signatures come out wrong.
     pub(crate) corrupt: AtomicBool,
+    /// What comes out is no signature at all.
+    pub(crate) odd: AtomicBool,
     /// What the next calls of `sign` fail with.
     pub(crate) failures: Mutex<VecDeque<Remedy>>,
     /// The login fails in a way that says nothing about the PIN.
@@ -97,6 +99,7 @@ impl FakeToken {
             sessions_made: AtomicU32::new(0),
             absent: AtomicBool::new(false),
             corrupt: AtomicBool::new(false),
+            odd: AtomicBool::new(false),
             failures: Mutex::default(),
             unclear: AtomicBool::new(false),
             closed: Mutex::new(false),
@@ -221,6 +224,10 @@ impl TokenSession for FakeSession {
             self.broken.store(remedy > Remedy::None, SeqCst);
             return Err(TokenError::Device { operation: "C_Sign", remedy, source: "CKR_OF_THE_TEST".into() });
         }
+        if self.token.0.odd.load(SeqCst) {
+            self.broken.store(true, SeqCst);
+            return Err(TokenError::OddSignature { operation: "C_Sign", length: 63 });
+        }
         let delay = *self.token.0.delay.lock().unwrap();
         if !delay.is_zero() {
             std::thread::sleep(delay);
@@ -269,6 +276,7 @@ impl Place {
             sessions: 2,
             max_queue: 64,
             pin_file: self.path("pin"),
+            pin_warns: true,
             state_dir: self.path("state"),
             keep_alive: None,
             exceptions: Vec::new(),

@@ -132,6 +132,11 @@ impl Custody {
                 self.bad_signature(entry, replica);
                 None
             }
+            Err(NotSigned::BadSignature) => {
+                drop(canaries);
+                self.bad_signature(entry, replica);
+                None
+            }
             Ok((_, took)) => {
                 canaries.good = Some((took, jiff::Timestamp::now()));
                 let slow = self.timing.canary_slow.get();
@@ -193,11 +198,12 @@ fn judge(error: &LinkError, busy: bool) -> Option<KeyHealth> {
         LinkError::Timeout | LinkError::Overloaded => true,
         LinkError::Refused(failure) => match failure.code {
             FailureCode::QueueFull | FailureCode::DeadlineExceeded => true,
-            FailureCode::TokenUnavailable | FailureCode::PinRefused => return None,
+            FailureCode::TokenUnavailable | FailureCode::PinRefused | FailureCode::Unclear => return None,
             FailureCode::UnknownKey
             | FailureCode::KeyUnsuitable
             | FailureCode::DeviceError
-            | FailureCode::BadRequest => false,
+            | FailureCode::BadRequest
+            | FailureCode::BadSignature => false,
         },
         LinkError::Connect { .. }
         | LinkError::Peer { .. }

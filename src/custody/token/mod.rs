@@ -78,7 +78,7 @@ pub trait TokenSession {
     ///
     /// # Errors
     /// [`TokenError::OddSignature`] when the device signed and returned something else than a signature; any other
-    /// error means that nothing was signed.
+    /// error means that no signature was handed out.
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError>;
 }
 

@@ -87,13 +87,20 @@ pub fn decode_reply(frame: &[u8]) -> Result<(u64, Reply), WireError> {
 }
 
 fn failure_code(byte: u8) -> Result<FailureCode, WireError> {
-    use FailureCode::{
-        BadRequest, DeadlineExceeded, DeviceError, KeyUnsuitable, PinRefused, QueueFull, TokenUnavailable, UnknownKey,
-    };
-    [UnknownKey, KeyUnsuitable, TokenUnavailable, PinRefused, QueueFull, DeadlineExceeded, DeviceError, BadRequest]
-        .into_iter()
-        .find(|code| *code as u8 == byte)
-        .ok_or(WireError::BadValue("failure code"))
+    use FailureCode as C;
+    let known = [
+        C::UnknownKey,
+        C::KeyUnsuitable,
+        C::TokenUnavailable,
+        C::PinRefused,
+        C::QueueFull,
+        C::DeadlineExceeded,
+        C::DeviceError,
+        C::BadRequest,
+        C::Unclear,
+        C::BadSignature,
+    ];
+    known.into_iter().find(|code| *code as u8 == byte).ok_or(WireError::BadValue("failure code"))
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, id: u64, body: impl FnOnce(&mut Writer<'_>)) {

@@ -18,7 +18,7 @@ pub use report::{Counters, StatusReport, WorkerState};
 use super::{KeyAttributes, PublicKey};
 
 /// The version both sides must speak; there is no negotiation, because both come from one package.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// First bytes of every [`Hello`].
 pub const MAGIC: [u8; 8] = *b"SOSIGNTK";
@@ -89,7 +89,8 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// The reader thread is alive.
     Pong,
-    /// The request was not carried out; nothing was signed.
+    /// There is no answer to the request. Nothing was signed, but for [`FailureCode::Unclear`] and
+    /// [`FailureCode::BadSignature`].
     Failed(Failure),
 }
 
@@ -136,6 +137,10 @@ pub enum FailureCode {
     DeviceError = 7,
     /// The request makes no sense.
     BadRequest = 8,
+    /// The request was at the device when its worker had to end: it may have signed.
+    Unclear = 9,
+    /// The device says that it signed, and what it returned is no signature.
+    BadSignature = 10,
 }
 
 /// What a peer did wrong; the connection is over.

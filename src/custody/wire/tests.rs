@@ -64,6 +64,8 @@ fn every_reply_comes_back_as_it_was() {
         Reply::Status(Box::new(report)),
         Reply::Pong,
         Reply::Failed(Failure::new(FailureCode::BadRequest, "no")),
+        Reply::Failed(Failure::new(FailureCode::Unclear, "perhaps")),
+        Reply::Failed(Failure::new(FailureCode::BadSignature, "63 bytes")),
     ];
     for (id, reply) in (0u64..).zip(replies) {
         let mut out = Vec::new();

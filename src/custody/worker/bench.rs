@@ -30,7 +30,7 @@ pub(super) struct Measured {
 
 /// Signs in a bare loop on every configured session for `time`.
 pub(super) fn run(plan: Plan, token: Box<dyn Token>, uri: &KeyUri, time: Duration) -> Result<Measured, String> {
-    let pins = PinMemory::open(&plan.state_dir, &plan.name).map_err(|error| explain(&error))?;
+    let pins = PinMemory::open(&plan.state_dir, &plan.name, plan.pin_warns).map_err(|error| explain(&error))?;
     let device = Device::new(token, plan.pin_file, pins);
     let threads = usize::try_from(plan.sessions).unwrap_or(1);
     let start = Barrier::new(threads + 1);

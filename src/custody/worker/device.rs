@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use super::pins::{Outcome, PinMemory};
+use super::pins::{Outcome, PinMemory, PinMemoryError};
 use super::state::locked;
 use crate::custody::token::{Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession, explain};
 use crate::custody::wire::WorkerState;
@@ -50,7 +50,6 @@ impl Device {
     /// A new session, logged in: by this call when no other session of the process is.
     pub(super) fn session(&self) -> Result<Opened, NoSession> {
         let session = self.token.open_session().map_err(|error| unavailable(&error))?;
-        let facts = self.token.facts().map_err(|error| unavailable(&error))?;
         // One session at a time: two must not present the same wrong PIN.
         let mut record = locked(&self.login);
         let logged_in = session.is_logged_in().map_err(|error| unavailable(&error))?;
@@ -60,6 +59,9 @@ impl Device {
                 tracing::debug!(error = explain(&error), "logout before a new login");
             }
         }
+        // Behind the lock and just before the attempt: what the flags said while another session's attempt was under
+        // way says nothing of it.
+        let facts = self.token.facts().map_err(|error| unavailable(&error))?;
         let logged_in_now = !logged_in || record.doubted;
         if logged_in_now {
             self.log_in(&*session, &facts, &mut record)?;
@@ -96,7 +98,13 @@ impl Device {
             remedy: None,
         })?;
         let serial = if facts.serial.is_empty() { &facts.label } else { &facts.serial };
-        let attempt = record.pins.attempt(&pin, serial, facts.pin).map_err(|error| refused(explain(&error)))?;
+        let attempt = record.pins.attempt(&pin, serial, facts.pin).map_err(|error| match &error {
+            // That passes without an operator.
+            PinMemoryError::Later(_) => {
+                NoSession { state: WorkerState::TokenUnavailable, detail: explain(&error), remedy: None }
+            }
+            _ => refused(explain(&error)),
+        })?;
         if facts.pin == PinState::CountLow {
             tracing::warn!("the token counts a wrong PIN since its last good login (CKF_USER_PIN_COUNT_LOW)");
         }

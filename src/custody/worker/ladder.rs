@@ -11,11 +11,12 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::state::locked;
 use crate::custody::token::Remedy;
+use crate::custody::wire::KeyHandle;
 
 /// What to do now; whatever it is, a session is tried after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub(super) struct Ladder {
     inherited: Duration,
     outage: Outage,
     troubled: AtomicBool,
+    /// The keys that signed well in this process, and those that failed since the last good signature: a bit for each
+    /// handle. Two handles may share one; that only makes us climb where we need not.
+    signed: AtomicU64,
+    failing: AtomicU64,
     incident: Mutex<Option<Incident>>,
 }
 
@@ -52,25 +57,33 @@ impl Ladder {
             started: Instant::now(),
             inherited: outage.age(),
             troubled: AtomicBool::new(outage.file.exists()),
+            signed: AtomicU64::new(0),
+            failing: AtomicU64::new(0),
             outage,
             incident: Mutex::default(),
         }
     }
 
-    /// A session was lost or could not be had, and this is what its error asks for.
-    pub(super) fn failed(&self, remedy: Remedy) -> Step {
-        self.failed_at(remedy, Instant::now())
+    /// A session was lost, over a signature with this key if with any, or could not be had; and this is what its error
+    /// asks for.
+    pub(super) fn failed(&self, remedy: Remedy, key: Option<KeyHandle>) -> Step {
+        self.failed_at(remedy, key, Instant::now())
     }
 
-    fn failed_at(&self, remedy: Remedy, now: Instant) -> Step {
+    fn failed_at(&self, remedy: Remedy, key: Option<KeyHandle>, now: Instant) -> Step {
         self.troubled.store(true, Relaxed);
+        let ailing = key.is_some_and(|key| self.ails_alone(key));
         let mut incident = locked(&self.incident);
         let fresh = Incident { began: now, last: now, initialized: None, times: 0 };
         // A failure long after the last one is a new story, even when nobody asked for a signature in between.
         let known = incident.take().filter(|incident| now.duration_since(incident.last) < FORGOTTEN);
         let incident = incident.insert(known.unwrap_or(fresh));
         incident.last = now;
-        let step = self.step(incident, remedy, now);
+        // One key that ails is no reason to take the module or the process from the others.
+        let step = match remedy {
+            Remedy::None | Remedy::NewSession | Remedy::NewLogin if ailing => Step::NewSession,
+            _ => self.step(incident, remedy, now),
+        };
         match step {
             Step::NewSession => {}
             Step::Reinitialize => {
@@ -96,20 +109,28 @@ impl Ladder {
         }
     }
 
-    /// The device signed.
-    pub(super) fn worked(&self) {
-        if self.troubled.swap(false, Relaxed) {
-            *locked(&self.incident) = None;
-            self.outage.over();
-        }
+    /// Has no other key failed since the last good signature, while there is another one that signed well before?
+    fn ails_alone(&self, key: KeyHandle) -> bool {
+        let failing = self.failing.fetch_or(bit(key), Relaxed) | bit(key);
+        failing == bit(key) && self.signed.load(Relaxed) & !bit(key) != 0
     }
 
-    /// A session is open: if this process was started because of an outage, it is over.
-    pub(super) fn opened(&self) {
-        if !self.inherited.is_zero() {
+    /// The device signed with this key. Only that ends an outage: a session can be had of many a token that does not
+    /// sign.
+    pub(super) fn worked(&self, key: KeyHandle) {
+        if self.signed.load(Relaxed) & bit(key) == 0 {
+            self.signed.fetch_or(bit(key), Relaxed);
+        }
+        if self.troubled.swap(false, Relaxed) {
+            *locked(&self.incident) = None;
+            self.failing.store(0, Relaxed);
             self.outage.over();
         }
     }
+}
+
+fn bit(key: KeyHandle) -> u64 {
+    1 << (key.0 % u64::BITS)
 }
 
 /// A file that is there while the token is lost, as old as the outage.
@@ -167,7 +188,7 @@ mod tests {
 
     /// The steps that failures at these tenths of a second bring.
     fn steps(ladder: &Ladder, remedy: Remedy, tenths: &[u64]) -> Vec<Step> {
-        tenths.iter().map(|at| ladder.failed_at(remedy, ladder.started + seconds(*at))).collect()
+        tenths.iter().map(|at| ladder.failed_at(remedy, None, ladder.started + seconds(*at))).collect()
     }
 
     #[test]
@@ -195,13 +216,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
         let ladder = ladder(&dir);
         assert_eq!(steps(&ladder, Remedy::NewSession, &[0, 9]), [Step::NewSession; 2]);
-        ladder.worked();
+        ladder.worked(KeyHandle(0));
         assert_eq!(steps(&ladder, Remedy::NewSession, &[11, 20]), [Step::NewSession; 2]);
         assert_eq!(steps(&ladder, Remedy::NewSession, &[80]), [Step::NewSession]);
     }
 
     #[test]
-    fn a_long_outage_is_met_with_patience_until_a_session_is_open() {
+    fn one_key_that_ails_costs_its_session_and_a_token_that_ails_costs_more() {
+        let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let (good, bad) = (KeyHandle(0), KeyHandle(1));
+        let failures = |ladder: &Ladder, keys: &[KeyHandle]| -> Vec<Step> {
+            let at = |tenths: u64| ladder.started + seconds(tenths);
+            (0..10)
+                .zip(keys.iter().cycle())
+                .map(|(n, key)| ladder.failed_at(Remedy::NewSession, Some(*key), at(n * 5)))
+                .collect()
+        };
+        let only = ladder(&dir);
+        only.worked(bad);
+        assert!(failures(&only, &[bad]).contains(&Step::NewProcess), "nobody else is served by the module as it is");
+        let several = ladder(&dir);
+        several.worked(good);
+        several.worked(bad);
+        assert_eq!(failures(&several, &[bad]), [Step::NewSession; 10]);
+        assert!(failures(&several, &[bad, good]).contains(&Step::NewProcess), "it is not the key");
+    }
+
+    #[test]
+    fn a_long_outage_is_met_with_patience_until_something_is_signed() {
         let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
         let first = ladder(&dir);
         assert_eq!(steps(&first, Remedy::NewProcess, &[0]), [Step::NewProcess]);
@@ -214,7 +256,7 @@ mod tests {
         let waiting = steps(&ladder(&dir), Remedy::NewLogin, &tenths);
         assert_eq!(waiting.iter().filter(|step| **step == Step::Reinitialize).count(), 2, "{waiting:?}");
         assert!(!waiting.contains(&Step::NewProcess), "{waiting:?}");
-        later.opened();
+        later.worked(KeyHandle(0));
         assert_eq!(steps(&ladder(&dir), Remedy::NewProcess, &[0]), [Step::NewProcess], "another outage");
     }
 }

@@ -54,6 +54,8 @@ pub struct Plan {
     pub max_queue: usize,
     /// Where the PIN is.
     pub pin_file: PathBuf,
+    /// The token's flags can be trusted to tell of wrong PINs before it locks, as far as its profile knows.
+    pub pin_warns: bool,
     /// Where the worker keeps what must outlive it.
     pub state_dir: PathBuf,
     /// A session that is idle for so long is used once, to keep its connection alive. `None`: never.

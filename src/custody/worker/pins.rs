@@ -12,6 +12,7 @@ use std::io::{self, Read as _, Write as _};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256};
@@ -27,6 +28,12 @@ pub(super) struct PinMemory {
     key: Zeroizing<[u8; KEY_BYTES]>,
     /// The last mark, by a quick code over what it was made of: making one costs time on purpose.
     last: Option<(hmac::Tag, Mark)>,
+    /// Refused, and not written down yet: whatever becomes of the file, this process does not present them again.
+    unwritten: Vec<Mark>,
+    /// Most attempts of unclear end in a row with a PIN that the token took before.
+    most_unclear: u32,
+    /// The PIN whose last attempt had no clear end, and when it may be tried again.
+    not_before: Option<(Mark, Instant)>,
 }
 
 /// Stands for a PIN and a token.
@@ -69,6 +76,8 @@ pub(super) enum PinMemoryError {
          it is not tried again. Look at the token's count of wrong PINs, then remove {0}"
     )]
     Unclear(PathBuf),
+    #[error("the last attempt with the PIN in `pin_file` had no clear end; the next one is made in {0:.1?}")]
+    Later(Duration),
     #[error("{count} different PINs were refused; correct `pin_file`, then remove {path}")]
     Full { count: usize, path: PathBuf },
 }
@@ -102,11 +111,12 @@ enum State {
 }
 
 impl PinMemory {
-    /// The memory of the token of this name in the configuration. The directory is made if it is not there.
+    /// The memory of the token of this name in the configuration. The directory is made if it is not there. `warns`:
+    /// the token's flags say that wrong PINs were counted before it locks, as far as anybody knows.
     ///
     /// # Errors
     /// When it cannot be used.
-    pub(super) fn open(directory: &Path, token: &str) -> Result<Self, PinMemoryError> {
+    pub(super) fn open(directory: &Path, token: &str, warns: bool) -> Result<Self, PinMemoryError> {
         let io = |step, path: &Path| {
             let path = path.to_owned();
             move |source| PinMemoryError::Io { step, path, source }
@@ -122,7 +132,14 @@ impl PinMemory {
         }
         let key_file = directory.join(format!("{token}.pins.key"));
         let key = key(&key_file).map_err(io("make or read", &key_file))?;
-        Ok(Self { file: directory.join(format!("{token}.pins.json")), key, last: None })
+        Ok(Self {
+            file: directory.join(format!("{token}.pins.json")),
+            key,
+            last: None,
+            unwritten: Vec::new(),
+            most_unclear: if warns { MAX_UNCLEAR_WARNED } else { MAX_UNCLEAR },
+            not_before: None,
+        })
     }
 
     /// Writes down that the PIN is about to be presented to the token of this serial number, if it may be.
@@ -132,6 +149,11 @@ impl PinMemory {
     pub(super) fn attempt(&mut self, pin: &Pin, serial: &str, flags: PinState) -> Result<Mark, PinMemoryError> {
         let mut book = self.read()?;
         let mark = self.mark(pin, serial);
+        if self.unwritten.contains(&mark) {
+            // It may be possible to write it down by now; it stays refused either way.
+            let _ = self.resolve(&mark, Outcome::Refused);
+            return Err(PinMemoryError::Refused(self.file.clone()));
+        }
         let count = book.pins.len();
         match book.pins.iter_mut().find(|record| record.mark == mark) {
             None if count >= MOST_PINS => return Err(PinMemoryError::Full { count, path: self.file.clone() }),
@@ -141,13 +163,21 @@ impl PinMemory {
                     record.unclear += 1;
                 }
                 // The token's own word counts most. A PIN that it took before is wrong only if somebody changed it
-                // on the token; one that it never took may be wrong, and tokens exist that lock after three.
+                // on the token; one that it never took may be wrong, and tokens exist that lock after three. Even a
+                // known one has its bound: that nothing was counted is only as true as the flags are.
                 let doubtful = record.unclear > 0 && flags != PinState::Good;
                 if record.state == State::Refused {
                     return Err(PinMemoryError::Refused(self.file.clone()));
                 }
-                if doubtful || (!record.known && record.unclear >= MAX_UNCLEAR) {
+                let most = if record.known { self.most_unclear } else { MAX_UNCLEAR };
+                if doubtful || record.unclear >= most {
                     return Err(PinMemoryError::Unclear(self.file.clone()));
+                }
+                if let Some((_, when)) = self.not_before.as_ref().filter(|(waits, _)| record.known && *waits == mark) {
+                    let left = when.saturating_duration_since(Instant::now());
+                    if !left.is_zero() {
+                        return Err(PinMemoryError::Later(left));
+                    }
                 }
                 record.state = State::Attempting;
             }
@@ -161,6 +191,10 @@ impl PinMemory {
     /// # Errors
     /// When nothing can be written: the attempt then counts as one of unclear end.
     pub(super) fn resolve(&mut self, mark: &Mark, outcome: Outcome) -> Result<(), PinMemoryError> {
+        if outcome == Outcome::Refused && !self.unwritten.contains(mark) {
+            self.unwritten.push(mark.clone());
+        }
+        self.not_before = None;
         let mut book = self.read()?;
         if let Some(at) = book.pins.iter().position(|record| record.mark == *mark) {
             let record = &mut book.pins[at];
@@ -169,13 +203,21 @@ impl PinMemory {
                     (record.state, record.unclear, record.known) = (State::Accepted, 0, true);
                 }
                 Outcome::Refused => (record.state, record.known) = (State::Refused, false),
-                Outcome::Unclear => (record.state, record.unclear) = (State::Unclear, record.unclear + 1),
+                Outcome::Unclear => {
+                    (record.state, record.unclear) = (State::Unclear, record.unclear.saturating_add(1));
+                    let pause = FIRST_PAUSE.saturating_mul(1 << (record.unclear - 1).min(6)).min(LONGEST_PAUSE);
+                    self.not_before = Some((mark.clone(), Instant::now() + pause));
+                }
                 Outcome::NotTried if record.unclear > 0 => record.state = State::Unclear,
                 Outcome::NotTried if record.known => record.state = State::Accepted,
                 Outcome::NotTried => drop(book.pins.remove(at)),
             }
+        } else if outcome == Outcome::Refused {
+            book.pins.push(Record { mark: mark.clone(), state: State::Refused, unclear: 0, known: false });
         }
-        self.write(&book)
+        self.write(&book)?;
+        self.unwritten.retain(|unwritten| unwritten != mark);
+        Ok(())
     }
 
     fn mark(&mut self, pin: &Pin, serial: &str) -> Mark {
@@ -250,6 +292,13 @@ const ITERATIONS: NonZeroU32 = NonZeroU32::new(200_000).unwrap();
 
 /// Fewer than any token allows before it locks.
 const MAX_UNCLEAR: u32 = 2;
+
+/// Of a PIN that the token took before, where the token's flags would tell that one was counted.
+const MAX_UNCLEAR_WARNED: u32 = 5;
+
+/// After an attempt of unclear end with a PIN that the token took before; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 const MOST_PINS: usize = 100;
 

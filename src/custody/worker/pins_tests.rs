@@ -13,7 +13,7 @@ impl Desk {
 
     /// As a new process opens it.
     fn memory(&self) -> PinMemory {
-        PinMemory::open(&self.0.path().join("state"), "main").unwrap()
+        PinMemory::open(&self.0.path().join("state"), "main", true).unwrap()
     }
 
     fn pin(&self, pin: &str) -> Pin {
@@ -62,13 +62,61 @@ fn an_interrupted_attempt_is_repeated_only_while_the_token_says_that_it_counted_
 fn a_pin_that_the_token_took_before_outlives_unclear_attempts() {
     let desk = Desk::new();
     desk.ends("1111", Outcome::Accepted);
-    for _ in 0..5 {
-        desk.ends("1111", Outcome::Unclear);
-        desk.attempt("1111", PinState::Good).unwrap();
+    for _ in 0..2 {
+        for _ in 0..4 {
+            desk.ends("1111", Outcome::Unclear);
+        }
+        let counted = desk.attempt("1111", PinState::CountLow);
+        assert!(matches!(counted, Err(PinMemoryError::Unclear(_))), "unless the token counts");
+        desk.ends("1111", Outcome::Accepted);
     }
-    assert!(matches!(desk.attempt("1111", PinState::CountLow), Err(PinMemoryError::Unclear(_))), "unless it counts");
     desk.ends("1111", Outcome::Refused);
     assert!(matches!(desk.attempt("1111", PinState::Good), Err(PinMemoryError::Refused(_))));
+}
+
+#[test]
+fn even_a_known_pin_is_not_presented_for_ever_and_less_often_where_the_token_does_not_warn() {
+    for (warns, most) in [(true, 5), (false, 2)] {
+        let desk = Desk::new();
+        desk.ends("1111", Outcome::Accepted);
+        let memory = || PinMemory::open(&desk.0.path().join("state"), "main", warns).unwrap();
+        for _ in 0..most {
+            let mark = memory().attempt(&desk.pin("1111"), "4711", PinState::Good).unwrap();
+            memory().resolve(&mark, Outcome::Unclear).unwrap();
+        }
+        let further = memory().attempt(&desk.pin("1111"), "4711", PinState::Good);
+        assert!(matches!(further, Err(PinMemoryError::Unclear(_))), "{warns}: {further:?}");
+    }
+}
+
+#[test]
+fn between_unclear_attempts_with_a_known_pin_there_is_a_pause_that_grows() {
+    let desk = Desk::new();
+    desk.ends("1111", Outcome::Accepted);
+    desk.ends("1111", Outcome::Unclear);
+    let mut memory = desk.memory();
+    let mark = memory.attempt(&desk.pin("1111"), "4711", PinState::Good).unwrap();
+    memory.resolve(&mark, Outcome::Unclear).unwrap();
+    match memory.attempt(&desk.pin("1111"), "4711", PinState::Good) {
+        Err(PinMemoryError::Later(left)) => assert!(left > FIRST_PAUSE && left <= FIRST_PAUSE * 2, "{left:?}"),
+        other => panic!("{other:?}"),
+    }
+    memory.attempt(&desk.pin("2222"), "4711", PinState::Good).unwrap();
+}
+
+#[test]
+fn a_refused_pin_that_could_not_be_written_down_is_not_presented_again_either() {
+    let desk = Desk::new();
+    let mut memory = desk.memory();
+    let mark = memory.attempt(&desk.pin("1111"), "4711", PinState::Good).unwrap();
+    let file = desk.0.path().join("state/main.pins.json");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(memory.resolve(&mark, Outcome::Refused).is_err());
+    fs::remove_dir(&file).unwrap();
+    let again = memory.attempt(&desk.pin("1111"), "4711", PinState::Good);
+    assert!(matches!(again, Err(PinMemoryError::Refused(_))), "{again:?}");
+    assert!(matches!(desk.attempt("1111", PinState::Good), Err(PinMemoryError::Refused(_))), "written down by now");
 }
 
 #[test]
@@ -111,8 +159,8 @@ fn without_its_memory_no_pin_is_presented() {
     fs::create_dir(&file).unwrap();
     assert!(matches!(desk.attempt("1111", PinState::Good), Err(PinMemoryError::Io { .. })));
     fs::set_permissions(desk.0.path().join("state"), fs::Permissions::from_mode(0o770)).unwrap();
-    let open = PinMemory::open(&desk.0.path().join("state"), "main");
+    let open = PinMemory::open(&desk.0.path().join("state"), "main", true);
     assert!(matches!(open, Err(PinMemoryError::Open { mode: 0o770, .. })), "others could make it forget");
-    let nowhere = PinMemory::open(Path::new("/dev/null/state"), "main");
+    let nowhere = PinMemory::open(Path::new("/dev/null/state"), "main", true);
     assert!(matches!(nowhere, Err(PinMemoryError::Io { .. })));
 }

@@ -28,8 +28,8 @@ pub(super) fn run(shared: &Shared, number: usize) {
         let (trouble, step) = match end {
             End::Stopped => break,
             End::Recalled => continue,
-            End::Lost { error, worked } => {
-                let step = shared.ladder.failed(error.remedy());
+            End::Lost { error, key, worked } => {
+                let step = shared.ladder.failed(error.remedy(), key);
                 if worked && step == Step::NewSession {
                     pause = FIRST_PAUSE;
                     continue;
@@ -39,7 +39,7 @@ pub(super) fn run(shared: &Shared, number: usize) {
             End::Unopened(trouble) => {
                 // While others can sign, one session fewer is no reason to climb.
                 let remedy = trouble.remedy.filter(|_| shared.state.sessions() == 0);
-                let step = remedy.map_or(Step::NewSession, |remedy| shared.ladder.failed(remedy));
+                let step = remedy.map_or(Step::NewSession, |remedy| shared.ladder.failed(remedy, None));
                 (trouble, step)
             }
         };
@@ -70,8 +70,8 @@ enum End {
     Stopped,
     /// The module is to be initialised anew.
     Recalled,
-    /// It must not be used again. Had it done some work?
-    Lost { error: TokenError, worked: bool },
+    /// It must not be used again. Was it over a signature with some key, and had it done some work?
+    Lost { error: TokenError, key: Option<KeyHandle>, worked: bool },
     /// There was none.
     Unopened(NoSession),
 }
@@ -99,7 +99,6 @@ fn serve(shared: &Shared, number: usize, opened: Opened) -> End {
     if opened.logged_in_now {
         shared.counters.logins.fetch_add(1, Relaxed);
     }
-    shared.ladder.opened();
     shared.state.session_opened(opened.facts);
     let _open = OpenSession(shared);
     let _working = shared.queue.joined();
@@ -113,13 +112,13 @@ fn serve(shared: &Shared, number: usize, opened: Opened) -> End {
             Next::Leave => return End::Recalled,
             Next::End => return End::Stopped,
         };
-        if let Err(Lost(error)) = done {
+        if let Err(Lost { error, key }) = done {
             shared.counters.sessions_lost.fetch_add(1, Relaxed);
             tracing::error!("session closed: {}", explain(&error));
             if error.remedy() == Remedy::NewLogin {
                 shared.device.doubt_login(opened.login);
             }
-            return End::Lost { error, worked };
+            return End::Lost { error, key, worked };
         }
     }
 }
@@ -134,7 +133,11 @@ impl Drop for OpenSession<'_> {
     }
 }
 
-struct Lost(TokenError);
+struct Lost {
+    error: TokenError,
+    /// That the session was to sign with.
+    key: Option<KeyHandle>,
+}
 
 struct Session<'a> {
     shared: &'a Shared,
@@ -165,7 +168,9 @@ impl Session<'_> {
             Err(Refused::BadRequest(detail)) => job.connection.fail(job.id, FailureCode::BadRequest, detail),
             Err(Refused::Token(error)) => {
                 let lost = error.remedy() > Remedy::None;
-                // Where the device returned an error there is no signature; another session may do better, once.
+                // Where the device returned an error, no signature was handed out: one that it may have made all the
+                // same is nobody's, and another over the same digest does no harm. So another session may try, once;
+                // what the loss of a session costs is then borne here, not by callers.
                 let unsigned = !matches!(error, TokenError::OddSignature { .. });
                 if lost && unsigned && !job.retried {
                     job.retried = true;
@@ -174,7 +179,11 @@ impl Session<'_> {
                     self.shared.counters.failed.fetch_add(1, Relaxed);
                     job.connection.fail(job.id, code(&error), explain(&error));
                 }
-                return if lost { Err(Lost(error)) } else { Ok(()) };
+                let key = match work {
+                    Work::Sign { handle, .. } => Some(handle),
+                    Work::Open { .. } => None,
+                };
+                return if lost { Err(Lost { error, key }) } else { Ok(()) };
             }
         }
         Ok(())
@@ -185,12 +194,15 @@ impl Session<'_> {
         self.shared.counters.kept_alive.fetch_add(1, Relaxed);
         match self.session.is_logged_in() {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Lost(TokenError::Device {
-                operation: "keeping the session alive",
-                remedy: Remedy::NewLogin,
-                source: "nobody is logged in any more".into(),
-            })),
-            Err(error) => Err(Lost(error)),
+            Ok(false) => {
+                let error = TokenError::Device {
+                    operation: "keeping the session alive",
+                    remedy: Remedy::NewLogin,
+                    source: "nobody is logged in any more".into(),
+                };
+                Err(Lost { error, key: None })
+            }
+            Err(error) => Err(Lost { error, key: None }),
         }
     }
 
@@ -204,7 +216,7 @@ impl Session<'_> {
         let signature = self.session.sign(slot, digest)?;
         self.shared.queue.took(began.elapsed());
         self.shared.counters.signatures.fetch_add(1, Relaxed);
-        self.shared.ladder.worked();
+        self.shared.ladder.worked(handle);
         Ok(signature)
     }
 
@@ -284,7 +296,7 @@ fn code(error: &TokenError) -> FailureCode {
         TokenError::KeyUnsuitable { .. } => FailureCode::KeyUnsuitable,
         TokenError::Absent { .. } | TokenError::SeveralTokens { .. } => FailureCode::TokenUnavailable,
         TokenError::PinRefused(_) | TokenError::LoginUnclear(_) => FailureCode::PinRefused,
-        TokenError::OddSignature { .. } => FailureCode::DeviceError,
+        TokenError::OddSignature { .. } => FailureCode::BadSignature,
         TokenError::Device { remedy, .. } if *remedy >= Remedy::NewLogin => FailureCode::TokenUnavailable,
         TokenError::Device { .. } => FailureCode::DeviceError,
     }

@@ -60,6 +60,7 @@ impl Settings {
             sessions: token.sessions.unwrap_or(defaults.sessions).get(),
             max_queue: usize::try_from(token.max_queue.get()).unwrap_or(usize::MAX),
             pin_file: token.pin_file.clone(),
+            pin_warns: profile.is_none_or(|profile| profile.login.warns.value),
             state_dir: state_directory(name, &token)?,
             keep_alive: token.keep_alive.or(defaults.keep_alive).map(Span::get),
             exceptions: exceptions.collect(),

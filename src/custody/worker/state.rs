@@ -11,7 +11,7 @@ use super::device::Device;
 use super::gate::Gate;
 use super::ladder::{Ladder, Outage};
 use super::pins::{PinMemory, PinMemoryError};
-use super::queue::{Job, Queue};
+use super::queue::{Job, Queue, Work};
 use crate::custody::PublicKey;
 use crate::custody::token::{Token, TokenFacts};
 use crate::custody::uri::KeyUri;
@@ -35,7 +35,7 @@ impl Shared {
     /// # Errors
     /// When the state directory cannot be used.
     pub(super) fn new(plan: Plan, token: Box<dyn Token>) -> Result<Self, PinMemoryError> {
-        let pins = PinMemory::open(&plan.state_dir, &plan.name)?;
+        let pins = PinMemory::open(&plan.state_dir, &plan.name, plan.pin_warns)?;
         Ok(Self {
             device: Device::new(token, plan.pin_file.clone(), pins),
             gate: Gate::default(),
@@ -66,12 +66,17 @@ impl Shared {
         }
     }
 
-    /// Answers everything that waits or is under way: the process ends, and a call into the module does not.
+    /// Answers everything that waits or is under way: the process ends, and a call into the module does not. What is
+    /// under way may be signed by the device all the same, so the front must not have it signed elsewhere.
     pub(super) fn answer_all(&self, detail: &str) {
-        let in_hand = self.in_hand.iter().filter_map(|job| locked(job).take());
-        for job in in_hand.chain(self.queue.drain()) {
+        let in_hand = self.in_hand.iter().filter_map(|job| locked(job).take()).map(|job| match job.work {
+            Work::Sign { .. } => (job, FailureCode::Unclear),
+            Work::Open { .. } => (job, FailureCode::TokenUnavailable),
+        });
+        let waiting = self.queue.drain().into_iter().map(|job| (job, FailureCode::TokenUnavailable));
+        for (job, code) in in_hand.chain(waiting) {
             self.counters.failed.fetch_add(1, Relaxed);
-            job.connection.fail(job.id, FailureCode::TokenUnavailable, detail);
+            job.connection.fail(job.id, code, detail);
         }
     }
 

@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, Weak, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,9 +30,14 @@ impl Watchdog {
         let watching = watchdog.clone();
         let look = (limit / 20).clamp(Duration::from_millis(5), Duration::from_millis(250));
         thread("watchdog", move || {
+            let mut frozen = Frozen::default();
+            let mut before = Instant::now();
             loop {
                 std::thread::sleep(look);
-                if let Some(call) = watch::longest().filter(|call| call.takes >= limit) {
+                let now = Instant::now();
+                frozen.slept(before, now, look);
+                before = now;
+                if let Some(call) = frozen.corrected(watch::longest(), now).filter(|call| call.takes >= limit) {
                     watching.end_process(call);
                 }
             }
@@ -64,4 +70,72 @@ impl Watchdog {
     }
 }
 
+/// When this process did not run: stopped, frozen with its control group, or with the whole machine. The device had no
+/// chance to answer then, so that time is not held against a call.
+#[derive(Default)]
+struct Frozen(VecDeque<(Instant, Instant)>);
+
+impl Frozen {
+    /// A sleep that was to take `intended` went from `began` to `ended`.
+    fn slept(&mut self, began: Instant, ended: Instant, intended: Duration) {
+        let awake = began + intended;
+        if awake < ended {
+            self.0.push_back((awake, ended));
+        }
+    }
+
+    /// The call, without the time that nothing ran. The call that is oldest by the clock is so without it, too.
+    fn corrected(&mut self, call: Option<watch::Pending>, now: Instant) -> Option<watch::Pending> {
+        let Some(call) = call else {
+            self.0.clear();
+            return None;
+        };
+        let since = now.checked_sub(call.takes).unwrap_or(now);
+        self.0.retain(|(_, ended)| *ended > since);
+        let lost: Duration = self.0.iter().map(|(from, to)| to.duration_since(since.max(*from))).sum();
+        Some(watch::Pending { takes: call.takes.saturating_sub(lost), ..call })
+    }
+}
+
 const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK: Duration = Duration::from_millis(250);
+
+    fn call(takes: Duration) -> Option<watch::Pending> {
+        Some(watch::Pending { name: "C_Sign", takes })
+    }
+
+    fn takes(frozen: &mut Frozen, wall: Duration, now: Instant) -> Option<Duration> {
+        frozen.corrected(call(wall), now).map(|call| call.takes)
+    }
+
+    #[test]
+    fn a_call_is_not_charged_with_the_time_that_the_process_was_frozen() {
+        let (mut frozen, start) = (Frozen::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        frozen.slept(start, start + LOOK, LOOK);
+        frozen.slept(start + LOOK, start + LOOK + 60 * second, LOOK);
+        let thawed = start + LOOK + 60 * second;
+        assert_eq!(takes(&mut frozen, 61 * second, thawed), Some(second + LOOK), "it began before the freeze");
+        assert_eq!(
+            takes(&mut frozen, 70 * second, thawed + 9 * second),
+            Some(10 * second + LOOK),
+            "it goes on hanging"
+        );
+        let after = thawed + 9 * second;
+        assert_eq!(takes(&mut frozen, 3 * second, after), Some(3 * second), "it began after the thaw");
+        assert!(frozen.0.is_empty(), "nobody is left to be credited");
+    }
+
+    #[test]
+    fn without_a_freeze_nothing_is_credited() {
+        let (mut frozen, start) = (Frozen::default(), Instant::now());
+        frozen.slept(start, start + LOOK, LOOK);
+        assert_eq!(takes(&mut frozen, LOOK * 4, start + LOOK), Some(LOOK * 4));
+        assert_eq!(frozen.corrected(None, start + LOOK), None);
+    }
+}

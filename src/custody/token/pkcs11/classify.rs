@@ -32,15 +32,10 @@ pub(super) fn login_failed(error: Error) -> TokenError {
         R::PinIncorrect | R::PinInvalid | R::PinLenRange | R::PinExpired | R::PinLocked | R::UserPinNotInitialized => {
             TokenError::PinRefused(format!("{code:?}"))
         }
-        // Said before the PIN is looked at.
-        R::CryptokiNotInitialized
-        | R::DeviceRemoved
-        | R::SessionClosed
-        | R::SessionHandleInvalid
-        | R::TokenNotPresent
-        | R::TokenNotRecognized
-        | R::HostMemory
-        | R::OperationActive => failed("C_Login", error),
+        // Said before the PIN is looked at. A token that went away may have gone with the PIN in its hand.
+        R::CryptokiNotInitialized | R::SessionClosed | R::SessionHandleInvalid | R::OperationActive => {
+            failed("C_Login", error)
+        }
         _ => TokenError::LoginUnclear(Box::new(error)),
     }
 }
@@ -263,7 +258,10 @@ mod tests {
             (RvError::DeviceError, "unclear"),
             (RvError::VendorDefined(0x8000_0001), "unclear"),
             (RvError::SessionHandleInvalid, "not tried"),
-            (RvError::TokenNotPresent, "not tried"),
+            (RvError::TokenNotPresent, "unclear"),
+            (RvError::DeviceRemoved, "unclear"),
+            (RvError::HostMemory, "unclear"),
+            (RvError::OperationActive, "not tried"),
         ] {
             let outcome = match login_failed(Error::Pkcs11(code, Function::Login)) {
                 TokenError::PinRefused(_) => "refused",

@@ -40,16 +40,19 @@ pub(super) fn stack(file: &File) -> io::Result<Option<Stack>> {
     } else {
         (number(&header[28..32]), number(&header[42..44]), number(&header[44..46]), 24)
     };
-    let mut entry = [0; 32];
+    let (mut entry, mut found) = ([0; 32], Stack::Unstated);
     for index in 0..entries {
         let at = size.checked_mul(index).and_then(|at| at.checked_add(offset)).ok_or(io::ErrorKind::InvalidData)?;
         file.read_exact_at(&mut entry, at)?;
         if number(&entry[..4]) == PT_GNU_STACK {
-            let executable = number(&entry[flags_at..flags_at + 4]) & PF_X != 0;
-            return Ok(Some(if executable { Stack::Executable } else { Stack::Plain }));
+            if number(&entry[flags_at..flags_at + 4]) & PF_X != 0 {
+                return Ok(Some(Stack::Executable));
+            }
+            // There should be no second one; where there is, the loader may obey either.
+            found = Stack::Plain;
         }
     }
-    Ok(Some(Stack::Unstated))
+    Ok(Some(found))
 }
 
 const PT_GNU_STACK: u64 = 0x6474_e551;
@@ -88,6 +91,8 @@ pub(super) mod tests {
         assert_eq!(judged(&elf(&[(1, 5), (PT_GNU_STACK, 6)])).unwrap(), Some(Stack::Plain));
         assert_eq!(judged(&elf(&[(1, 5), (PT_GNU_STACK, 7)])).unwrap(), Some(Stack::Executable));
         assert_eq!(judged(&elf(&[(1, 5)])).unwrap(), Some(Stack::Unstated));
+        let twice = judged(&elf(&[(PT_GNU_STACK, 6), (PT_GNU_STACK, 7)])).unwrap();
+        assert_eq!(twice, Some(Stack::Executable), "whichever the loader obeys");
     }
 
     #[test]
