@@ -181,8 +181,7 @@ impl World {
         };
         let intents = of("intent");
         let ended_well = records.iter().filter(|record| record["kind"] == "outcome" && record["outcome"] == "signed");
-        let outcomes: HashSet<_> =
-            ended_well.map(|record| record["auditId"].as_str().unwrap_or_default()).collect();
+        let outcomes: HashSet<_> = ended_well.map(|record| record["auditId"].as_str().unwrap_or_default()).collect();
         assert!(signed.len() > 100, "only {} signatures left", signed.len());
         for id in &signed {
             assert!(intents.contains(id.as_str()), "signature {id} has no record of its intent");
