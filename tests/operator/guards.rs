@@ -240,3 +240,33 @@ fn a_key_that_another_name_still_needs_is_not_deleted_and_no_other_key_in_its_pl
         assert_eq!(objects.succeeds().stdout.matches(label).count(), left, "{label}: {}", objects.stdout);
     }
 }
+
+#[test]
+fn a_certificate_goes_beside_its_key_and_no_other_keys_certificate_goes() {
+    let desk = Desk::furnished();
+    desk.signerctl(&["keys", "csr", "release", "--subject", "CN=r", "--output", "r.csr"]).succeeds();
+    desk.certificate_authority("ca");
+    desk.issue("ca", "r.csr", "r.pem", "9");
+    desk.run("openssl", &["x509", "-in", "ca.pem", "-outform", "DER", "-out", "ca.der"]);
+    desk.pkcs11_tool(&["--write-object", "ca.der", "--type", "cert", "--id", "01", "--label", "foreign"]);
+    let import = |more: &[&str]| {
+        let import = ["keys", "import-cert", "release", "--chain", "r.pem", "--to", "chain.pem", "--yes"];
+        desk.signerctl(&[&import[..], more].concat())
+    };
+    import(&["--into-token"]).succeeds();
+    import(&["--into-token"]).succeeds();
+    let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]).succeeds().stdout.clone();
+    assert_eq!(objects.matches("certificate").count(), 2, "one of the key, and the foreign one: {objects}");
+    assert!(objects.contains("foreign"), "{objects}");
+
+    // A native YubiHSM shows nothing without a login; the history knows the key.
+    let text = desk.config();
+    let of_module =
+        |line: &&str| ["module =", "uri = \"pkcs11:token=main\""].iter().any(|start| line.starts_with(start));
+    let text: Vec<&str> = text.lines().filter(|line| !of_module(line)).collect();
+    let device = "connector = \"http://127.0.0.1:1\"\nserial = 7550140\nauth_key = 2\npin_file =";
+    desk.configure(&text.join("\n").replacen("pin_file =", device, 1));
+    desk.change("pkcs11:object=release;id=%01", "pkcs11:id=%00%01");
+    import(&[]).succeeds();
+    import(&["--into-token"]).fails(2, &["is a YubiHSM", "yubihsm-shell"]);
+}
