@@ -178,3 +178,95 @@ fn a_key_whose_public_half_is_kept_nowhere_is_not_deleted() {
         assert_eq!(objects.succeeds().stdout.matches(label).count(), left, "{label}: {}", objects.stdout);
     }
 }
+
+#[test]
+fn the_token_that_is_destroyed_is_the_one_that_the_question_names() {
+    let desk = Desk::furnished();
+    let init = |more: &[&str]| {
+        desk.signerctl(&[&["token", "init", "main", "--so-pin-file", "so-pin", "--reinitialise"][..], more].concat())
+    };
+    let slots = desk.signerctl(&["token", "list", "main", "--json"]).json();
+    let main = slots["slots"].as_array().unwrap().iter().find(|slot| slot["token"]["label"] == "main").unwrap().clone();
+    let (slot, serial) = (main["id"].to_string(), main["token"]["serial"].as_str().unwrap().to_owned());
+    init(&["--slot", &slot, "--label", "other"])
+        .fails(1, &["Every key on the token `main` will be destroyed", &serial, "becomes the token `other`", "--yes"]);
+
+    // The child does not take the parent's word for it.
+    let admin = |serial: &[&str]| {
+        let (token, config) = (env!("CARGO_BIN_EXE_signer-token"), desk.path("signer.toml").display().to_string());
+        let init =
+            ["admin", "--config", &config, "--name", "main", "init", "--label", "main", "--so-pin-file", "so-pin"];
+        let output = desk.command(token).args(init).arg("--reinitialise").args(serial).output().unwrap();
+        crate::desk::Run::from(output)
+    };
+    for other in [&[][..], &["--expect-serial", "4711"]] {
+        let run = admin(other);
+        assert!(run.code == 1 && run.stdout.contains("\"other_token\""), "{run:?}");
+    }
+
+    // Nor is it one that the configuration does not mean.
+    desk.change("pkcs11:token=main", "pkcs11:token=main;serial=4711");
+    init(&["--yes"]).fails(2, &["signer.toml:", "names serial 4711", &serial, "left alone"]);
+    desk.change("pkcs11:token=main;serial=4711", "pkcs11:token=main");
+    let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]);
+    assert!(objects.succeeds().stdout.contains("release"), "the key is still there");
+    init(&["--slot", &slot, "--yes"]).succeeds();
+}
+
+#[test]
+fn a_key_that_another_name_still_needs_is_not_deleted_and_no_other_key_in_its_place() {
+    let desk = Desk::furnished();
+    let twice = format!(
+        "[keys.old]\ntoken = \"main\"\nuri = \"pkcs11:object=release\"\nstate = \"retired\"\npublic_key = \"{}\"\n\
+         [tenants.acme]",
+        desk.path("release.pub").display()
+    );
+    desk.change("[tenants.acme]", &twice);
+    desk.signerctl(&["keys", "delete", "old", "--yes"]).fails(1, &["key `release` is this very key", "signer.toml:"]);
+
+    // The public key object that the URI finds is not always the private key's: the child looks behind the login.
+    desk.foreign_key("victim", "07", &["--sensitive"]);
+    let (token, config) = (env!("CARGO_BIN_EXE_signer-token"), desk.path("signer.toml").display().to_string());
+    let delete = ["admin", "--config", &config, "--name", "main", "delete", "--uri", "pkcs11:object=victim"];
+    let run: crate::desk::Run =
+        desk.command(token).args(delete).args(["--expect", "SHA256:another"]).output().unwrap().into();
+    assert!(run.code == 1 && run.stdout.contains("\"other_key\"") && run.stdout.contains("left alone"), "{run:?}");
+    desk.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--label", "victim"]);
+    let run: crate::desk::Run =
+        desk.command(token).args(delete).args(["--expect", "SHA256:another"]).output().unwrap().into();
+    assert!(run.code == 1 && run.stdout.contains("\"unrecognised_key\""), "{run:?}");
+    let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]);
+    for (label, left) in [("victim", 1), ("release", 2)] {
+        assert_eq!(objects.succeeds().stdout.matches(label).count(), left, "{label}: {}", objects.stdout);
+    }
+}
+
+#[test]
+fn a_certificate_goes_beside_its_key_and_no_other_keys_certificate_goes() {
+    let desk = Desk::furnished();
+    desk.signerctl(&["keys", "csr", "release", "--subject", "CN=r", "--output", "r.csr"]).succeeds();
+    desk.certificate_authority("ca");
+    desk.issue("ca", "r.csr", "r.pem", "9");
+    desk.run("openssl", &["x509", "-in", "ca.pem", "-outform", "DER", "-out", "ca.der"]);
+    desk.pkcs11_tool(&["--write-object", "ca.der", "--type", "cert", "--id", "01", "--label", "foreign"]);
+    let import = |more: &[&str]| {
+        let import = ["keys", "import-cert", "release", "--chain", "r.pem", "--to", "chain.pem", "--yes"];
+        desk.signerctl(&[&import[..], more].concat())
+    };
+    import(&["--into-token"]).succeeds();
+    import(&["--into-token"]).succeeds();
+    let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]).succeeds().stdout.clone();
+    assert_eq!(objects.matches("certificate").count(), 2, "one of the key, and the foreign one: {objects}");
+    assert!(objects.contains("foreign"), "{objects}");
+
+    // A native YubiHSM shows nothing without a login; the history knows the key.
+    let text = desk.config();
+    let of_module =
+        |line: &&str| ["module =", "uri = \"pkcs11:token=main\""].iter().any(|start| line.starts_with(start));
+    let text: Vec<&str> = text.lines().filter(|line| !of_module(line)).collect();
+    let device = "connector = \"http://127.0.0.1:1\"\nserial = 7550140\nauth_key = 2\npin_file =";
+    desk.configure(&text.join("\n").replacen("pin_file =", device, 1));
+    desk.change("pkcs11:object=release;id=%01", "pkcs11:id=%00%01");
+    import(&[]).succeeds();
+    import(&["--into-token"]).fails(2, &["is a YubiHSM", "yubihsm-shell"]);
+}

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &KeysExportArgs) -> Result<Report, CtlError> {
             Some(pinned) => Some(pinned),
             None => match public_half::remembered(&history, name)? {
                 Some(remembered) => Some(remembered),
-                None => public_half::in_token(&args.reach, key)?,
+                None => public_half::in_token(&loaded, &args.reach, key)?,
             },
         };
         let public_key = known.ok_or_else(|| {

@@ -17,6 +17,7 @@ use crate::ctl::files;
 use crate::ctl::output::{Report, plain};
 use crate::ctl::token::child::Admin;
 use crate::custody::PublicKey;
+use crate::custody::history::History;
 
 pub(crate) fn run(args: &KeysImportCertArgs) -> Result<Report, CtlError> {
     let loaded = config::open(&args.reach.config).map_err(CtlError::Config)?;
@@ -42,9 +43,9 @@ pub(crate) fn run(args: &KeysImportCertArgs) -> Result<Report, CtlError> {
         .map_err(|_| wrong("is no PEM file of certificates".to_owned()))?;
     let leaf = chain.first().ok_or_else(|| wrong("holds no certificate".to_owned()))?;
     let certified = judge(&chain, jiff::Timestamp::now().as_second()).map_err(wrong)?;
-    let held = match public_half::in_token(&args.reach, key)? {
+    let held = match public_half::in_token(&loaded, &args.reach, key)? {
         Some(shown) => shown,
-        None => public_half::pinned(key)?.ok_or_else(|| {
+        None => known(&loaded, name, key)?.ok_or_else(|| {
             CtlError::KeyLife(format!("the token shows no public key for `{name}`; set keys.{name}.public_key"))
         })?,
     };
@@ -75,6 +76,14 @@ pub(crate) fn run(args: &KeysImportCertArgs) -> Result<Report, CtlError> {
         "intoToken": args.into_token, "line": key.certificate_chain.is_none().then_some(line),
     });
     Ok(Report::new(said, json))
+}
+
+/// What is pinned, else what was written down when the key was made or seen.
+fn known(loaded: &config::Loaded, name: &str, key: &config::Key) -> Result<Option<PublicKey>, CtlError> {
+    match public_half::pinned(key)? {
+        Some(pinned) => Ok(Some(pinned)),
+        None => public_half::remembered(&History::of(&loaded.config), name),
+    }
 }
 
 /// The leaf's key, when the chain is one: each signed by the next, CAs above the leaf, all valid at `now`.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::{Key, Loaded};
+use crate::config::{Backend, Key, Loaded};
 use crate::ctl::error::CtlError;
 use crate::ctl::files;
 use crate::ctl::token::child::Admin;
@@ -40,8 +40,14 @@ pub(crate) fn certified(file: &Path) -> Result<PublicKey, CtlError> {
         .map_err(|_| CtlError::content(file, "its first certificate is for another kind of key than P-256"))
 }
 
-/// What the token shows without a PIN; `None` when it shows no public key object.
-pub(super) fn in_token(reach: &Reach, key: &Key) -> Result<Option<PublicKey>, CtlError> {
+/// What the token shows without a PIN; `None` when it shows no public key object, and of a native YubiHSM, which shows
+/// nothing before somebody has authenticated.
+pub(super) fn in_token(loaded: &Loaded, reach: &Reach, key: &Key) -> Result<Option<PublicKey>, CtlError> {
+    if let Ok(token) = loaded.config.token(&key.token)
+        && matches!(token.backend(), Ok(Backend::YubiHsm { .. }))
+    {
+        return Ok(None);
+    }
     let probe: Probe = Admin::configured(reach, &key.token)?.args(["probe", "--key", &key.uri]).run()?;
     if let Some(failure) = probe.token_failure {
         return Err(CtlError::Token(failure));

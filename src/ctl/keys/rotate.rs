@@ -181,7 +181,7 @@ fn tenants_of<'a>(loaded: &'a Loaded, name: &str) -> Vec<&'a str> {
 /// The public half, compared with the token's where that shows it; a key that begins to sign must be there.
 fn public(reach: &Reach, loaded: &Loaded, name: &str, key: &Key, must_be_there: bool) -> Result<Half, CtlError> {
     let pinned = public_half::pinned(key)?;
-    let shown = match public_half::in_token(reach, key) {
+    let shown = match public_half::in_token(loaded, reach, key) {
         Ok(shown) => shown,
         Err(error) if must_be_there || pinned.is_none() => return Err(error),
         Err(_) => None,

@@ -13,7 +13,7 @@ use super::error::CtlError;
 use super::output::{Report, plain, table};
 use super::{confirm, conformance, drain, profiles};
 use crate::config;
-use crate::custody::token::admin::{Object, Slot};
+use crate::custody::token::admin::{Object, Slot, TokenSeen};
 use crate::custody::uri::TokenUri;
 
 pub(crate) fn run(command: TokenCommand, json: bool) -> Result<Report, CtlError> {
@@ -79,15 +79,27 @@ fn init(args: &TokenInitArgs) -> Result<Report, CtlError> {
     if let Some(slot) = args.slot {
         admin = admin.args(["--slot", &slot.to_string()]);
     }
-    let consequence = if args.reinitialise {
+    let mut typed = label.clone();
+    let mut consequence = format!("An empty token becomes the token `{}`", plain(&label));
+    if args.reinitialise {
         admin = admin.args(["--reinitialise"]);
-        format!(
-            "Every key on the token `{label}` will be destroyed, and every signature by one of them becomes the last"
-        )
-    } else {
-        format!("An empty token becomes the token `{label}`")
-    };
-    confirm::by_typing(&label, &consequence, args.yes)?;
+        if let Some((slot, victim)) = victim(args, &label)? {
+            expected(args, &victim)?;
+            admin = admin.args([format!("--expect-serial={}", victim.serial)]);
+            consequence = format!(
+                "Every key on the token `{}` will be destroyed, and every signature by one of them becomes the last. \
+                 It is in slot {slot}: serial {}, {} {}; it becomes the token `{}`",
+                plain(&victim.label),
+                plain(&victim.serial),
+                plain(&victim.manufacturer),
+                plain(&victim.model),
+                plain(&label)
+            );
+            // What is typed is what will be gone, not what will be there.
+            typed = [victim.label, victim.serial].into_iter().find(|name| !name.is_empty()).unwrap_or(typed);
+        }
+    }
+    confirm::by_typing(&typed, &consequence, args.yes)?;
     let slot: Slot = admin.run()?;
     let token = slot.token.clone().unwrap_or_default();
     let text = format!(
@@ -100,6 +112,36 @@ fn init(args: &TokenInitArgs) -> Result<Report, CtlError> {
         percent(&token.serial),
     );
     Ok(Report::new(text, json!({ "slot": slot })))
+}
+
+/// The token that `--reinitialise` destroys, and its slot; `None` when there is an empty one in its place.
+fn victim(args: &TokenInitArgs, label: &str) -> Result<Option<(u64, TokenSeen)>, CtlError> {
+    let slots: Vec<Slot> = reach(args.name.as_deref(), args.module.as_deref(), &args.reach)?.args(["slots"]).run()?;
+    let initialised =
+        slots.into_iter().filter_map(|slot| Some((slot.id, slot.token.filter(|token| token.initialized)?)));
+    let mut meant = initialised.filter(|(id, token)| args.slot.map_or(token.label == label, |slot| slot == *id));
+    Ok(meant.next())
+}
+
+/// A serial number in the configuration says which device is meant, whatever slot it is in.
+fn expected(args: &TokenInitArgs, victim: &TokenSeen) -> Result<(), CtlError> {
+    let Some(name) = &args.name else { return Ok(()) };
+    let loaded = config::open(&args.reach.config).map_err(CtlError::Config)?;
+    let token = loaded.config.token(name).map_err(|error| CtlError::Usage(error.to_string()))?;
+    let uri: Option<TokenUri> = token.uri.as_ref().and_then(|uri| uri.parse().ok());
+    match uri.and_then(|uri| uri.serial) {
+        Some(serial) if serial != victim.serial => {
+            let place = loaded.origin(&["tokens", name, "uri"]);
+            Err(CtlError::Usage(format!(
+                "{place}: tokens.{name}.uri names serial {}, and the token that would be destroyed is `{}` with \
+                 serial {}; it was left alone",
+                plain(&serial),
+                plain(&victim.label),
+                plain(&victim.serial)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn configured_label(args: &TokenInitArgs, name: &str) -> Result<String, CtlError> {

@@ -57,6 +57,9 @@ enum AdminCommand {
         slot: Option<u64>,
         #[arg(long)]
         reinitialise: bool,
+        /// The token that may be destroyed.
+        #[arg(long, requires = "reinitialise")]
+        expect_serial: Option<String>,
     },
     /// Everything about the token and some keys.
     Probe {
@@ -101,6 +104,9 @@ enum AdminCommand {
     Delete {
         #[arg(long)]
         uri: KeyUri,
+        /// Fingerprint of the key that is meant.
+        #[arg(long, value_name = "KEYID")]
+        expect: String,
     },
 }
 
@@ -180,7 +186,14 @@ fn command(args: &AdminArgs) -> Result<Value, Failure> {
     let user_pin = || pins::user_pin(args.pin_file.as_deref(), target.pin_file.as_deref(), &target.what);
     // Whatever a person has to be asked or a file has to give comes before the module is loaded.
     let init = match &args.command {
-        AdminCommand::Init { so_pin_file, reinitialise, .. } => {
+        AdminCommand::Init { so_pin_file, reinitialise, expect_serial, .. } => {
+            let configured = target.uri.as_ref().and_then(|uri| uri.serial.as_ref());
+            if let (Some(configured), Some(expected)) = (configured, expect_serial)
+                && configured != expected
+            {
+                let message = format!("{} has the serial number {configured} in its URI, not {expected}", target.what);
+                return Err(Failure::new("input", message));
+            }
             let so_pin = match (so_pin_file, reinitialise) {
                 (None, true) => pins::user_pin(None, None, "the security officer, as it is now")?.pin,
                 (named, _) => pins::new_pin(named.as_deref(), "new security officer's PIN")?,
@@ -213,11 +226,12 @@ fn command(args: &AdminArgs) -> Result<Value, Failure> {
             done(&admin.slots()?)
         }
         AdminCommand::Objects { login } => done(&session(*login)?.objects()?),
-        AdminCommand::Init { label, slot, reinitialise, .. } => {
+        AdminCommand::Init { label, slot, reinitialise, expect_serial, .. } => {
             let (so_pin, user_pin) = init.as_ref().ok_or_else(|| Failure::new("input", "no PINs"))?;
             Message::Step { step: Step::Initialise }.say();
             let (slot, reinitialise) = (*slot, *reinitialise);
-            done(&admin.initialise(&NewToken { slot, label, so_pin, user_pin, reinitialise })?)
+            let expect_serial = expect_serial.as_deref();
+            done(&admin.initialise(&NewToken { slot, label, so_pin, user_pin, reinitialise, expect_serial })?)
         }
         AdminCommand::Probe { keys, .. } => done(&probe::run(&admin, target.uri()?, keys, login)),
         AdminCommand::Generate { label, id } => done(&session(true)?.generate(label, &id.0)?),
@@ -240,7 +254,7 @@ fn command(args: &AdminArgs) -> Result<Value, Failure> {
             session(true)?.set_label(uri, label)?;
             done(&json!({}))
         }
-        AdminCommand::Delete { uri } => done(&session(true)?.delete(uri)?),
+        AdminCommand::Delete { uri, expect } => done(&session(true)?.delete(uri, expect)?),
     }
 }
 

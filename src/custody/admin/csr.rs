@@ -107,7 +107,7 @@ pub(super) fn request(
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
     match params.serialize_request(&key).and_then(|request| request.pem()) {
         Ok(pem) => Ok(pem),
-        Err(_) => Err(key.failure.into_inner().unwrap_or(AdminError::BadSignature)),
+        Err(_) => Err(key.failure.into_inner().unwrap_or(AdminError::BadSignature { destroyed: None })),
     }
 }
 
@@ -139,7 +139,7 @@ impl SigningKey for TokenKey<'_> {
             rcgen::Error::RemoteKeyError
         };
         let raw = self.session.sign(self.uri, &hash).map_err(refused)?;
-        let bad = || refused(AdminError::BadSignature);
+        let bad = || refused(AdminError::BadSignature { destroyed: None });
         let signature = Signature::from_raw(&raw).map_err(|_| bad())?;
         let verifier = self.public_key.verifier().map_err(|_| bad())?;
         crate::dsse::verify_digest(&verifier, &hash, &signature).map_err(|_| bad())?;

@@ -88,11 +88,13 @@ pub trait AdminSession {
     /// When the key is not there or the device refuses.
     fn set_label(&self, uri: &KeyUri, label: &str) -> Result<(), AdminError>;
 
-    /// Destroys the private key, and the public key and certificates of its id. Returns what is gone.
+    /// Destroys the private key whose public half has the fingerprint `expect`, and its public key and certificates.
+    /// Returns what is gone.
     ///
     /// # Errors
-    /// When the key is not there or the device refuses; then some of the objects may be gone.
-    fn delete(&self, uri: &KeyUri) -> Result<Vec<Object>, AdminError>;
+    /// Before anything is touched: the key is not there, is another one, or has no public half that can be read.
+    /// Later: when the device refuses; then some of the objects may be gone.
+    fn delete(&self, uri: &KeyUri, expect: &str) -> Result<Vec<Object>, AdminError>;
 }
 
 /// What [`TokenAdmin::initialise`] makes.
@@ -108,6 +110,8 @@ pub struct NewToken<'a> {
     pub user_pin: &'a Pin,
     /// Destroy an initialised token.
     pub reinitialise: bool,
+    /// Its serial number, as the operator saw it; without it, or when it is another one, nothing is destroyed.
+    pub expect_serial: Option<&'a str>,
 }
 
 /// A slot and the token in it.
@@ -253,6 +257,19 @@ pub enum AdminError {
         /// Its serial number.
         serial: String,
     },
+    /// It is not the token that the operator agreed to destroy.
+    #[error(
+        "slot {slot} holds the token `{label}` (serial {serial}), which is not the one that was to be destroyed; it \
+         was left alone"
+    )]
+    OtherToken {
+        /// Its slot.
+        slot: u64,
+        /// Its label.
+        label: String,
+        /// Its serial number.
+        serial: String,
+    },
     /// Another token in the module has the label already.
     #[error("the token in slot {slot} is labelled `{label}` already; two of one label cannot be told apart by it")]
     LabelTaken {
@@ -301,9 +318,34 @@ pub enum AdminError {
         /// Is it gone again?
         destroyed: bool,
     },
-    /// The new key's first signature does not verify.
-    #[error("a signature by the new key does not verify with its public key; the key was destroyed again")]
-    BadSignature,
+    /// The private key is not the one that was to be destroyed.
+    #[error("the private key {uri} is {is}, not {expected}; it was left alone")]
+    OtherKey {
+        /// How it was named.
+        uri: String,
+        /// Its fingerprint.
+        is: String,
+        /// The one that was meant.
+        expected: String,
+    },
+    /// It cannot be told which key it is.
+    #[error("the token shows no public half for the private key {uri} ({source}); it was left alone")]
+    Unrecognised {
+        /// How it was named.
+        uri: String,
+        /// Why not.
+        source: Box<AdminError>,
+    },
+    /// A signature by the key does not verify.
+    #[error("a signature by the key does not verify with its public key{}", match destroyed {
+        Some(true) => "; the new key was destroyed again",
+        Some(false) => "; THE NEW KEY COULD NOT BE DESTROYED and is still on the token",
+        None => "; the key is still on the token",
+    })]
+    BadSignature {
+        /// Is a key that was just made gone again? `None`: the key was there before.
+        destroyed: Option<bool>,
+    },
 }
 
 impl AdminError {
@@ -323,6 +365,7 @@ impl AdminError {
             Self::Token(_) => "device_failed",
             Self::NoSlot(_) => "no_slot",
             Self::Initialised { .. } => "initialised",
+            Self::OtherToken { .. } => "other_token",
             Self::LabelTaken { .. } => "label_taken",
             Self::Label(_) => "label",
             Self::PinLength { .. } | Self::PinText(_) => "pin_form",
@@ -330,7 +373,9 @@ impl AdminError {
             Self::HalfInitialised(_) => "half_initialised",
             Self::Exists { .. } => "exists",
             Self::Unsafe { .. } => "unsafe_key",
-            Self::BadSignature => "bad_signature",
+            Self::OtherKey { .. } => "other_key",
+            Self::Unrecognised { .. } => "unrecognised_key",
+            Self::BadSignature { .. } => "bad_signature",
         }
     }
 
@@ -345,11 +390,17 @@ impl AdminError {
             Self::Initialised { .. } => {
                 Some("take an empty token (--slot), or give --reinitialise when every key on this one may be destroyed")
             }
+            Self::OtherToken { .. } => Some("look at `signerctl token list`, and begin again"),
             Self::LabelTaken { .. } => Some("choose another --label"),
             Self::HalfInitialised(_) => {
                 Some("run the command again with --reinitialise: the security officer's PIN is the new one already")
             }
             Self::Exists { .. } => Some("choose another --id and --label"),
+            Self::OtherKey { .. } => Some("correct the key's `uri` in the configuration"),
+            Self::Unrecognised { .. } => Some(
+                "restore the public key object under the private key's CKA_ID, or make sure that it is the right one \
+                 and destroy it with the vendor's tool",
+            ),
             Self::Unsafe { .. } => {
                 Some("this device or its configuration cannot hold a key that is safe; ask its vendor")
             }

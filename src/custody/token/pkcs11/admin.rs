@@ -111,6 +111,14 @@ impl TokenAdmin for Pkcs11Admin {
     fn initialise(&self, wanted: &NewToken<'_>) -> Result<Slot, AdminError> {
         let slot = self.choose(wanted)?;
         let info = self.0.context.get_token_info(slot).map_err(|e| failed("C_GetTokenInfo", e))?;
+        if info.token_initialized() {
+            // Slots may be numbered anew and tokens exchanged while a person reads the question.
+            let token = TokenSeen::from(facts(&info));
+            if wanted.expect_serial != Some(token.serial.as_str()) {
+                let TokenSeen { label, serial, .. } = token;
+                return Err(AdminError::OtherToken { slot: slot.id(), label, serial });
+            }
+        }
         let so_pin = settable(&info, wanted.so_pin, "the security officer's PIN")?;
         let user_pin = settable(&info, wanted.user_pin, "the user PIN")?;
         if info.token_initialized() && (info.so_pin_final_try() || info.so_pin_locked()) {

@@ -114,6 +114,9 @@ impl AdminSession for Pkcs11AdminSession {
             if let Err(AdminError::Unsafe { objections, .. }) = facts {
                 return Err(AdminError::Unsafe { objections, destroyed: destroyed == [true, true] });
             }
+            if let Err(AdminError::BadSignature { .. }) = facts {
+                return Err(AdminError::BadSignature { destroyed: Some(destroyed == [true, true]) });
+            }
         }
         facts
     }
@@ -128,8 +131,22 @@ impl AdminSession for Pkcs11AdminSession {
         let (label, id) = self.label_and_id(key)?;
         let unsuitable = |_| TokenError::KeyUnsuitable { uri: uri.to_string(), why: "no X.509 certificate".to_owned() };
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(unsuitable)?;
-        let mut template = vec![Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(id.clone())];
-        let before = self.find(&template)?;
+        let other = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
+        let certified = PublicKey::from_spki(parsed.public_key().raw)
+            .map_err(|error| other(format!("the certificate's key is {error}")))?;
+        // One without a public half that can be read was compared by `signerctl`, with the pinned one.
+        if self.key(uri).is_ok_and(|held| held.keyid != certified.keyid()) {
+            return Err(other(format!("the certificate is for the key {}", certified.keyid())).into());
+        }
+        let partner = partner(uri, &label, &id)?;
+        let mut before = Vec::new();
+        for old in self.find(&[Attribute::Class(ObjectClass::CERTIFICATE), partner])? {
+            // Others may have put another key's certificate under the same label or id.
+            if self.key_of(ObjectClass::CERTIFICATE, old)? == Some(certified) {
+                before.push(old);
+            }
+        }
+        let mut template = vec![Attribute::Class(ObjectClass::CERTIFICATE), Attribute::Id(id)];
         template.extend([
             Attribute::Label(label),
             Attribute::CertificateType(CertificateType::X_509),
@@ -147,16 +164,33 @@ impl AdminSession for Pkcs11AdminSession {
 
     fn set_label(&self, uri: &KeyUri, label: &str) -> Result<(), AdminError> {
         let renamed = [Attribute::Label(label.as_bytes().to_vec())];
-        for (_, handle) in self.parts(uri)? {
+        for (_, _, handle) in self.parts(uri)? {
             self.session.update_attributes(handle, &renamed).map_err(|e| failed("C_SetAttributeValue", e))?;
         }
         Ok(())
     }
 
-    fn delete(&self, uri: &KeyUri) -> Result<Vec<Object>, AdminError> {
+    fn delete(&self, uri: &KeyUri, expect: &str) -> Result<Vec<Object>, AdminError> {
+        let held = self.key(uri).map_err(|error| match error {
+            AdminError::Token(TokenError::KeyUnsuitable { .. }) => {
+                AdminError::Unrecognised { uri: uri.to_string(), source: Box::new(error) }
+            }
+            other => other,
+        })?;
+        if held.keyid != expect {
+            return Err(AdminError::OtherKey { uri: uri.to_string(), is: held.keyid, expected: expect.to_owned() });
+        }
+        let mut parts = Vec::new();
+        for (class, object, handle) in self.parts(uri)? {
+            // What lies under the same id or label and is of another key is not this command's.
+            let of = if class == ObjectClass::PRIVATE_KEY { None } else { Some(self.key_of(class, handle)?) };
+            if of.is_none_or(|key| key.is_some_and(|key| key.keyid() == expect)) {
+                parts.push((object, handle));
+            }
+        }
         let mut gone = Vec::new();
         // The private key last: as long as it is there, the command can be run again.
-        for (object, handle) in self.parts(uri)?.into_iter().rev() {
+        for (object, handle) in parts.into_iter().rev() {
             self.destroy(handle)?;
             gone.push(object);
         }
@@ -187,10 +221,10 @@ impl Pkcs11AdminSession {
 
     /// The private key and what belongs to it: the public key and the certificates of its id. Without an id, the
     /// private key and the public key of its label.
-    fn parts(&self, uri: &KeyUri) -> Result<Vec<(Object, ObjectHandle)>, AdminError> {
+    fn parts(&self, uri: &KeyUri) -> Result<Vec<(ObjectClass, Object, ObjectHandle)>, AdminError> {
         let key = self.one(ObjectClass::PRIVATE_KEY, uri)?.ok_or_else(|| not_found(uri))?;
         let (label, id) = self.label_and_id(key)?;
-        let partner = if id.is_empty() { Attribute::Label(label) } else { Attribute::Id(id) };
+        let partner = partner(uri, &label, &id)?;
         let mut parts = Vec::new();
         for (class, name) in CLASSES {
             let found = match *class {
@@ -199,10 +233,21 @@ impl Pkcs11AdminSession {
             };
             for handle in found {
                 let (label, id) = self.label_and_id(handle)?;
-                parts.push((Object { class: (*name).to_owned(), label: text(&label), id: hex(&id) }, handle));
+                parts.push((*class, Object { class: (*name).to_owned(), label: text(&label), id: hex(&id) }, handle));
             }
         }
         Ok(parts)
+    }
+
+    /// The P-256 key of a public key object or certificate; `None` when it is of another kind or cannot be read.
+    fn key_of(&self, class: ObjectClass, handle: ObjectHandle) -> Result<Option<PublicKey>, AdminError> {
+        if class == ObjectClass::PUBLIC_KEY {
+            let point = self.bytes(handle, AttributeType::EcPoint)?.unwrap_or_default();
+            return Ok(PublicKey::from_ec_point(&point).ok());
+        }
+        let der = self.bytes(handle, AttributeType::Value)?.unwrap_or_default();
+        let parsed = X509Certificate::from_der(&der).ok();
+        Ok(parsed.and_then(|(_, certificate)| PublicKey::from_spki(certificate.public_key().raw).ok()))
     }
 
     fn vacant(&self, label: &str, id: &[u8]) -> Result<(), AdminError> {
@@ -233,13 +278,13 @@ impl Pkcs11AdminSession {
             .ok()
             .zip(crate::dsse::Signature::from_raw(&signature).ok())
             .is_some_and(|(key, signature)| crate::dsse::verify_digest(&key, &digest, &signature).is_ok());
-        if verifies { Ok(facts) } else { Err(AdminError::BadSignature) }
+        if verifies { Ok(facts) } else { Err(AdminError::BadSignature { destroyed: None }) }
     }
 
     fn ecdsa(&self, key: ObjectHandle, digest: &[u8; 32]) -> Result<[u8; 64], AdminError> {
         match self.calls.ecdsa(self.session.handle(), key.handle() as CK_OBJECT_HANDLE, digest) {
             Ok(Ok(signature)) => Ok(signature),
-            Ok(Err(_)) => Err(AdminError::BadSignature),
+            Ok(Err(_)) => Err(AdminError::BadSignature { destroyed: None }),
             Err(error) => Err(failed("C_Sign", error).into()),
         }
     }
@@ -276,7 +321,7 @@ impl Pkcs11AdminSession {
 
     fn bytes(&self, handle: ObjectHandle, wanted: AttributeType) -> Result<Option<Vec<u8>>, AdminError> {
         match self.attributes(handle, &[wanted])?.pop() {
-            Some(Attribute::EcPoint(bytes)) => Ok(Some(bytes)),
+            Some(Attribute::EcPoint(bytes) | Attribute::Value(bytes)) => Ok(Some(bytes)),
             _ => Ok(None),
         }
     }
@@ -334,6 +379,18 @@ const CLASSES: &[(ObjectClass, &str)] = &[
     (ObjectClass::PUBLIC_KEY, "public key"),
     (ObjectClass::CERTIFICATE, "certificate"),
 ];
+
+/// What an object has in common with the private key it belongs to: the id, or for want of one the label.
+fn partner(uri: &KeyUri, label: &[u8], id: &[u8]) -> Result<Attribute, AdminError> {
+    match (id, label) {
+        ([], []) => {
+            let why = "it has neither an id nor a label, so nothing else on the token can be told to belong to it";
+            Err(TokenError::KeyUnsuitable { uri: uri.to_string(), why: why.to_owned() }.into())
+        }
+        ([], label) => Ok(Attribute::Label(label.to_vec())),
+        (id, _) => Ok(Attribute::Id(id.to_vec())),
+    }
+}
 
 fn not_found(uri: &KeyUri) -> AdminError {
     TokenError::KeyNotFound { uri: uri.to_string() }.into()
