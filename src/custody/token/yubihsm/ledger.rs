@@ -134,7 +134,7 @@ impl Ledger {
 }
 
 impl Inner {
-    /// Returns the number of the last entry.
+    /// Returns the number of the last entry that the device has.
     fn record(&mut self, taken: &Entries, device: u32, auth_key: u16) -> io::Result<Option<u16>> {
         let head = self.journal.head().filter(|head| head.device == device);
         // A device that could not forget them shows entries again.
@@ -184,7 +184,9 @@ impl Inner {
         let last = fresh.last().map(|entry| Head { device, number: entry.number, digest: entry.digest });
         self.journal.sync(last)?;
         self.caught_up = true;
-        Ok(last.map(|head| head.number))
+        // Of all that was taken, not only of what is new: if the device was told once and did not hear it, a full log has
+        // nothing new ever after.
+        Ok(taken.entries.last().map(|entry| entry.number))
     }
 
     /// For each entry the signature that it is about, found from the end: no signature is under way while the log is

@@ -128,3 +128,20 @@ fn a_log_that_cannot_be_written_stays_on_the_device_and_nothing_is_taken_twice()
     let joined: Vec<_> = lines.iter().filter(|line| line["asked"]["sequence"] == 1).collect();
     assert_eq!((joined.len(), lines.len()), (1, before));
 }
+
+#[test]
+fn a_device_that_was_not_told_to_forget_is_told_again_though_nothing_is_new() {
+    let world = World::new();
+    world.audit_signatures();
+    let journal = Journal::open(&world.dir.path().join("yubihsm-log.jsonl")).unwrap();
+    let ledger = Ledger::new(journal, 2);
+    let bus = Arc::new(Bus::new(&world.options().connector, None).unwrap());
+    let opener = Opener { bus: &bus, places: &Places::new(1), auth_key: 2 };
+    let mut session = opener.open(authentication::Key::derive_from_password(b"correct horse")).unwrap();
+    world.simulator.control(Control::FillLog);
+    world.simulator.control(Control::FailNext { command: Some(0x67), code: 0x05, count: 1 });
+    assert!(matches!(ledger.drain(&mut session, 7_550_140), Err(DrainError::Device(_))));
+    let taken = world.lines().len();
+    ledger.drain(&mut session, 7_550_140).unwrap();
+    assert_eq!((world.simulator.with(|device| device.log_used()), world.lines().len()), (0, taken));
+}
