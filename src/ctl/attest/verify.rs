@@ -231,15 +231,36 @@ impl Checked {
                     );
                 }
             }
+        } else if custody.device.is_some() {
+            self.fail(&of("attributes"), "none: the report does not say what the device says of the key");
         }
-        if let Some(checked) = custody.checked_at {
-            let tested =
-                custody.tested_at.map_or("no test signature".to_owned(), |at| format!("test signature {at:.0}"));
-            self.note(&of("times"), &format!("read from the device {checked:.0}, {tested}"));
-        }
+        self.times(custody, report, demands);
         self.attestation(custody, report, key, demands);
         let verdict = if custody.state == KeyHealth::Live { Verdict::Ok } else { Verdict::Note };
         self.add(verdict, &of("state"), custody.state.name());
+    }
+
+    /// Evidence that was read from the device long before the report was made says nothing about it then.
+    fn times(&mut self, custody: &KeyCustody, report: &CustodyReport, demands: &Demands) {
+        let check = format!("{} times", custody.token);
+        let Some(checked) = custody.checked_at else {
+            if custody.device.is_some() {
+                self.fail(&check, "the report does not say when the device was read");
+            }
+            return;
+        };
+        let tested = custody.tested_at.map_or("no test signature".to_owned(), |at| format!("test signature {at:.0}"));
+        let said = format!("read from the device {checked:.0}, {tested}");
+        let before = report.generated_at.duration_since(checked);
+        match Duration::try_from(before) {
+            Ok(before) if before > demands.max_age => {
+                self.fail(&check, &format!("{said}: more than {:?} before the report was made", demands.max_age));
+            }
+            Err(_) if before.unsigned_abs() > CLOCK_SKEW => {
+                self.fail(&check, &format!("{said}: after the report was made"));
+            }
+            _ => self.note(&check, &said),
+        }
     }
 
     fn attestation(&mut self, custody: &KeyCustody, report: &CustodyReport, key: &PublicKey, demands: &Demands) {
