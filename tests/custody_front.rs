@@ -178,10 +178,16 @@ fn a_second_token_with_another_key_is_refused_with_an_alarm() {
         answer.envelope().verify(&two.key.point).unwrap();
     }
     assert_eq!(two.signatures("standby"), 0);
-    let told = events(&two.fixture, "key_state");
-    let alarm = told.iter().find(|event| event["token"] == "standby").unwrap();
-    assert_eq!(alarm["state"], "out_of_service");
-    assert!(alarm["detail"].as_str().unwrap().contains("pinned is SHA256:"), "{alarm}");
+    let alarmed = |appliance: &testkit::appliance::Appliance| {
+        appliance.audit().unwrap_or_default().iter().any(|record| {
+            let detail = record["detail"].as_str().unwrap_or_default();
+            record["event"] == "key_state"
+                && record["token"] == "standby"
+                && record["state"] == "out_of_service"
+                && detail.contains("pinned is SHA256:")
+        })
+    };
+    two.fixture.appliance.wait_until("recorded with an alarm", alarmed).unwrap();
     assert!(two.fixture.appliance.logs().contains("key out of service"));
 }
 
