@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::batch::{Append, Batch};
 use super::file::{self, LogFile};
 use super::noise::Noise;
+use super::pace::Pace;
 use super::record::{Detail, Record};
 use super::{AuditError, Failure, MAX_PENDING_BYTES};
 use crate::config;
@@ -165,13 +166,13 @@ impl State {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     file: LogFile,
-    group_commit: Duration,
+    pace: Pace,
     batch: Batch,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, file: LogFile, group_commit: Duration) -> Self {
-        Self { shared, file, group_commit, batch: Batch::default() }
+        Self { shared, file, pace: Pace::new(group_commit), batch: Batch::default() }
     }
 
     /// Writes until the log is closed.
@@ -191,7 +192,7 @@ impl Writer {
             let outcome = self.file.commit(&self.batch.lines);
             self.shared.lock().writing_since = None;
             let took = started.elapsed();
-            interval = self.pace(records, started.duration_since(last_sync));
+            interval = self.pace.after(records, started.duration_since(last_sync));
             last_sync = started;
             if let Some(metrics) = self.shared.metrics.get() {
                 metrics.flush.observe(took.as_secs_f64());
@@ -201,14 +202,6 @@ impl Writer {
                 Err(failure) => self.fail(failure),
             }
         }
-    }
-
-    /// How far apart syncs are while `records` come in within `time`. Each sync costs the same CPU whatever it carries,
-    /// so the interval grows with the rate, up to a bound: a lone caller does not wait for others that never come.
-    fn pace(&self, records: u32, time: Duration) -> Duration {
-        let rate = f64::from(records) / time.as_secs_f64().max(f64::MIN_POSITIVE);
-        let crowd = rate * self.group_commit.as_secs_f64();
-        self.group_commit.mul_f64(crowd.clamp(1.0, MAX_SYNC_PACE))
     }
 
     /// False when the log is closed and everything is written.
@@ -328,9 +321,6 @@ impl Drop for Writer {
 
 /// A disk that takes this long for one sync is not one to wait for: requests are refused at once instead, until it answers.
 const STALLED: Duration = Duration::from_secs(3);
-
-/// How many times the configured interval may grow under load.
-const MAX_SYNC_PACE: f64 = 4.0;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);
