@@ -68,12 +68,13 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new(), metrics: OnceLock::new() }
     }
 
-    pub(super) fn append(&self, record: &Record<'_>) -> Append {
-        self.enter(record, false)
-    }
 
     pub(super) fn append_noise(&self, record: &Record<'_>) -> Append {
-        self.enter(record, true)
+        // What is only counted is not even written out.
+        if !self.lock().noise.admit(record.reason(), Instant::now()) {
+            return Append::settled(Ok(()));
+        }
+        self.append(record)
     }
 
     /// Why the log takes no records: it failed, or the disk does not answer.
@@ -97,14 +98,11 @@ impl Shared {
         self.work.notify_one();
     }
 
-    fn enter(&self, record: &Record<'_>, noise: bool) -> Append {
+    pub(super) fn append(&self, record: &Record<'_>) -> Append {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.body.clear();
             record.write(&mut scratch.body);
             let mut state = self.lock();
-            if noise && !state.noise.admit(record.reason(), Instant::now()) {
-                return Append::settled(Ok(()));
-            }
             if let Err(error) = state.enter(&scratch.body) {
                 return Append::settled(Err(error));
             }
