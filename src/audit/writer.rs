@@ -68,13 +68,20 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new(), metrics: OnceLock::new() }
     }
 
-
     pub(super) fn append_noise(&self, record: &Record<'_>) -> Append {
-        // What is only counted is not even written out.
-        if !self.lock().noise.admit(record.reason(), Instant::now()) {
-            return Append::settled(Ok(()));
+        let mut state = self.lock();
+        if state.noise.admit(record.reason(), Instant::now()) {
+            drop(state);
+            return self.append(record);
         }
-        self.append(record)
+        // What is only counted is not even written out. The writer may sleep and not know yet that there will be
+        // something to tell.
+        let wake = state.noise.begins();
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Append::settled(Ok(()))
     }
 
     /// Why the log takes no records: it failed, or the disk does not answer.
