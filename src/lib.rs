@@ -18,7 +18,7 @@
 //! | [`dsse`] | the envelope and the bundle around a signature |
 //! | [`audit`] | what happened, durably, before anyone hears of it |
 //!
-//! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is
+//! [`config`], [`telemetry`], [`outbound`], [`clock`] and `live_file` serve them all; [`daemon`] starts the front, [`ctl`] is
 //! `signerctl`.
 //!
 //! `unsafe` and FFI live in `custody::token` alone (the keyless sandbox will be the second fence).
@@ -36,6 +36,7 @@ pub mod daemon;
 pub mod dsse;
 pub mod entitlement;
 pub mod jose;
+mod live_file;
 pub mod outbound;
 pub mod pipeline;
 pub mod quota;

@@ -425,8 +425,8 @@ pub struct Custody {
 pub struct Audit {
     /// The log file; its directory must exist and belong to the front's user.
     pub path: PathBuf,
-    /// When idle, records are made durable at once. Under load they are made so together, this far apart, or up to four
-    /// times as far when many records come.
+    /// Records are made durable at once as long as few come. Under load they are made so together, up to four times this
+    /// far apart the more records come.
     #[serde(default = "default_group_commit")]
     pub group_commit: Span,
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.

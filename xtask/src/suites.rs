@@ -43,8 +43,8 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "api",
-        proves: "the Signer API over mTLS, as the README shows it",
-        runs: &[&["--test", "api"]],
+        proves: "the Signer API over mTLS, as the README shows it, and certificates and lists replaced meanwhile",
+        runs: &[&["--test", "api"], &["--test", "live_tls"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &CURL],
         peers: &[],
     },

@@ -4,6 +4,7 @@
 
 mod bare_tls;
 mod custody;
+mod lean_client;
 mod load;
 mod measure;
 mod report;
