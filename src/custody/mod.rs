@@ -22,6 +22,7 @@ mod health;
 pub mod history;
 mod lane;
 mod load;
+mod presenting;
 pub mod profiles;
 mod public_key;
 mod registry;

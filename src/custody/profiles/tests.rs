@@ -99,6 +99,17 @@ fn every_line_of_a_drop_in_has_its_reason_above_it_and_is_a_directive_of_systemd
     }
 }
 
+/// `IPAddressAllow=` alone forbids nothing.
+#[test]
+fn a_drop_in_that_allows_an_address_denies_all_others() {
+    let directives = |profile: &Profile, name: &str| profile.drop_in().lines().any(|line| line.starts_with(name));
+    let network: Vec<_> = all().iter().filter(|profile| directives(profile, "IPAddressAllow=")).collect();
+    assert!(network.len() > 3);
+    for profile in network {
+        assert!(directives(profile, "IPAddressDeny=any"), "{}", profile.name);
+    }
+}
+
 #[test]
 fn a_source_says_where() {
     assert_eq!("doc: PKCS #11".parse(), Ok(Source::Document("PKCS #11".to_owned())));
@@ -125,6 +136,7 @@ const SERVICE: &[&str] = &[
     "DeviceAllow",
     "Environment",
     "IPAddressAllow",
+    "IPAddressDeny",
     "InaccessiblePaths",
     "LimitMEMLOCK",
     "LoadCredential",

@@ -11,7 +11,7 @@ use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SettingsError {
+pub(in crate::custody) enum SettingsError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     #[error(transparent)]
@@ -78,7 +78,7 @@ impl Settings {
 }
 
 /// As configured, else the first of those that the service manager names (systemd.exec(5), `StateDirectory=`).
-fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> {
+pub(in crate::custody) fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> {
     let managed = || {
         let named = std::env::var_os("STATE_DIRECTORY")?;
         std::env::split_paths(&named).next().filter(|first| first.is_absolute())
