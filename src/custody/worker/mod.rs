@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ailing;
 mod backend;
 mod bench;
 mod cli;
