@@ -81,14 +81,18 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// A test with this key failed when the token had made `completed` signatures. Returns whether it is the token that
-    /// fails, and not single keys: as many different ones failed as prove it, of the `of` that there are.
-    pub(super) fn failed(&mut self, key: usize, completed: u64, of: usize) -> bool {
+    /// A test failed when the token had made `completed` signatures, with this key, or because the token was gone. Returns
+    /// whether it is the token that fails, and not single keys: as many different ones failed as prove it, of the `of`
+    /// that there are.
+    pub(super) fn failed(&mut self, key: Option<usize>, completed: u64, of: usize) -> bool {
         if self.since != completed {
             *self = Self { since: completed, ..Self::default() };
         }
         self.failed = self.failed.saturating_add(1);
-        if self.keys.len() < KEYS_OF_A_SILENCE && !self.keys.contains(&key) {
+        if let Some(key) = key
+            && self.keys.len() < KEYS_OF_A_SILENCE
+            && !self.keys.contains(&key)
+        {
             self.keys.push(key);
         }
         of > 1 && self.keys.len() >= KEYS_OF_A_SILENCE.min(of) && self.failed >= TESTS_OF_A_SILENCE
@@ -325,5 +329,28 @@ fn before(error: LinkError) -> NotSigned {
     match error {
         LinkError::Unsent(_) => NotSigned::Unseen,
         error => NotSigned::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_keys_that_fail_in_a_row_prove_that_it_is_the_token_and_one_signature_that_it_is_not() {
+        let failures = |keys: &[usize], of: usize| {
+            let mut silence = Silence::default();
+            keys.iter().map(|key| silence.failed(Some(*key), 7, of)).collect::<Vec<_>>()
+        };
+        assert_eq!(failures(&[1, 2, 3, 1], 20), [false, false, false, true]);
+        assert_eq!(failures(&[1, 2, 1, 2], 2), [false, false, false, true], "two of two");
+        assert!(!failures(&[1, 1, 2, 2, 1, 1], 20).contains(&true), "two of twenty may be two");
+        assert!(!failures(&[1; 10], 1).contains(&true), "a single key stands for itself");
+        let mut silence = Silence::default();
+        for _ in 0..10 {
+            assert!(!silence.failed(None, 7, 0), "that the token is gone says nothing of its keys");
+        }
+        assert_eq!((silence.lasts(7), silence.lasts(8)), (10, 0));
+        assert!(!silence.failed(Some(1), 8, 20) && silence.lasts(8) == 1, "something was signed: it begins anew");
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::client::{Channel, LinkError};
+use super::error::OutOfService;
 use super::event::CustodyEvent;
 use super::front::Custody;
 use super::health::KeyHealth;
@@ -131,10 +132,13 @@ impl Custody {
     }
 
     fn check_due(&self, entry: &Entry, replica: &Replica, channel: &Channel) -> bool {
-        if replica.health.in_trouble() || !replica.health.opened_well() {
-            return replica.health.opening_due();
+        match replica.health.trouble() {
+            // No look at it ends this.
+            None | Some(OutOfService::BadSignature) if replica.health.opened_well() => {
+                channel.handle(entry.index).is_none() || !replica.checked_within(self.timing.check_interval.get())
+            }
+            _ => replica.health.opening_due(),
         }
-        channel.handle(entry.index).is_none() || !replica.checked_within(self.timing.check_interval.get())
     }
 
     /// Makes the test signatures that are due in this token, one after the other: first with keys on their way back,
@@ -212,7 +216,7 @@ impl Custody {
                     }
                     // The token or its worker is gone, which is noted with the token; the key is tested on its return.
                     None => {
-                        locked(&token.silence).failed(entry.index, completed, 0);
+                        locked(&token.silence).failed(None, completed, 0);
                         replica.health.canaries().due_now();
                     }
                 }
@@ -252,7 +256,7 @@ impl Custody {
     fn suspect(&self, index: usize, entry: &Entry, why: &str, completed: u64) {
         let token = &self.tokens[index];
         let tested = self.keys_in(index).filter(|at| self.may_test(token, *at)).count();
-        if locked(&token.silence).failed(entry.index, completed, tested) {
+        if locked(&token.silence).failed(Some(entry.index), completed, tested) {
             for (entry, replica) in self.keys_in(index).filter(|(entry, _)| entry.state == KeyState::Active) {
                 replica.health.canaries().condemn(why, completed);
                 self.tell_key(entry, replica);

@@ -53,11 +53,9 @@ impl Ailing {
         }
         let keys = locked(&self.keys);
         let ailment = keys.get(uri).filter(|ailment| now < ailment.until)?;
+        // The same words each time, so that whoever hears them knows that it is no news.
         Some(format!(
-            "a session was lost over it {} times in a row, while the token signs with other keys; it is tried again in \
-             {} ms: {}",
-            ailment.times,
-            (ailment.until - now).as_millis(),
+            "sessions are lost over it, while the token signs with other keys, so it is tried less and less often: {}",
             ailment.why
         ))
     }

@@ -184,6 +184,8 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 const STACK: usize = 1024 * 1024;
 
 #[cfg(test)]
+mod fake_front;
+#[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::tests::{FakeFront, sign, started};
+use super::fake_front::{FakeFront, sign, started};
 use super::{Stopped, Worker};
 use crate::custody::KeyAttributes;
 use crate::custody::testing::{FakeToken, GOOD, Place, eventually};
