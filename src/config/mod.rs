@@ -355,6 +355,9 @@ pub struct Token {
     pub sessions: Option<NonZeroU32>,
     /// Longest that one call into the module may take before the worker's process is ended.
     pub call_timeout: Option<Span>,
+    /// The same for the login, which takes some devices much longer than anything else. Absent: what the profile says,
+    /// else as `call_timeout`.
+    pub login_timeout: Option<Span>,
     /// How long a session is left idle before a call is made on it to keep its connection alive.
     pub keep_alive: Option<Span>,
     /// The worker's directory for what must outlive it: the PINs that were refused. Absent: `$STATE_DIRECTORY`.

@@ -31,11 +31,14 @@ mod seen;
 mod setup;
 mod status;
 pub mod token;
+mod told;
 pub mod uri;
 mod watch;
 pub mod wire;
 pub mod worker;
 
+#[cfg(test)]
+mod many_keys_tests;
 #[cfg(test)]
 mod several_tests;
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! One connection of the front: the writing half, shared by every thread that answers.
+//!
+//! A session that has nothing else to do writes its answer itself, which is quickest. While requests wait, its time is
+//! the device's: then it leaves the answer with the connection's writer, a thread that writes for all and gathers what
+//! comes meanwhile, and takes up the next request.
 
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::state::locked;
@@ -17,6 +21,8 @@ pub(super) struct Connection {
     pub(super) number: u64,
     stream: UnixStream,
     out: Mutex<Out>,
+    /// There is something to write, or nothing will be any more.
+    due: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -24,13 +30,21 @@ struct Out {
     waiting: Vec<u8>,
     spare: Vec<u8>,
     writing: bool,
+    /// What waits is for the writer, who has been told.
+    handed_over: bool,
     dead: bool,
+}
+
+impl Out {
+    fn is_busy(&self) -> bool {
+        !self.dead && (self.writing || self.handed_over)
+    }
 }
 
 impl Connection {
     fn new(number: u64, stream: UnixStream) -> std::io::Result<Self> {
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(Self { number, stream, out: Mutex::default() })
+        Ok(Self { number, stream, out: Mutex::default(), due: Condvar::new() })
     }
 
     pub(super) fn stream(&self) -> &UnixStream {
@@ -41,25 +55,54 @@ impl Connection {
         self.reply(id, &Reply::Failed(Failure::new(code, detail)));
     }
 
-    /// Sends an answer. Of the threads that answer at the same time one writes for all: the others leave their frames
-    /// with it and go on.
+    /// Sends an answer. Of the threads that answer at the same time one writes: the others leave their frames with it
+    /// and go on, and what has gathered meanwhile is the writer's.
     pub(super) fn reply(&self, id: u64, reply: &Reply) {
+        if let Some(out) = self.put(id, reply)
+            && !out.writing
+            && !out.handed_over
+        {
+            self.write(out, false);
+        }
+    }
+
+    /// Leaves an answer to the writer.
+    pub(super) fn leave(&self, id: u64, reply: &Reply) {
+        if let Some(out) = self.put(id, reply) {
+            self.hand_over(out);
+        }
+    }
+
+    /// Puts an answer to those that wait to be written. `None` when nobody reads them any more.
+    fn put(&self, id: u64, reply: &Reply) -> Option<MutexGuard<'_, Out>> {
         let mut out = locked(&self.out);
         if out.dead {
-            return;
+            return None;
         }
         encode_reply(id, reply, &mut out.waiting);
         if out.waiting.len() > MAX_WAITING {
             out.dead = true;
             drop(out);
             self.drop_peer("the front does not read its answers");
-            return;
+            return None;
         }
-        if out.writing {
-            return;
+        Some(out)
+    }
+
+    fn hand_over(&self, mut out: MutexGuard<'_, Out>) {
+        // Whoever writes now hands over what it finds then.
+        if !out.writing && !out.handed_over {
+            out.handed_over = true;
+            drop(out);
+            self.due.notify_one();
         }
+    }
+
+    /// Writes what waits; `all` that comes meanwhile, too, or leaves that to the writer.
+    fn write<'a>(&'a self, mut out: MutexGuard<'a, Out>, all: bool) {
         out.writing = true;
-        while !out.waiting.is_empty() {
+        out.handed_over = false;
+        loop {
             let spare = std::mem::take(&mut out.spare);
             let mut batch = std::mem::replace(&mut out.waiting, spare);
             drop(out);
@@ -68,14 +111,38 @@ impl Connection {
             out = locked(&self.out);
             out.spare = batch;
             if let Err(error) = written {
-                out.dead = true;
-                out.writing = false;
+                (out.dead, out.writing) = (true, false);
                 drop(out);
                 self.drop_peer(&format!("cannot write to the front: {error}"));
                 return;
             }
+            if out.waiting.is_empty() {
+                out.writing = false;
+                return;
+            }
+            if !all {
+                out.writing = false;
+                self.hand_over(out);
+                return;
+            }
         }
-        out.writing = false;
+    }
+
+    /// The writer: writes what is left to it until the connection ends.
+    pub(super) fn write_for_all(&self) {
+        loop {
+            let out = self.due.wait_while(locked(&self.out), |out| !out.handed_over && !out.dead);
+            let out = out.unwrap_or_else(PoisonError::into_inner);
+            if out.dead {
+                return;
+            }
+            if out.waiting.is_empty() {
+                let mut out = out;
+                out.handed_over = false;
+                continue;
+            }
+            self.write(out, true);
+        }
     }
 
     /// Ends the connection and says why in the log.
@@ -87,6 +154,7 @@ impl Connection {
     /// Wakes its reader with an end of stream.
     pub(super) fn close(&self) {
         locked(&self.out).dead = true;
+        self.due.notify_all();
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -131,7 +199,7 @@ impl Connections {
         let open: Vec<_> = locked(&self.open).values().cloned().collect();
         let deadline = Instant::now() + WRITE_TIMEOUT;
         for connection in open {
-            while locked(&connection.out).writing && Instant::now() < deadline {
+            while locked(&connection.out).is_busy() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
             connection.close();

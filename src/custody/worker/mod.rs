@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ailing;
 mod backend;
 mod bench;
 mod cli;
@@ -182,6 +183,8 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 /// Vendor modules are known to keep large buffers on the stack.
 const STACK: usize = 1024 * 1024;
 
+#[cfg(test)]
+mod fake_front;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]

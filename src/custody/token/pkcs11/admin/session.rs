@@ -13,7 +13,7 @@ use cryptoki_sys::CK_OBJECT_HANDLE;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::super::classify::{failed, login_failed};
-use super::super::direct::SignCalls;
+use super::super::direct::DirectCalls;
 use crate::custody::PublicKey;
 use crate::custody::token::admin::{AdminError, AdminSession, KeyFacts, Object, Slot, proves_itself, signs_for};
 use crate::custody::token::{Pin, PinState, TokenError};
@@ -21,7 +21,7 @@ use crate::custody::uri::KeyUri;
 
 pub(super) struct Pkcs11AdminSession {
     pub(super) session: Session,
-    pub(super) calls: Arc<SignCalls>,
+    pub(super) calls: Arc<DirectCalls>,
     pub(super) slot: Slot,
 }
 
