@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::profiles;
 use super::token::{Pin, PinState, explain};
@@ -89,7 +90,7 @@ impl Memories {
     ) -> Result<Result<T, E>, MemoryError> {
         let mut begun = Vec::new();
         for at in 0..self.0.len() {
-            match self.0[at].attempt(pin, serial, flags) {
+            match patiently(|| self.0[at].attempt(pin, serial, flags)) {
                 Ok(mark) => begun.push(mark),
                 Err(error) => {
                     self.resolve(&begun, Outcome::NotTried);
@@ -120,6 +121,17 @@ impl Memories {
     }
 }
 
+/// A worker that logs in just now is done in a moment.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, PinMemoryError>) -> Result<T, PinMemoryError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(PinMemoryError::Busy(_)) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
 /// Of a user that no token of the configuration belongs to: `stellaops-signer` under `$XDG_STATE_HOME`, else
 /// `~/.local/state` (XDG Base Directory Specification).
 pub(super) fn own_directory() -> Option<PathBuf> {
@@ -143,6 +155,10 @@ fn made_for_worker(directory: &Path, worker: &str) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Longer than a login takes on any device that is in order.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What `StateDirectory=stellaops-signer-token/%i` of the worker's unit makes.
 const DEFAULT_DIRECTORY: &str = "/var/lib/stellaops-signer-token";

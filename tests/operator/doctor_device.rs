@@ -85,21 +85,21 @@ fn a_key_that_is_half_destroyed_is_destroyed_by_the_same_command() {
         let classes = listed["objects"].as_array().unwrap().iter().map(|o| o["class"].as_str().unwrap().to_owned());
         classes.collect::<Vec<_>>()
     };
-    let delete = || desk.signerctl(&["keys", "delete", "release", "--yes", "--json"]);
+    let delete = |more: &[&str]| desk.signerctl(&[&["keys", "delete", "release", "--yes"], more].concat());
 
     // The private key resists: nothing is gone, and its public half still tells which one it is.
     refuses(0);
-    delete().fails(4, &["C_DestroyObject"]);
+    delete(&[]).fails(4, &["C_DestroyObject"]);
     assert_eq!(objects(), ["private key", "public key"]);
     // It goes, and then the device refuses.
     refuses(1);
-    delete().fails(4, &["private key destroyed, the rest is still on the token; run the command again"]);
+    delete(&[]).fails(4, &["private key destroyed, the rest is still on the token; run the command again"]);
     assert_eq!(objects(), ["public key"]);
-    let rest = delete().succeeds().json();
+    let rest = delete(&["--json"]).succeeds().json();
     assert_eq!(rest["destroyed"].as_array().unwrap().len(), 1, "{rest:#}");
     assert_eq!(rest["destroyed"][0]["class"], "public key");
     assert!(objects().is_empty());
-    delete().fails(1, &["no private key matches"]);
+    delete(&[]).fails(1, &["no private key matches"]);
 }
 
 /// As an older version left it: the public half is gone, the private key resisted.

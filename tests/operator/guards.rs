@@ -306,7 +306,7 @@ fn a_pin_that_the_token_refused_is_presented_by_no_command_again() {
     assert!(conformance().stdout.contains("the token refused the PIN"));
     desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, refused_before);
     desk.write("pin", format!("{PIN}\n"), 0o400);
-    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).succeeds();
+    desk.signerctl(&["token", "list", "main", "--objects", "--login", "--pin-file", "pin"]).succeeds();
 }
 
 #[test]

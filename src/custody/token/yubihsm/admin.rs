@@ -259,19 +259,18 @@ impl AdminSession for YubiHsmAdminSession {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let partly = |gone: &[Object], error: AdminError| AdminError::after(gone, error);
             if let Some(id) = id {
                 match objects::info(session, id, kind::OPAQUE) {
                     Ok(info) => {
                         let bytes = carry_out(session, Command::GetOpaque, &[&id.to_be_bytes()])
-                            .map_err(|error| partly(&gone, error))?;
+                            .map_err(|error| AdminError::after(&gone, error))?;
                         if certified(&bytes) == Some(*expect) {
-                            delete(session, id, kind::OPAQUE).map_err(|error| partly(&gone, error))?;
+                            delete(session, id, kind::OPAQUE).map_err(|error| AdminError::after(&gone, error))?;
                             gone.push(object(kind::OPAQUE, &info));
                         }
                     }
                     Err(error) if objects::is_not_found(&error) => {}
-                    Err(error) => return Err(partly(&gone, error.into())),
+                    Err(error) => return Err(AdminError::after(&gone, error.into())),
                 }
             }
             if gone.is_empty() { Err(TokenError::KeyNotFound { uri: uri.to_string() }.into()) } else { Ok(gone) }

@@ -207,9 +207,12 @@ impl TokenSession for YubiHsmSession {
         let mut answer = self.shared.ledger.sign(session, object, digest);
         if let Err(Fault::Device(DeviceError::LogFull)) = answer {
             // Nothing was signed. The log is taken here and now, and the device asked once more; whatever came of
-            // that, its answer says what is the matter.
+            // that, its answer says what is the matter. Another device is not asked.
             if let Err(error) = self.shared.make_room(session) {
                 tracing::error!("{}", super::explain(&error));
+                if error.remedy() >= Remedy::NewLogin {
+                    return Err(error);
+                }
             }
             answer = self.shared.ledger.sign(session, object, digest);
         }
