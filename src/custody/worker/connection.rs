@@ -196,14 +196,21 @@ impl Connections {
 
     /// Closes what is open, when what was answered has gone out.
     pub(super) fn close_all(&self) {
+        for connection in self.written(WRITE_TIMEOUT) {
+            connection.close();
+        }
+    }
+
+    /// Waits until what was answered has gone out, this long at most. Returns what is open.
+    pub(super) fn written(&self, patience: Duration) -> Vec<Arc<Connection>> {
         let open: Vec<_> = locked(&self.open).values().cloned().collect();
-        let deadline = Instant::now() + WRITE_TIMEOUT;
-        for connection in open {
+        let deadline = Instant::now() + patience;
+        for connection in &open {
             while locked(&connection.out).is_busy() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            connection.close();
         }
+        open
     }
 }
 
