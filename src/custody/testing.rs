@@ -262,11 +262,15 @@ impl TokenSession for FakeSession {
     }
 }
 
-fn slot_of(label: &str) -> KeySlot {
+/// Where a fake token has the key of this label: below [`SLOTS`].
+pub(crate) fn slot_of(label: &str) -> KeySlot {
     let mut hasher = DefaultHasher::new();
     label.hash(&mut hasher);
-    KeySlot(hasher.finish())
+    KeySlot(hasher.finish() % SLOTS)
 }
+
+/// Far more than keys, so that no two are in one place.
+pub(crate) const SLOTS: u64 = 1 << 24;
 
 /// A directory with a PIN file, a socket in it, and room for more.
 pub(crate) struct Place {

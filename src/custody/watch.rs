@@ -110,7 +110,9 @@ impl Custody {
                     continue;
                 }
                 token.next_check.store((at + 1) % token.keys.len(), Relaxed);
-                match token.open(entry, replica, &channel, deadline).await {
+                let opened = token.open(entry, replica, &channel, deadline).await;
+                self.tell_key(entry, replica);
+                match opened {
                     Err(NotSigned::Refused(LinkError::Refused(failure)))
                         if failure.code == FailureCode::TokenUnavailable =>
                     {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::custody::KeyAttributes;
-use crate::custody::testing::{FakeToken, GOOD, PIN};
+use crate::custody::testing::{FakeToken, GOOD, PIN, SLOTS, slot_of};
 use crate::custody::token::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,14 +152,14 @@ impl TokenSession for BenchSession {
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
-        let known = key.0 < 256;
+        let known = key.0 < SLOTS;
         if !known && self.fault != Fault::SignsWithAnyHandle {
             return Err(refused("CKR_KEY_HANDLE_INVALID"));
         }
         if self.state.logged_out.load(SeqCst) && self.fault != Fault::SignsLoggedOut {
             return Err(refused("CKR_USER_NOT_LOGGED_IN"));
         }
-        let key = if known { key } else { KeySlot(u64::from(b'k')) };
+        let key = if known { key } else { slot_of("k") };
         let mut signature = self.inner.sign(key, digest)?;
         match self.fault {
             Fault::WrongSignature => signature[40] ^= 1,

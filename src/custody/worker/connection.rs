@@ -23,6 +23,8 @@ pub(super) struct Connection {
     out: Mutex<Out>,
     /// There is something to write, or nothing will be any more.
     due: Condvar,
+    /// Something was written.
+    gone: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +46,7 @@ impl Out {
 impl Connection {
     fn new(number: u64, stream: UnixStream) -> std::io::Result<Self> {
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(Self { number, stream, out: Mutex::default(), due: Condvar::new() })
+        Ok(Self { number, stream, out: Mutex::default(), due: Condvar::new(), gone: Condvar::new() })
     }
 
     pub(super) fn stream(&self) -> &UnixStream {
@@ -70,6 +72,16 @@ impl Connection {
     pub(super) fn leave(&self, id: u64, reply: &Reply) {
         if let Some(out) = self.put(id, reply) {
             self.hand_over(out);
+        }
+    }
+
+    /// Waits while more answers are left than the front reads: who asks faster than it reads is asked to wait, and not
+    /// taken for deaf.
+    pub(super) fn settle(&self) {
+        let out = locked(&self.out);
+        if out.waiting.len() > MUCH {
+            let patience = WRITE_TIMEOUT * 2;
+            drop(self.gone.wait_timeout_while(out, patience, |out| out.waiting.len() > MUCH && !out.dead));
         }
     }
 
@@ -110,6 +122,7 @@ impl Connection {
             batch.clear();
             out = locked(&self.out);
             out.spare = batch;
+            self.gone.notify_all();
             if let Err(error) = written {
                 (out.dead, out.writing) = (true, false);
                 drop(out);
@@ -155,6 +168,7 @@ impl Connection {
     pub(super) fn close(&self) {
         locked(&self.out).dead = true;
         self.due.notify_all();
+        self.gone.notify_all();
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -196,14 +210,21 @@ impl Connections {
 
     /// Closes what is open, when what was answered has gone out.
     pub(super) fn close_all(&self) {
+        for connection in self.written(WRITE_TIMEOUT) {
+            connection.close();
+        }
+    }
+
+    /// Waits until what was answered has gone out, this long at most. Returns what is open.
+    pub(super) fn written(&self, patience: Duration) -> Vec<Arc<Connection>> {
         let open: Vec<_> = locked(&self.open).values().cloned().collect();
-        let deadline = Instant::now() + WRITE_TIMEOUT;
-        for connection in open {
+        let deadline = Instant::now() + patience;
+        for connection in &open {
             while locked(&connection.out).is_busy() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            connection.close();
         }
+        open
     }
 }
 
@@ -212,6 +233,9 @@ const MAX_CONNECTIONS: usize = 256;
 
 /// Longer than any pause of an event loop that is alive.
 const WRITE_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
+
+/// A reader goes on reading while no more than this waits to be written.
+const MUCH: usize = MAX_WAITING / 4;
 
 /// Answers left waiting behind a write that does not finish: ten thousand signatures.
 const MAX_WAITING: usize = 1024 * 1024;

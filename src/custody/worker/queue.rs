@@ -229,6 +229,13 @@ impl Queue {
         self.pace.store(pace.max(1), Relaxed);
     }
 
+    /// Would a job that is begun now most likely end after its deadline, while others wait that may do better? The last
+    /// one is begun whatever the average says: the average learns from what is done only.
+    pub(super) fn is_hopeless(&self, job: &Job) -> bool {
+        let pace = Duration::from_micros(self.pace.load(Relaxed));
+        self.is_waiting() && Instant::now() + pace > job.deadline
+    }
+
     /// Has the sessions closed, until it is called with `false`; jobs go on waiting.
     pub(super) fn recall(&self, recalled: bool) {
         locked(&self.inner).recalled = recalled;

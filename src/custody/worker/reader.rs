@@ -122,6 +122,7 @@ fn read(shared: &Shared, connection: &Arc<Connection>) -> Result<(), End> {
         }
         if !jobs.is_empty() {
             submit(shared, &mut jobs);
+            connection.settle();
         }
     }
 }

@@ -177,7 +177,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn carry_out(&mut self, job: Job) -> Result<(), Lost> {
-        if Instant::now() >= job.deadline {
+        if Instant::now() >= job.deadline || self.shared.queue.is_hopeless(&job) {
             expire(self.shared, &job);
             return Ok(());
         }

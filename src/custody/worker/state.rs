@@ -83,6 +83,7 @@ impl Shared {
             self.counters.failed.fetch_add(1, Relaxed);
             job.connection.fail(job.id, code, detail);
         }
+        self.connections.written(LAST_WORDS);
     }
 
     pub(super) fn report(&self) -> StatusReport {
@@ -350,6 +351,9 @@ impl Counters {
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// For the last answers to go out.
+const LAST_WORDS: Duration = Duration::from_millis(150);
 
 /// Ten thousand keys, and room for those that are replaced. At some 300 bytes each, twice for the name, and 16 bytes in
 /// every session, that is 10 MB and 16 MB with 64 sessions; a front that opens more is broken.
