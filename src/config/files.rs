@@ -96,7 +96,9 @@ impl Loaded {
 }
 
 fn keyless_files(keyless: &Keyless, check: &mut Check<'_>) {
-    check.own(key!["keyless", "ca"], &keyless.ca, Kind::Certificates);
+    if let Some(ca) = &keyless.ca {
+        check.own(key!["keyless", "ca"], ca, Kind::Certificates);
+    }
     check.own(key!["keyless", "trusted_root"], &keyless.trusted_root, Kind::TrustedRoot);
     if let Some(helper) = &keyless.helper {
         check.program(key!["keyless", "helper"], helper);

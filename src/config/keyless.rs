@@ -12,10 +12,11 @@ use super::{Span, default_skew, nonzero};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keyless {
-    /// Scheme, host and port of Fulcio, as in `https://fulcio.example`; `/api/v2/signingCert` is asked there.
+    /// Scheme, host and port of Fulcio, as in `https://fulcio.example`; `/api/v2/signingCert` is asked there. Plain http
+    /// is accepted to loopback only.
     pub fulcio_url: String,
-    /// PEM bundle that Fulcio's TLS certificate must chain to.
-    pub ca: PathBuf,
+    /// PEM bundle that Fulcio's TLS certificate must chain to. Needed with https.
+    pub ca: Option<PathBuf>,
     /// A Sigstore `trusted_root.json` with the CAs that certificates must chain to and the CT logs that must vouch for
     /// them.
     pub trusted_root: PathBuf,
@@ -71,8 +72,8 @@ pub enum SctPolicy {
     /// One that verifies with a key of a pinned CT log.
     #[default]
     Required,
-    /// None is looked for: the private Fulcio has no CT log.
-    NotChecked,
+    /// It may come without, because the private Fulcio has no CT log. A false one of a pinned log is refused all the same.
+    Optional,
 }
 
 /// `[keyless.circuit]`: after how many failures in a row Fulcio is left alone, and for how long.

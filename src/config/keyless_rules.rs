@@ -44,14 +44,21 @@ impl Config {
 }
 
 fn fulcio(keyless: &Keyless, config: &Config, report: &mut Report<'_>) {
-    let origin = rules::origin(&keyless.fulcio_url, "https", "https://fulcio.example");
-    report.expect(key!["keyless", "fulcio_url"], origin);
+    let scheme = if keyless.fulcio_url.starts_with("http:") { "http" } else { "https" };
+    let origin = rules::origin(&keyless.fulcio_url, scheme, "https://fulcio.example");
+    report.expect(key!["keyless", "fulcio_url"], origin.and_then(|()| rules::outbound_url(&keyless.fulcio_url)));
+    match &keyless.ca {
+        Some(ca) => report.expect(key!["keyless", "ca"], rules::absolute(ca)),
+        None if scheme == "https" => {
+            let message = "is missing; name the PEM bundle of the CA that vouches for Fulcio's own TLS certificate";
+            report.problem(key!["keyless", "ca"], message);
+        }
+        None => {}
+    }
     if let Some(proxy) = &keyless.proxy {
         report.expect(key!["keyless", "proxy"], rules::origin(proxy, "http", "http://proxy.example:3128"));
     }
-    for (field, file) in [("ca", &keyless.ca), ("trusted_root", &keyless.trusted_root)] {
-        report.expect(key!["keyless", field], rules::absolute(file));
-    }
+    report.expect(key!["keyless", "trusted_root"], rules::absolute(&keyless.trusted_root));
     if let Some(helper) = &keyless.helper {
         report.expect(key!["keyless", "helper"], rules::absolute(helper));
     }
