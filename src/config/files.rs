@@ -292,7 +292,9 @@ fn content(file: &Path, kind: Kind) -> Result<(), String> {
             let root: Result<serde_json::Value, _> = serde_json::from_slice(&text);
             match root.as_ref().ok().and_then(|root| root.get("mediaType")).and_then(serde_json::Value::as_str) {
                 Some(TRUSTED_ROOT) => Ok(()),
-                _ => Err(format!("it is no Sigstore trusted root; write a JSON file whose `mediaType` is {TRUSTED_ROOT}")),
+                _ => Err(format!(
+                    "it is no Sigstore trusted root; write a JSON file whose `mediaType` is {TRUSTED_ROOT}"
+                )),
             }
         }
         Kind::Module | Kind::Pin | Kind::Plain => Ok(()),

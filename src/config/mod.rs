@@ -35,8 +35,8 @@ pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
 pub use key::{CustodyException, Key, Replica};
 pub use keyless::{
-    AssertionKey, Circuit, ClientAuthentication, ClientCertificate, ClientCredentials, Identity, IdentitySource, Keyless,
-    Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
+    AssertionKey, Circuit, ClientAuthentication, ClientCertificate, ClientCredentials, Identity, IdentitySource,
+    Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
 };
 pub use load::{Loaded, UnknownToken, load, open, open_with};
 pub use token::{Backend, BackendError, YubiHsmConnector};

@@ -68,6 +68,11 @@ impl Circuit {
         Ok(Pass { circuit: self, probe, told: false })
     }
 
+    /// Whether nothing would pass now.
+    pub(super) fn is_open(&self) -> bool {
+        self.state() != CircuitState::Closed
+    }
+
     pub(super) fn state(&self) -> CircuitState {
         match *self.lock() {
             State::Closed { .. } => CircuitState::Closed,
@@ -128,6 +133,9 @@ impl Drop for Pass<'_> {
 }
 
 impl CircuitState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
     /// For metrics and `/readyz`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -115,7 +115,9 @@ pub enum KeylessSetupError {
     #[error("keyless.trusted_root")]
     TrustedRoot(#[source] TrustedRootError),
     /// The pinned roots name no Fulcio.
-    #[error("keyless.trusted_root names no certificate authority, so no certificate could be trusted; add the Fulcio's")]
+    #[error(
+        "keyless.trusted_root names no certificate authority, so no certificate could be trusted; add the Fulcio's"
+    )]
     NoAuthority,
     /// The pinned roots name no CT log.
     #[error(

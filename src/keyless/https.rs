@@ -131,8 +131,7 @@ impl Conversation {
     }
 
     fn step(&mut self) -> Result<Next, ExchangeError> {
-        let UnbufferedStatus { mut discard, state } =
-            self.tls.process_tls_records(&mut self.incoming[..self.received]);
+        let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut self.incoming[..self.received]);
         let next = match state.map_err(ExchangeError::Tls)? {
             ConnectionState::ReadTraffic(mut traffic) => {
                 while let Some(record) = traffic.next_record() {

