@@ -17,7 +17,7 @@ use crate::jose::NumericDate;
 
 /// A JWT that Fulcio takes for an identity, and the claims of it that were looked at. Its signature is Fulcio's to
 /// judge; it is looked at here so that a mistake is named where it was made.
-pub struct IdentityToken {
+pub(in crate::keyless) struct IdentityToken {
     /// Of exactly its length: a vector that grows leaves its old places behind.
     bytes: Zeroizing<Box<[u8]>>,
     expires: UnixTime,
