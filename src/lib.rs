@@ -16,6 +16,8 @@
 //! | [`statement`] | what exactly will be signed: strict JSON in, canonical in-toto bytes out |
 //! | [`custody`] | which key, in which token; the wire to the worker, and the worker |
 //! | [`dsse`] | the envelope and the bundle around a signature |
+//! | [`sigstore`] | what Fulcio, CT logs and time stamp authorities signed, verified against pinned roots |
+//! | [`timestamp`] | when was it signed, says a time stamp authority that is asked |
 //! | [`audit`] | what happened, durably, before anyone hears of it |
 //!
 //! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is
@@ -36,9 +38,12 @@ pub mod daemon;
 pub mod dsse;
 pub mod entitlement;
 pub mod jose;
+pub mod keyless;
 pub mod outbound;
 pub mod pipeline;
 pub mod quota;
 pub mod release;
+pub mod sigstore;
 pub mod statement;
 pub mod telemetry;
+pub mod timestamp;
