@@ -174,9 +174,10 @@ impl Route {
     async fn pass_proxy(&self, stream: &mut TcpStream) -> Result<(), RouteError> {
         let refused = |why: String| RouteError::Proxy { place: self.place(), why };
         let broken = |error: io::Error| refused(error.to_string());
-        let target = match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
+        let target = if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
         };
         let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.map_err(broken)?;
