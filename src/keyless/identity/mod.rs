@@ -209,7 +209,10 @@ impl Identity {
                 }
                 // Each attempt at the Authority may cost a signature in the HSM and a record; one at a file costs nothing.
                 let pause = match (&self.source, &*failed) {
-                    (Source::Endpoint(_), Some(before)) => (before.pause * 2).min(LONGEST_PAUSE),
+                    // At the start the key's token is not known for a moment.
+                    (Source::Endpoint(_), Some(before)) if !matches!(error, IdentityError::Assertion { .. }) => {
+                        (before.pause * 2).min(LONGEST_PAUSE)
+                    }
                     _ => PAUSE,
                 };
                 *failed = Some(Failed { at: Instant::now(), pause, error: error.clone() });
