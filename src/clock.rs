@@ -33,4 +33,14 @@ impl UnixTime {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// As RFC 3339 writes it, in UTC.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        match jiff::Timestamp::from_second(self.0) {
+            Ok(moment) => moment.to_string(),
+            // Beyond the year 9999 there is no such text.
+            Err(_) => format!("{} seconds since 1970", self.0),
+        }
+    }
 }

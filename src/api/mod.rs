@@ -23,6 +23,6 @@ mod verify;
 
 pub(crate) use body::{BodyBudget, Held, take as take_body};
 pub(crate) use live_tls::LiveTls;
-pub(crate) use local::{CustodyReadiness, LocalListener, Readiness};
+pub(crate) use local::{CustodyReadiness, KeylessReadiness, LocalListener, Readiness, TimestampReadiness};
 pub(crate) use sending::Sending;
 pub(crate) use server::EventLoops;

@@ -2,8 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM};
-use crate::peers::{COSIGN, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TPM2_PKCS11};
+use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM, UNSHARE};
+use crate::peers::{
+    COSIGN, COSIGN_V2, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS,
+    SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
+};
 
 /// A suite of tests.
 pub(crate) struct Suite {
@@ -117,5 +120,22 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "envelopes"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[&SECURESYSTEMSLIB, &COSIGN],
+    },
+    Suite {
+        name: "keyless",
+        proves: "bundles with a real Fulcio's certificates, before five verifiers, and no bundle of a hostile Fulcio",
+        runs: &[&["--test", "keyless"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &UNSHARE],
+        peers: &[
+            &FULCIO,
+            &TIMESTAMP_SERVER,
+            &OIDC_PROVIDER,
+            &COSIGN,
+            &COSIGN_V2,
+            &SIGSTORE_GO,
+            &SIGSTORE_JS,
+            &SIGSTORE_RS,
+            &ROOT,
+        ],
     },
 ];

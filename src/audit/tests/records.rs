@@ -52,8 +52,13 @@ fn each_kind_of_record_says_what_an_auditor_needs() {
         mode: Some(SigningMode::Kms),
         ..Facts::new(audit_id, "sign")
     };
-    let refused =
-        Refused { status: 503, code: "signing_unavailable", reason: "token_lost", detail: Some("no session") };
+    let refused = Refused {
+        status: 503,
+        code: "signing_unavailable",
+        reason: "token_lost",
+        step: None,
+        detail: Some("no session"),
+    };
     let latency = Duration::from_micros(1234);
     let (log, recovery) = open(&path);
     assert_eq!(recovery, Recovery { next_seq: 1, torn: None });
@@ -155,7 +160,7 @@ fn the_longest_record_a_stranger_can_cause_fits_an_entry_of_64_kib() {
         mode: Some(SigningMode::Keyless),
         ..Facts::new(AuditId::new(), "sign")
     };
-    let refused = Refused { status: 503, code: "x", reason: "x", detail: Some(&long) };
+    let refused = Refused { status: 503, code: "x", reason: "x", step: None, detail: Some(&long) };
     let mut line = Vec::new();
     file::push(&mut line, u64::MAX, &Record::Refusal { facts: &facts, refused, latency: Duration::MAX });
     assert!(line.len() < 65_535, "{}", line.len());

@@ -1,0 +1,34 @@
+//! What Fulcio, a CT log and a time stamp authority sign, verified against roots that the operator pinned.
+//!
+//! Nothing here speaks to a network and nothing reads a clock: every check is told the bytes, the [`TrustedRoot`] and
+//! the time to judge by. [`verify::verify`] is the whole of an offline verification, top to bottom; each step is one
+//! module:
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`trusted_root`] | whom do we trust: `trusted_root.json`, read and written |
+//! | [`certificate`] | did the pinned Fulcio issue this certificate, to whom, and is it what Fulcio issues |
+//! | [`sct`] | did a pinned CT log promise to show it to the world |
+//! | [`timestamp`] | when at the latest did the signature exist, says a pinned TSA (RFC 3161) |
+//! | [`bundle`] | what does a Sigstore bundle v0.3 claim |
+//!
+//! Certificates and tokens are read by a small DER reader of our own, because these checks need the bytes as they were
+//! signed: a signature covers the encoding, and so does the hash of a precertificate. Paths are built by `webpki`.
+
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+pub mod certificate;
+mod der;
+mod path;
+pub mod sct;
+pub mod timestamp;
+pub mod trusted_root;
+pub mod verify;
+mod x509;
+
+pub use bundle::Bundle;
+pub use certificate::{CertificateError, CertificatePolicy, FulcioCertificate, Identity};
+pub use sct::{SctError, SctPolicy};
+pub use timestamp::{Timestamp, TimestampError};
+pub use trusted_root::{TrustedRoot, TrustedRootError};

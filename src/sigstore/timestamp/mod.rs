@@ -1,0 +1,32 @@
+//! RFC 3161 time stamps (with RFC 5816): when a signature existed at the latest, said by a pinned authority.
+//!
+//! A time stamp in a Sigstore bundle is over the raw DER of the envelope's signature. Both ends are here: the request
+//! that is sent, and the verification of what comes back, now or years later. Who sends it is not: see
+//! [`crate::timestamp`].
+
+mod error;
+mod request;
+mod response;
+mod signed_data;
+mod verification;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::clock::UnixTime;
+
+pub use error::TimestampError;
+pub use request::Request;
+pub use verification::{verify, verify_answer};
+
+/// A time stamp that a pinned authority made over the expected bytes. Only [`verify`] and [`verify_answer`] make one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timestamp {
+    /// When, to the second; fractions are cut off.
+    pub time: UnixTime,
+    /// `uri` of the authority in the trusted root.
+    pub authority: String,
+    /// The certificate that signed it.
+    pub signer: CertificateDer<'static>,
+    /// Contents of the serial number's INTEGER: the authority never uses one twice.
+    pub serial: Vec<u8>,
+}

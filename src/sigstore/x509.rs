@@ -1,0 +1,274 @@
+//! X.509 v3 certificates (RFC 5280) as far as Sigstore needs them, with the bytes as they were signed.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+};
+
+use super::der::{self, NotDer, Reader};
+use crate::clock::UnixTime;
+
+/// A certificate, its form checked and nothing else.
+#[derive(Debug)]
+pub(super) struct Certificate<'a> {
+    /// `tbsCertificate`, raw.
+    pub(super) tbs: &'a [u8],
+    /// Everything in it before the extensions, each raw: what a precertificate has in common with the certificate.
+    pub(super) before_extensions: Vec<&'a [u8]>,
+    /// Contents of the serial number's INTEGER.
+    pub(super) serial: &'a [u8],
+    /// `issuer`, raw.
+    pub(super) issuer: &'a [u8],
+    pub(super) not_before: UnixTime,
+    pub(super) not_after: UnixTime,
+    /// `subject`, raw.
+    pub(super) subject: &'a [u8],
+    /// `subjectPublicKeyInfo`, raw.
+    pub(super) spki: &'a [u8],
+    pub(super) extensions: Vec<Extension<'a>>,
+    /// Contents of `signatureAlgorithm`.
+    pub(super) algorithm: &'a [u8],
+    pub(super) signature: &'a [u8],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extension<'a> {
+    /// Contents of its OBJECT IDENTIFIER.
+    pub(super) oid: &'a [u8],
+    pub(super) critical: bool,
+    /// Contents of `extnValue`.
+    pub(super) value: &'a [u8],
+    pub(super) raw: &'a [u8],
+}
+
+/// `BasicConstraints`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BasicConstraints {
+    pub(super) ca: bool,
+    pub(super) path_length: Option<u8>,
+}
+
+impl<'a> Certificate<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, NotDer> {
+        let mut outer = Reader::new(der::whole(bytes, der::SEQUENCE)?.value);
+        let tbs = outer.expect(der::SEQUENCE)?;
+        let algorithm = outer.expect(der::SEQUENCE)?;
+        let signature = outer.octets_of_bits()?;
+        outer.end()?;
+
+        let mut fields = Reader::new(tbs.value);
+        let version = fields.expect(der::context(0))?;
+        if version.value != V3 {
+            return Err(NotDer);
+        }
+        let serial = fields.expect(der::INTEGER)?;
+        let inner_algorithm = fields.expect(der::SEQUENCE)?;
+        if inner_algorithm.raw != algorithm.raw {
+            return Err(NotDer);
+        }
+        let issuer = fields.expect(der::SEQUENCE)?;
+        let validity = fields.expect(der::SEQUENCE)?;
+        let subject = fields.expect(der::SEQUENCE)?;
+        let spki = fields.expect(der::SEQUENCE)?;
+        // No `issuerUniqueID` and `subjectUniqueID`: webpki does not take them either.
+        let extensions = match fields.optional(der::context(3))? {
+            Some(wrapped) => extensions(der::whole(wrapped.value, der::SEQUENCE)?.value)?,
+            None => Vec::new(),
+        };
+        fields.end()?;
+
+        let mut window = Reader::new(validity.value);
+        let (not_before, not_after) = (window.time()?, window.time()?);
+        window.end()?;
+        Ok(Self {
+            tbs: tbs.raw,
+            before_extensions: [version, serial, inner_algorithm, issuer, validity, subject, spki]
+                .iter()
+                .map(|field| field.raw)
+                .collect(),
+            serial: serial.value,
+            issuer: issuer.raw,
+            not_before,
+            not_after,
+            subject: subject.raw,
+            spki: spki.raw,
+            extensions,
+            algorithm: algorithm.value,
+            signature,
+        })
+    }
+
+    pub(super) fn extension(&self, oid: &[u8]) -> Option<&Extension<'a>> {
+        self.extensions.iter().find(|extension| extension.oid == oid)
+    }
+
+    /// Absent means: no CA.
+    pub(super) fn basic_constraints(&self) -> Result<BasicConstraints, NotDer> {
+        let Some(extension) = self.extension(BASIC_CONSTRAINTS) else {
+            return Ok(BasicConstraints { ca: false, path_length: None });
+        };
+        let mut fields = Reader::new(der::whole(extension.value, der::SEQUENCE)?.value);
+        let ca = fields.default_false()?;
+        let path_length = if fields.is_empty() { None } else { Some(fields.small()?) };
+        fields.end()?;
+        Ok(BasicConstraints { ca, path_length })
+    }
+
+    /// The bits of `KeyUsage`, the first one lowest; `None` when the extension is absent.
+    pub(super) fn key_usage(&self) -> Result<Option<u16>, NotDer> {
+        let Some(extension) = self.extension(KEY_USAGE) else { return Ok(None) };
+        let bits = match *der::whole(extension.value, der::BIT_STRING)?.value {
+            [0..8, first] => u16::from(first.reverse_bits()),
+            [0..8, first, second] => u16::from(first.reverse_bits()) | u16::from(second.reverse_bits()) << 8,
+            _ => return Err(NotDer),
+        };
+        Ok(Some(bits))
+    }
+
+    /// The purposes of `ExtKeyUsage`, contents of their OBJECT IDENTIFIERs; `None` when the extension is absent.
+    pub(super) fn extended_key_usage(&self) -> Result<Option<Vec<&'a [u8]>>, NotDer> {
+        let Some(extension) = self.extension(EXTENDED_KEY_USAGE) else { return Ok(None) };
+        let mut list = Reader::new(der::whole(extension.value, der::SEQUENCE)?.value);
+        let mut purposes = Vec::new();
+        while !list.is_empty() {
+            purposes.push(list.oid()?);
+        }
+        Ok(Some(purposes))
+    }
+}
+
+fn extensions(list: &[u8]) -> Result<Vec<Extension<'_>>, NotDer> {
+    let mut list = Reader::new(list);
+    let mut extensions: Vec<Extension<'_>> = Vec::new();
+    while !list.is_empty() {
+        let element = list.expect(der::SEQUENCE)?;
+        let mut fields = Reader::new(element.value);
+        let extension = Extension {
+            oid: fields.oid()?,
+            critical: fields.default_false()?,
+            value: fields.expect(der::OCTET_STRING)?.value,
+            raw: element.raw,
+        };
+        fields.end()?;
+        // RFC 5280, section 4.2: not twice. Two readers might each take another one.
+        if extensions.iter().any(|known| known.oid == extension.oid) {
+            return Err(NotDer);
+        }
+        extensions.push(extension);
+    }
+    Ok(extensions)
+}
+
+/// The algorithm's contents and the key's bits in a SubjectPublicKeyInfo.
+pub(super) fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8]), NotDer> {
+    let mut fields = Reader::new(der::whole(spki, der::SEQUENCE)?.value);
+    let algorithm = fields.expect(der::SEQUENCE)?.value;
+    let bits = fields.octets_of_bits()?;
+    fields.end()?;
+    Ok((algorithm, bits))
+}
+
+/// Verifies a signature under an AlgorithmIdentifier's contents; `false` for an unknown algorithm as well.
+pub(super) fn verify(spki: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let Ok((key_algorithm, key)) = split_spki(spki) else { return false };
+    webpki::ALL_VERIFICATION_ALGS.iter().any(|candidate| {
+        *candidate.signature_alg_id() == *algorithm
+            && *candidate.public_key_alg_id() == *key_algorithm
+            && candidate.verify_signature(key, message, signature).is_ok()
+    })
+}
+
+/// A public key of a CT log.
+#[derive(Clone)]
+pub(super) struct VerifyingKey {
+    spki: Box<[u8]>,
+    kind: KeyKind,
+    parsed: ParsedPublicKey,
+}
+
+/// What a CT log may sign with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyKind {
+    EcdsaP256,
+    Rsa { bits: usize },
+    Ed25519,
+}
+
+impl VerifyingKey {
+    pub(super) fn from_spki(spki: &[u8]) -> Option<Self> {
+        let (algorithm, bits) = split_spki(spki).ok()?;
+        let (kind, verification): (_, &'static dyn VerificationAlgorithm) = match algorithm {
+            P256_KEY if bits.len() == 65 && bits[0] == 4 => (KeyKind::EcdsaP256, &ECDSA_P256_SHA256_ASN1),
+            RSA_KEY => (KeyKind::Rsa { bits: modulus_bits(bits).ok()? }, &RSA_PKCS1_2048_8192_SHA256),
+            ED25519_KEY => (KeyKind::Ed25519, &ED25519),
+            _ => return None,
+        };
+        if matches!(kind, KeyKind::Rsa { bits } if !(2048..=8192).contains(&bits)) {
+            return None;
+        }
+        let parsed = ParsedPublicKey::new(verification, bits).ok()?;
+        Some(Self { spki: spki.into(), kind, parsed })
+    }
+
+    pub(super) fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    pub(super) fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// With SHA-256 where the algorithm takes a hash.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.parsed.verify_sig(message, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VerifyingKey").field(&self.kind).finish()
+    }
+}
+
+fn modulus_bits(rsa_public_key: &[u8]) -> Result<usize, NotDer> {
+    let mut fields = Reader::new(der::whole(rsa_public_key, der::SEQUENCE)?.value);
+    let modulus = fields.integer()?;
+    let digits = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+    Ok(digits.first().map_or(0, |first| digits.len() * 8 - first.leading_zeros() as usize))
+}
+
+/// The uncompressed point of an ECDSA key on P-256.
+pub(super) fn p256_point(spki: &[u8]) -> Option<&[u8]> {
+    split_spki(spki).ok().filter(|(algorithm, _)| *algorithm == P256_KEY).map(|(_, point)| point)
+}
+
+/// `INTEGER 2` (v3).
+const V3: &[u8] = &[0x02, 0x01, 0x02];
+
+/// id-ecPublicKey with prime256v1 (RFC 5480, section 2.1.1).
+const P256_KEY: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// rsaEncryption with NULL (RFC 3279, section 2.3.1).
+const RSA_KEY: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+/// id-Ed25519 (RFC 8410, section 3).
+const ED25519_KEY: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+
+/// 2.5.29.19.
+pub(super) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+/// 2.5.29.15.
+pub(super) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+/// 2.5.29.37.
+pub(super) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+/// 2.5.29.17.
+pub(super) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// 1.3.6.1.5.5.7.3.3.
+pub(super) const CODE_SIGNING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x03];
+/// 1.3.6.1.5.5.7.3.8.
+pub(super) const TIME_STAMPING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x08];
+
+/// Bits of [`Certificate::key_usage`].
+pub(super) const DIGITAL_SIGNATURE: u16 = 1;
+pub(super) const CONTENT_COMMITMENT: u16 = 1 << 1;
+pub(super) const KEY_CERT_SIGN: u16 = 1 << 5;
+pub(super) const CRL_SIGN: u16 = 1 << 6;

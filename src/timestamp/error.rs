@@ -1,0 +1,137 @@
+//! Why there is no time stamp.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::clock::UnixTime;
+use crate::outbound::OutboundError;
+use crate::sigstore::TimestampError;
+
+/// Why a signature was not stamped as the policy demands.
+#[derive(Debug, thiserror::Error)]
+pub enum StampError {
+    /// The caller's time is over.
+    #[error("no time stamp authority answered in time")]
+    Deadline,
+    /// These authorities did not stamp it.
+    #[error("{}", Attempts(.0))]
+    Failed(Vec<Attempt>),
+    /// The background runtime is gone.
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+/// One authority that did not stamp.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Its name in the settings.
+    pub authority: String,
+    /// Why not.
+    pub error: AuthorityError,
+}
+
+/// Why one authority did not stamp.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// It failed too often, and is left alone for so much longer.
+    #[error("it is left alone for {} ms, after failures", .0.as_millis())]
+    Paused(Duration),
+    /// Its URL is none.
+    #[error("its URL is none; write one like https://tsa.example/api/v1/timestamp")]
+    Url,
+    /// No answer.
+    #[error("{}", chain(.0))]
+    Outbound(#[source] OutboundError),
+    /// Another status than 200 or 201.
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    /// What it answered is no time stamp that counts.
+    #[error("{0}")]
+    Refused(#[source] TimestampError),
+    /// It states a time long gone.
+    #[error(
+        "it states {}, and the clock here says {}; set right whichever is wrong", .stated.rfc3339(), .now.rfc3339()
+    )]
+    Clock {
+        /// What it states.
+        stated: UnixTime,
+        /// What the clock here said.
+        now: UnixTime,
+    },
+}
+
+impl StampError {
+    /// How long it makes no sense to ask again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed(attempts) => {
+                let pause = |attempt: &Attempt| match attempt.error {
+                    AuthorityError::Paused(left) => Some(left),
+                    _ => None,
+                };
+                attempts.iter().filter_map(pause).min()
+            }
+            Self::Deadline | Self::Stopping => None,
+        }
+    }
+
+    /// A stable word for metrics and audit records: that of the last authority that was really asked.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Deadline => "timestamp_deadline",
+            Self::Stopping => "timestamp_stopping",
+            Self::Failed(attempts) => {
+                let asked = attempts.iter().rev().find(|one| !matches!(one.error, AuthorityError::Paused(_)));
+                asked.or(attempts.last()).map_or("timestamp_no_authority", |one| one.error.reason())
+            }
+        }
+    }
+}
+
+impl AuthorityError {
+    /// A stable word for metrics and audit records.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Paused(_) => "timestamp_paused",
+            Self::Url => "timestamp_url",
+            Self::Outbound(OutboundError::Timeout { .. }) => "timestamp_timeout",
+            Self::Outbound(OutboundError::TooLarge { .. }) => "timestamp_too_large",
+            Self::Outbound(_) => "timestamp_unreachable",
+            Self::Status(_) => "timestamp_status",
+            Self::Refused(error) => error.reason(),
+            Self::Clock { .. } => "timestamp_clock",
+        }
+    }
+}
+
+struct Attempts<'a>(&'a [Attempt]);
+
+impl fmt::Display for Attempts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("there is no time stamp authority to ask");
+        }
+        f.write_str("no time stamp")?;
+        for (index, attempt) in self.0.iter().enumerate() {
+            write!(f, "{} {}: {}", if index == 0 { ";" } else { "," }, attempt.authority, attempt.error)?;
+        }
+        Ok(())
+    }
+}
+
+/// The causes as well: "no connection" alone helps nobody.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
