@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Arena;
 
-/// Most bytes of stack; a limit holds the process to it, so that wiping this much wipes all.
-pub(super) const STACK: usize = 512 << 10;
+/// Most bytes of stack, five times what a flow uses; a limit holds the process to it, so that wiping this much wipes all.
+pub(super) const STACK: usize = 128 << 10;
 
 /// What the process ends with. The parent believes messages; this is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
