@@ -97,6 +97,18 @@ pub(crate) const RACK: Peer = Peer {
     optional: true,
 };
 
+/// Ours, but as it is shipped: the tests that watch the sealed helper need a release build, and the right to watch.
+pub(crate) const SEALED: Peer = Peer {
+    name: "signer-keyless",
+    version: OF_THIS_TREE,
+    module: "release::",
+    variable: "SIGNER_KEYLESS",
+    artifact: "signer-keyless",
+    needs: &[],
+    build: build_sealed,
+    optional: false,
+};
+
 /// All that are built once and kept.
 const PEERS: [&Peer; 5] = [&OIDC_PROVIDER, &SECURESYSTEMSLIB, &COSIGN, &KRYOPTIC, &TPM2_PKCS11];
 
@@ -130,7 +142,8 @@ impl Peer {
         let marker = dir.join("complete");
         let recipe = self.recipe();
         // What is not kept is looked at each time.
-        if self.optional || !(artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe)) {
+        let kept = !self.optional && self.version != OF_THIS_TREE;
+        if !(kept && artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe)) {
             host::provide(self.needs)?;
             fs::create_dir_all(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
             (self.build)(self, &dir)?;
@@ -199,10 +212,29 @@ fn cargo_build(_: &Peer, dir: &Path) -> Outcome {
 
 fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {
     let module = host::TPM2_PKCS11.path().ok_or("tpm2-pkcs11 is missing")?;
-    let link = dir.join(peer.artifact);
-    // One that leads nowhere is left from a package that was removed.
-    let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(module, &link).map_err(|error| format!("cannot make {}: {error}", link.display()))
+    link(&module, &dir.join(peer.artifact))
+}
+
+fn build_sealed(peer: &Peer, dir: &Path) -> Outcome {
+    // CAP_SYS_PTRACE, without which a process that is not dumpable cannot be watched.
+    let capabilities = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = capabilities.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
+    if !host::is_root() || u64::from_str_radix(effective.trim(), 16).unwrap_or(0) & (1 << 19) == 0 {
+        return Err("only root may watch a sealed process (ptrace)".to_owned());
+    }
+    if fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() == "3") {
+        return Err("nobody may watch a process here (kernel.yama.ptrace_scope is 3)".to_owned());
+    }
+    // Alone, so that it has no feature of another package's.
+    run(cargo::cargo().args(["build", "--release", "--locked", "--package", peer.name]), dir)?;
+    let program = cargo::target_dir(&cargo::metadata()?).join("release").join(peer.name);
+    link(&program, &dir.join(peer.artifact))
+}
+
+fn link(to: &Path, at: &Path) -> Outcome {
+    // One that leads nowhere is left from what was removed.
+    let _ = fs::remove_file(at);
+    std::os::unix::fs::symlink(to, at).map_err(|error| format!("cannot make {}: {error}", at.display()))
 }
 
 fn rack_is_named(_: &Peer, _: &Path) -> Outcome {
@@ -243,3 +275,6 @@ fn cache() -> Outcome<PathBuf> {
 fn sources() -> PathBuf {
     cargo::root().join("tests/peers")
 }
+
+/// The version of what is built from the tree itself, and so never kept.
+const OF_THIS_TREE: &str = "of-this-tree";

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM};
-use crate::peers::{COSIGN, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TPM2_PKCS11};
+use crate::peers::{COSIGN, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SEALED, SECURESYSTEMSLIB, TPM2_PKCS11};
 
 /// A suite of tests.
 pub(crate) struct Suite {
@@ -68,6 +68,13 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "custody_front"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
+    },
+    Suite {
+        name: "sealed",
+        proves: "the keyless helper: its flow, no way out of its release build (with a table), nothing left in memory",
+        runs: &[&["--package", "signer-keyless", "--test", "sealed"]],
+        needs: &[&OPENSSL],
+        peers: &[&SEALED],
     },
     Suite {
         name: "yubihsm",

@@ -52,6 +52,9 @@ pub(crate) fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the sealed helper clears its registers in assembly, which is written and proven for x86_64 alone");
+
 /// Clears heap, stack and registers and ends the process. Nothing is dropped and nothing is flushed.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn vanish(exit: Exit) -> ! {
