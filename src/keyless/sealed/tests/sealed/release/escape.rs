@@ -4,12 +4,13 @@ use std::env;
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use signer_keyless::wire::{Layer, Layers};
+use signer_keyless::wire::{FromHelper, Layer, Layers};
 
 use super::attempts::{Argument, Attempt, Behind, Scene, attempts};
 use super::observer::{Observed, Outcome};
@@ -75,6 +76,25 @@ fn what_the_parent_left_open_is_closed() {
     open.sort();
     assert_eq!(open, ["0", "1", "2"]);
 }
+
+/// As it is in the field: `signerd` is not root, and the helper is root's to change and nobody's to read.
+#[test]
+#[ignore = "needs root and a release build: cargo xtask test sealed"]
+fn every_layer_is_to_be_had_by_a_user_without_any_right() {
+    let installed = env::temp_dir().join(format!("signer-keyless-installed-{}", process::id()));
+    fs::copy(program(), &installed).unwrap();
+    fs::set_permissions(&installed, Permissions::from_mode(0o711)).unwrap();
+    let fulcio = Fulcio::start(Manner::Issue);
+    let mut helper = Helper::from(Command::new(&installed).env_clear().uid(USER).gid(USER));
+    let sealed = helper.sealed();
+    assert_eq!((sealed.layers, sealed.uid), (Layers::all(), USER));
+    helper.work(&fulcio, |_| ());
+    assert!(matches!(helper.hear(), Some(FromHelper::Signed(_))));
+    assert_eq!(helper.end().code(), Some(0));
+    fs::remove_file(&installed).unwrap();
+}
+
+const USER: u32 = 61_000;
 
 /// The layers that stand behind the filter.
 const ALONE: [Layer; 5] =
