@@ -21,7 +21,7 @@
 //! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is
 //! `signerctl`.
 //!
-//! `unsafe` and FFI live in `custody::token` alone; the second fence is the sandbox of the package `signer-keyless`.
+//! `unsafe` and FFI live in `custody::token` alone (the keyless sandbox will be the second fence).
 
 #![deny(unsafe_code)]
 

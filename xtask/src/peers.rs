@@ -29,6 +29,18 @@ pub(crate) struct Peer {
     pub(crate) optional: bool,
 }
 
+/// Ours, but as it is shipped: the tests that watch the sealed helper need a release build, and the right to watch.
+pub(crate) const SEALED: Peer = Peer {
+    name: "signer-keyless",
+    version: OF_THIS_TREE,
+    module: "release::",
+    variable: "SIGNER_KEYLESS",
+    artifact: "signer-keyless",
+    needs: &[],
+    build: build_sealed,
+    optional: false,
+};
+
 pub(crate) const OIDC_PROVIDER: Peer = Peer {
     name: "oidc-provider",
     version: "8.8.1",
@@ -95,18 +107,6 @@ pub(crate) const RACK: Peer = Peer {
     needs: &[],
     build: rack_is_named,
     optional: true,
-};
-
-/// Ours, but as it is shipped: the tests that watch the sealed helper need a release build, and the right to watch.
-pub(crate) const SEALED: Peer = Peer {
-    name: "signer-keyless",
-    version: OF_THIS_TREE,
-    module: "release::",
-    variable: "SIGNER_KEYLESS",
-    artifact: "signer-keyless",
-    needs: &[],
-    build: build_sealed,
-    optional: false,
 };
 
 /// All that are built once and kept.
