@@ -192,6 +192,7 @@ fn pinned_issuers(
             Ok(_) => reason = CertificateError::IssuerNotValid,
             Err(PathError::Unknown) => {}
             Err(PathError::NotValid) => reason = CertificateError::IssuerNotValid,
+            Err(PathError::Leaf(_)) => return Err(CertificateError::Malformed),
             Err(PathError::NotAllowed(why)) => reason = CertificateError::IssuerNotAllowed(why.to_owned()),
             Err(PathError::Other(error)) => reason = CertificateError::IssuerNotAllowed(error.to_string()),
         }
@@ -239,3 +240,6 @@ const MAX_CHAIN: usize = 8;
 
 /// A certificate of Fulcio has one or two kilobytes.
 const MAX_BYTES: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests;

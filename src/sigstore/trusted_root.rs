@@ -166,3 +166,6 @@ impl ValidFor {
 
 /// The one spelling that cosign, sigstore-go and the others all read.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
+
+#[cfg(test)]
+mod tests;

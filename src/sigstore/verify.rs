@@ -146,6 +146,7 @@ pub fn verify(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<Verified
             let (certificate, time) = certificate_in_time(evidence, &timestamps, root, demands)?;
             certificate.expect(identity).map_err(VerifyError::Certificate)?;
             let scts = sct::verify_embedded(&certificate, root, policy).map_err(VerifyError::Sct)?;
+            expect_keyid(evidence.envelope, &certificate.public_key)?;
             evidence.envelope.verify(&certificate.public_key).map_err(VerifyError::Signature)?;
             (Some(certificate), scts, time)
         }
@@ -180,6 +181,7 @@ fn pinned_timestamps(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<(
     }
 }
 
+/// A keyid is not needed; one that is wrong makes cosign skip the signature.
 fn expect_keyid(envelope: &Envelope, key: &PublicKey) -> Result<(), VerifyError> {
     match &envelope.keyid {
         Some(found) if found != key.keyid() => {
@@ -249,3 +251,7 @@ impl VerifyError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -30,3 +30,6 @@ pub struct Timestamp {
     /// Contents of the serial number's INTEGER: the authority never uses one twice.
     pub serial: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests;
