@@ -161,14 +161,25 @@ fn chain_pem(authority: &Authority) -> String {
     authority.chain.iter().map(one).collect()
 }
 
-/// The trusted roots that the configuration names.
-fn configured_roots(_config: &config::Config) -> Vec<&Path> {
-    Vec::new()
+/// The trusted roots that the configuration names: of the Fulcio and its CT logs, and of the time stamp authorities.
+fn configured_roots(config: &config::Config) -> Vec<&Path> {
+    let keyless = config.keyless.as_ref().map(|keyless| keyless.trusted_root.as_path());
+    let timestamps = config.timestamps.as_ref().map(|timestamps| timestamps.trusted_root.as_path());
+    keyless.into_iter().chain(timestamps).collect()
 }
 
 /// Name and identity provider of each tenant that signs keyless.
-fn configured_identities(_config: &config::Config) -> Vec<(String, String)> {
-    Vec::new()
+fn configured_identities(config: &config::Config) -> Vec<(String, String)> {
+    let Some(keyless) = &config.keyless else { return Vec::new() };
+    let one = |tenant: &config::Tenant| {
+        let signs = tenant.keyless.as_ref()?;
+        let known = || keyless.identity.get(&signs.identity).map(|identity| identity.issuer.clone());
+        Some((signs.san.clone(), signs.issuer.clone().or_else(known)?))
+    };
+    let mut identities: Vec<(String, String)> = config.tenants.values().filter_map(one).collect();
+    identities.sort();
+    identities.dedup();
+    identities
 }
 
 const MAX_JWKS_BYTES: u64 = 4 * 1024 * 1024;

@@ -22,8 +22,8 @@ pub(crate) enum Fault {
     /// A bundle of a certificate, where a key is given.
     #[error("the bundle carries a certificate (keyless), and a public key was given to verify it with")]
     Certificate,
-    /// A bundle of a key, where an identity is demanded.
-    #[error("it was signed with a key, not with a certificate; an identity cannot be checked")]
+    /// No certificate, where an identity is demanded: a key has signed, or the form leaves the certificate out.
+    #[error("it carries no certificate, so no identity can be checked")]
     NoCertificate,
     /// The certificate of an answer is for another key than the one that is given.
     #[error("its certificateChain begins with a certificate for another key than the one that has signed")]
@@ -117,7 +117,7 @@ impl Fault {
             Self::Ambiguous => "ambiguous",
             Self::MediaType(_) => "media_type",
             Self::Certificate => "keyless_bundle",
-            Self::NoCertificate => "key_bundle",
+            Self::NoCertificate => "no_certificate",
             Self::ForeignCertificate => "certificate_key_mismatch",
             Self::Proof(error) => error.reason(),
             Self::Hint { .. } => "hint_mismatch",
@@ -142,7 +142,9 @@ impl Fault {
             Self::Certificate => {
                 Some("give --trusted-root, --certificate-identity and --certificate-oidc-issuer in place of the key")
             }
-            Self::NoCertificate => Some("give --key or --keys in place of --certificate-identity"),
+            Self::NoCertificate => {
+                Some("verify it with --key or --keys; signed keyless, it must be in the form `sigstore` or `dsse+cert`")
+            }
             Self::Proof(error) => proof_remedy(error),
             Self::Signature => Some("do not use this file; have the document signed again"),
             _ => None,

@@ -32,4 +32,6 @@ pub struct Timestamp {
 }
 
 #[cfg(test)]
+mod openssl_tests;
+#[cfg(test)]
 mod tests;
