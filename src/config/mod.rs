@@ -16,6 +16,8 @@ mod load;
 mod profile;
 mod rules;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod token;
