@@ -69,7 +69,7 @@ impl CertificatePolicy {
     /// For a certificate that Fulcio has just issued, judged by the own clock.
     pub const FRESH: Self = Self { max_lifetime: Duration::from_secs(600), skew: Duration::from_secs(30) };
 
-    /// For a certificate in a bundle, judged by a time stamp: no grace, as no other Sigstore client gives any.
+    /// For a certificate in a bundle, judged by a timestamp: no grace, as no other Sigstore client gives any.
     pub const OFFLINE: Self = Self { max_lifetime: Duration::from_secs(630), skew: Duration::ZERO };
 }
 

@@ -1,4 +1,4 @@
-//! What Fulcio, a CT log and a time stamp authority sign, verified against roots that the operator pinned.
+//! What Fulcio, a CT log and a timestamp authority sign, verified against roots that the operator pinned.
 //!
 //! Nothing here speaks to a network and nothing reads a clock: every check is told the bytes, the [`TrustedRoot`] and
 //! the time to judge by. [`verify::verify`] is the whole of an offline verification, top to bottom; each step is one

@@ -16,7 +16,7 @@ use crate::clock::UnixTime;
 pub struct TrustedRoot {
     /// Fulcio instances.
     pub certificate_authorities: Vec<Authority>,
-    /// Time stamp authorities.
+    /// Timestamp authorities.
     pub timestamp_authorities: Vec<Authority>,
     /// Certificate transparency logs.
     pub ct_logs: Vec<CtLog>,

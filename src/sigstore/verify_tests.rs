@@ -135,7 +135,7 @@ fn a_stamp_outside_of_the_ten_minutes_or_of_other_bytes_does_not_help() {
     assert_eq!(scene.judge(&late, |_| {}).unwrap_err(), "certificate_expired");
     let early = scene.bundle(&signature, true, Some(NOW - 1));
     assert_eq!(scene.judge(&early, |_| {}).unwrap_err(), "certificate_not_yet_valid");
-    // A person's word does not overrule a time stamp.
+    // A person's word does not overrule a timestamp.
     let overruled = scene.judge(&late, |demands| demands.asserted_time = Some(UnixTime(NOW)));
     assert_eq!(overruled.unwrap_err(), "certificate_expired");
     let mut other = scene.bundle(&signature, true, Some(NOW));

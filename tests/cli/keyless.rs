@@ -1,4 +1,4 @@
-//! `verify` of identities and time stamps, and the trust that it rests on.
+//! `verify` of identities and timestamps, and the trust that it rests on.
 
 use std::fs;
 use std::path::Path;
@@ -133,11 +133,11 @@ fn a_stamped_keyless_bundle_verifies_long_after_its_certificate_and_every_check_
 fn without_a_time_stamp_it_verifies_while_the_certificate_lives_or_by_a_persons_word_which_proves_nothing() {
     let desk = Desk::new();
     let live = desk.bundle(now() - 5, None);
-    desk.identity(&live, &[]).succeeds(&["without a time stamp not for long"]);
+    desk.identity(&live, &[]).succeeds(&["without a timestamp not for long"]);
     desk.rejects(&live, "timestamp_missing", &["--require-timestamp"]);
     let dead = desk.bundle(now() - 3600, None);
     desk.rejects(&dead, "certificate_expired_without_timestamp", &[]);
-    desk.identity(&dead, &[]).fails(1, &["no time stamp proves that it was signed before", "--at"]);
+    desk.identity(&dead, &[]).fails(1, &["no timestamp proves that it was signed before", "--at"]);
     let said = |seconds: i64| testkit::sigstore::der::rfc3339(now() - 3600 + seconds);
     let run = desk.identity(&dead, &["--at", &said(60)]);
     run.succeeds(&["NOT PROVEN", "not checked that it was signed at the time of --at"]);
@@ -201,10 +201,10 @@ fn a_key_can_be_demanded_with_a_time_stamp_and_a_certificate_beside_it_must_be_i
     let mut bundle = sigstore(&signer.envelope(&statement()));
     let key = ["--key", "key.pem"];
     let timed = ["--key", "key.pem", "--trusted-root", "root.json", "--require-timestamp"];
-    desk.verify(&bundle, &timed).fails(1, &["it has no time stamp"]);
+    desk.verify(&bundle, &timed).fails(1, &["it has no timestamp"]);
     desk.stamp(&mut bundle, now() - 86_400);
     desk.verify(&bundle, &timed).succeeds(&["checked     timestamp: "]);
-    desk.verify(&bundle, &key).succeeds(&["not checked the RFC 3161 time stamp"]);
+    desk.verify(&bundle, &key).succeeds(&["not checked the RFC 3161 timestamp"]);
     let other = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", base64(desk.leaf(now())));
     let answer = json!({ "bundle": { "dsse": signer.envelope(&statement()), "certificateChain": [other] } });
     desk.verify(&answer, &key).fails(1, &["a certificate for another key"]);

@@ -14,7 +14,7 @@ pub(crate) enum TrustCommand {
     Export(Box<TrustExportArgs>),
 }
 
-/// Make a `trusted_root.json` of PEM files: for a private Fulcio, CT log or time stamp authority.
+/// Make a `trusted_root.json` of PEM files: for a private Fulcio, CT log or timestamp authority.
 ///
 /// Each chain is checked: every certificate is signed by the next, the last one is a CA. The file is what signerctl,
 /// cosign, sigstore-go and the appliance's own configuration read.
@@ -28,7 +28,7 @@ pub(crate) struct TrustMakeArgs {
     /// PEM public key of a CT log; may be repeated.
     #[arg(long, value_name = "[URL=]PEM")]
     pub(crate) ct_key: Vec<String>,
-    /// PEM chain of a time stamp authority, its own certificate first, root last; may be repeated.
+    /// PEM chain of a timestamp authority, its own certificate first, root last; may be repeated.
     #[arg(long, value_name = "[URL=]PEM")]
     pub(crate) tsa_chain: Vec<String>,
     /// Trusted roots whose content goes in as well; may be repeated.
@@ -52,7 +52,7 @@ pub(crate) struct TrustMakeArgs {
 /// Write the offline kit: everything that a verifier without a network needs, and the commands to type.
 ///
 /// A folder with `trusted_root.json` and its certificates in PEM, as the configuration names them for keyless signing
-/// and for time stamps; the public keys of the appliance, past ones included, as a JWK set and as PEM; and a README.txt.
+/// and for timestamps; the public keys of the appliance, past ones included, as a JWK set and as PEM; and a README.txt.
 /// Hand it over by a way that you trust: whoever can change it decides what verifies.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXIT_STATUS)]

@@ -161,7 +161,7 @@ fn chain_pem(authority: &Authority) -> String {
     authority.chain.iter().map(one).collect()
 }
 
-/// The trusted roots that the configuration names: of the Fulcio and its CT logs, and of the time stamp authorities.
+/// The trusted roots that the configuration names: of the Fulcio and its CT logs, and of the timestamp authorities.
 fn configured_roots(config: &config::Config) -> Vec<&Path> {
     let keyless = config.keyless.as_ref().map(|keyless| keyless.trusted_root.as_path());
     let timestamps = config.timestamps.as_ref().map(|timestamps| timestamps.trusted_root.as_path());

@@ -17,7 +17,7 @@ pub(crate) fn run(command: &TrustCommand) -> Result<Report, CtlError> {
     }
 }
 
-/// Adds what `more` has and `root` has not: the same Fulcio may be named for certificates and for time stamps.
+/// Adds what `more` has and `root` has not: the same Fulcio may be named for certificates and for timestamps.
 fn merge(root: &mut TrustedRoot, more: TrustedRoot) {
     for (list, more) in [
         (&mut root.certificate_authorities, more.certificate_authorities),

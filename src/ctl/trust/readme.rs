@@ -69,7 +69,7 @@ cosign 3 (for cosign 2.6 add --new-bundle-format):
 ";
 
 const KEY_TIMESTAMP: &str = "\
-The same, and when it was signed at the latest, by a time stamp in the bundle:
+The same, and when it was signed at the latest, by a timestamp in the bundle:
 
     signerctl verify ENVELOPE --keys keys.json --trusted-root trusted_root.json --require-timestamp --subject-file ARTIFACT --type TYPE
     cosign verify-blob-attestation --key keys/NAME.pem --insecure-ignore-tlog --use-signed-timestamps --trusted-root trusted_root.json --type TYPE --bundle BUNDLE ARTIFACT
@@ -127,7 +127,7 @@ issuer, name and purpose must be looked at as well:
 ";
 
 const OPENSSL_TIMESTAMP: &str = "\
-The time stamp, which is over the bytes of the signature, and must lie within the validity of the certificate:
+The timestamp, which is over the bytes of the signature, and must lie within the validity of the certificate:
 
     jq -r '.verificationMaterial.timestampVerificationData.rfc3161Timestamps[0].signedTimestamp' BUNDLE | base64 -d > stamp.tsr
     openssl ts -verify -in stamp.tsr -data signature.der -CAfile tsa.pem

@@ -10,7 +10,7 @@ use crate::ctl::cli::EXIT_STATUS;
 ///
 /// FILE is a DSSE envelope, the Signer API's answer, or a Sigstore bundle. Checked are: exactly one signature, its keyid,
 /// the signature over the PAE, the payload type, the form of the in-toto statement, and what --type, --subject-file and
-/// --digest demand; for an identity the certificate, the promise of a CT log, and by a time stamp that the certificate
+/// --digest demand; for an identity the certificate, the promise of a CT log, and by a timestamp that the certificate
 /// was valid when the signature was made. Nothing is asked for over the network.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXIT_STATUS)]
@@ -30,13 +30,13 @@ pub(crate) struct VerifyArgs {
     /// The identity provider that must have vouched for that name.
     #[arg(long, value_name = "URL", requires = "certificate_identity")]
     pub(crate) certificate_oidc_issuer: Option<String>,
-    /// The pinned Fulcios, CT logs and time stamp authorities, as `signerctl trust` writes them.
+    /// The pinned Fulcios, CT logs and timestamp authorities, as `signerctl trust` writes them.
     #[arg(long, value_name = "JSON")]
     pub(crate) trusted_root: Option<PathBuf>,
-    /// Demand a time stamp of a pinned authority, for a key as well.
+    /// Demand a timestamp of a pinned authority, for a key as well.
     #[arg(long, requires = "trusted_root")]
     pub(crate) require_timestamp: bool,
-    /// Judge a certificate without a time stamp by this time (RFC 3339), which you know from elsewhere. Nothing proves
+    /// Judge a certificate without a timestamp by this time (RFC 3339), which you know from elsewhere. Nothing proves
     /// it, and the report says so.
     #[arg(long, value_name = "TIME", requires = "certificate_identity", conflicts_with = "require_timestamp")]
     pub(crate) at: Option<jiff::Timestamp>,

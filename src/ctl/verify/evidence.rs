@@ -11,7 +11,7 @@ use crate::sigstore::bundle::{Material, Signer};
 use crate::sigstore::verify::Evidence;
 use crate::statement::json::{Document, Field, JsonLimits};
 
-/// One envelope, its certificates and its time stamps. Nothing of it is verified.
+/// One envelope, its certificates and its timestamps. Nothing of it is verified.
 #[derive(Debug)]
 pub(super) struct Brought {
     envelope: Envelope,

@@ -28,7 +28,7 @@ pub(crate) enum Fault {
     /// The certificate of an answer is for another key than the one that is given.
     #[error("its certificateChain begins with a certificate for another key than the one that has signed")]
     ForeignCertificate,
-    /// Certificate, promise of a log, or time stamp.
+    /// Certificate, promise of a log, or timestamp.
     #[error("{}", plain(&.0.to_string()))]
     Proof(#[source] VerifyError),
     /// The bundle's key hint is missing or names another key.
@@ -155,11 +155,11 @@ impl Fault {
 fn proof_remedy(error: &VerifyError) -> Option<&'static str> {
     match error {
         VerifyError::Untimed { .. } => Some(
-            "have it signed again in the form `sigstore` by an appliance that asks a time stamp authority; or, if you \
+            "have it signed again in the form `sigstore` by an appliance that asks a timestamp authority; or, if you \
              know from elsewhere when it was signed, give that time with --at",
         ),
         VerifyError::TimestampMissing => {
-            Some("have it signed in the form `sigstore` by an appliance that asks a time stamp authority")
+            Some("have it signed in the form `sigstore` by an appliance that asks a timestamp authority")
         }
         VerifyError::Timestamp(TimestampError::Untrusted) => {
             Some("the trusted root must have the chain of that authority: `signerctl trust make --tsa-chain`")

@@ -150,7 +150,7 @@ fn unchecked(demands: &Demands, brought: &Brought, matched: &[String]) -> Vec<&'
         unchecked.push("no artifact was compared with the subjects; --subject-file or --digest does that");
     }
     if brought.has_timestamps() && demands.root.is_none() {
-        unchecked.push("the RFC 3161 time stamp in the bundle; --trusted-root does that");
+        unchecked.push("the RFC 3161 timestamp in the bundle; --trusted-root does that");
     }
     if brought.log_entries > 0 {
         unchecked.push("the transparency log entry in the bundle");

@@ -52,7 +52,7 @@ impl Verified<'_> {
             self.unchecked.push("the promise of a CT log, because of --insecure-ignore-sct");
         }
         if self.proven.foreign_timestamps > 0 {
-            self.unchecked.push("time stamps of authorities that the trusted root does not have");
+            self.unchecked.push("timestamps of authorities that the trusted root does not have");
         }
         if matches!(self.proven.time, TimeSource::Asserted(_)) {
             self.unchecked.push("that it was signed at the time of --at: nothing proves it");
@@ -65,7 +65,7 @@ impl Verified<'_> {
             TimeSource::None => String::new(),
             TimeSource::Timestamp(at) => format!("when it was stamped, {}", at.rfc3339()),
             TimeSource::Asserted(at) => format!("at {}, as --at says; NOT PROVEN", at.rfc3339()),
-            TimeSource::Clock(at) => format!("at this moment, {}; without a time stamp not for long", at.rfc3339()),
+            TimeSource::Clock(at) => format!("at this moment, {}; without a timestamp not for long", at.rfc3339()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Whether a time stamp holds.
+//! Whether a timestamp holds.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub fn verify(response: &[u8], message: &[u8], root: &TrustedRoot, now: UnixTime
     judge(response, Expected::Message(message), root, now)
 }
 
-/// What a time stamp must be over.
+/// What a timestamp must be over.
 #[derive(Clone, Copy)]
 enum Expected<'a> {
     /// What was asked for, with the nonce that was sent.
@@ -76,7 +76,7 @@ fn judge(
     expected.check(&stated)?;
     let signer = signer_certificate(&token.signer.identifier, &token.certificates, root)?;
     let certificate = Certificate::parse(signer).map_err(|NotDer| TimestampError::Malformed("certificate"))?;
-    // First of all whose it claims to be: what is wrong with a stranger's time stamp is the stranger's business.
+    // First of all whose it claims to be: what is wrong with a stranger's timestamp is the stranger's business.
     let authority = pinned_authority(&CertificateDer::from(signer), &stated, root);
     if matches!(authority, Err(TimestampError::Untrusted)) {
         return Err(TimestampError::Untrusted);

@@ -1,4 +1,4 @@
-//! A Fulcio, a CT log and a time stamp authority made at test time, each part of what they sign replaceable.
+//! A Fulcio, a CT log and a timestamp authority made at test time, each part of what they sign replaceable.
 //!
 //! Everything is put together byte by byte: no library writes a certificate with two names, a wrong purpose or a false
 //! promise of a log on request.

@@ -1,4 +1,4 @@
-//! A time stamp authority (RFC 3161) that states what it is told.
+//! A timestamp authority (RFC 3161) that states what it is told.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 

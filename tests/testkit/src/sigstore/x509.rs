@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 
 use super::der;
 
-/// A key that signs certificates, time stamps or SCTs. Clones are the same key.
+/// A key that signs certificates, timestamps or SCTs. Clones are the same key.
 #[derive(Clone)]
 pub struct SigningKey(Arc<Kind>);
 
