@@ -335,3 +335,47 @@ fn the_commands_in_a_kit_verify_what_it_is_for() {
     assert!(said.contains("Verified OK") && said.contains(&digest), "{said}");
     shell(stamp, "keyless.json", "");
 }
+
+#[test]
+fn the_kit_of_an_appliance_has_what_its_configuration_names() {
+    let desk = Desk::new();
+    let at = desk.path();
+    let signer = Signer::new();
+    signer.write_pem(at, "key.pem");
+    let (fulcio, tsa, then) = (Fulcio::new(now()), Tsa::new(now()), now());
+    for (name, root) in [
+        ("fulcio.json", trusted_root(Some(&fulcio), &[], &[], then)),
+        ("tsa.json", trusted_root(None, &[], &[&tsa], then)),
+    ] {
+        fs::write(at.join(name), root.to_string()).unwrap();
+    }
+    fs::write(at.join("signer.toml"), include_str!("../../docs/signer.example.toml")).unwrap();
+    fs::create_dir(at.join("signer.toml.d")).unwrap();
+    let here = at.display();
+    let drop_in = format!(
+        r#"
+            keys.acme-2026.public_key = "{here}/key.pem"
+            custody.history = "{here}/history.jsonl"
+            tenants.acme.keyless = {{ identity = "workload", san = "{SAN}" }}
+            [keyless]
+            fulcio_url = "https://fulcio.example"
+            ca = "{here}/ca.pem"
+            trusted_root = "{here}/fulcio.json"
+            identity.workload = {{ source = {{ file = "/run/token" }}, issuer = "{ISSUER}" }}
+            [timestamps]
+            trusted_root = "{here}/tsa.json"
+            authority.main.url = "https://tsa.example"
+        "#
+    );
+    fs::write(at.join("signer.toml.d/50-test.toml"), drop_in).unwrap();
+    let run = signerctl(at, &["trust", "export", "--config", "signer.toml", "--out", "kit"]);
+    run.succeeds(&["keys/acme-2026.pem", "fulcio     https://fulcio.example", "tsa        https://tsa.example"]);
+    let kit = |name: &str| fs::read_to_string(at.join("kit").join(name)).unwrap();
+    let exported: Value = serde_json::from_str(&kit("trusted_root.json")).unwrap();
+    assert_eq!(exported, trusted_root(Some(&fulcio), &[], &[&tsa], then));
+    assert!(kit("keys.json").contains(&signer.keyid()));
+    let readme = kit("README.txt");
+    for words in [format!("SAN={SAN}"), format!("ISSUER={ISSUER}"), "--insecure-ignore-sct".to_owned()] {
+        assert!(readme.contains(&words), "{readme}");
+    }
+}
