@@ -110,6 +110,7 @@ fn what_fulcio_would_not_issue_is_refused_by_name() {
         ("certificate_san_form", with(&good, "2.5.29.17", san(&[(OTHER_NAME, b"\x06\x01\x2a")], true))),
         ("certificate_oidc_issuer_missing", with(&good, "1.3.6.1.4.1.57264.1.8", None)),
         ("certificate_oidc_issuer_form", with(&good, "1.3.6.1.4.1.57264.1.8", issuer(OIDC.as_bytes()))),
+        ("certificate_oidc_issuer_form", with(&good, "1.3.6.1.4.1.57264.1.8", issuer(&der::utf8("")))),
         ("certificate_oidc_issuer_form", with(&good, "1.3.6.1.4.1.57264.1.8", issuer(&der::utf8("https://b.example")))),
         ("certificate_extended_key_usage", with(&good, "2.5.29.37", None)),
         ("certificate_extended_key_usage", with(&good, "2.5.29.37", eku(&[made::CODE_SIGNING, made::TIME_STAMPING]))),
