@@ -55,7 +55,7 @@ pub(super) fn run(args: &TrustExportArgs) -> Result<Report, CtlError> {
     match &kit.root {
         Some(root) => text.push_str(&lines(root)),
         None => {
-            text.push_str("  note       no trusted root: the configuration names none, so the kit is for keys alone\n")
+            text.push_str("  note       no trusted root: the configuration names none, so the kit is for keys alone\n");
         }
     }
     Ok(Report::new(text, json!({ "folder": args.out.display().to_string(), "files": written })))

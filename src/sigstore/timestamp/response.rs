@@ -19,7 +19,7 @@ pub(super) struct TstInfo<'a> {
 
 /// The token in a response that grants one: a `ContentInfo`, raw.
 pub(super) fn token(response: &[u8]) -> Result<&[u8], TimestampError> {
-    let (status, text, token) = parts(response).map_err(|NotDer| TimestampError::Malformed("response"))?;
+    let Parts { status, text, token } = parts(response).map_err(|NotDer| TimestampError::Malformed("response"))?;
     match (status, token) {
         // granted, grantedWithMods
         (0 | 1, Some(token)) => Ok(token),
@@ -28,7 +28,14 @@ pub(super) fn token(response: &[u8]) -> Result<&[u8], TimestampError> {
     }
 }
 
-fn parts(response: &[u8]) -> Result<(u8, Option<String>, Option<&[u8]>), NotDer> {
+/// `PKIStatus`, `statusString`, and the token, raw.
+struct Parts<'a> {
+    status: u8,
+    text: Option<String>,
+    token: Option<&'a [u8]>,
+}
+
+fn parts(response: &[u8]) -> Result<Parts<'_>, NotDer> {
     let mut fields = Reader::new(der::whole(response, der::SEQUENCE)?.value);
     let mut info = fields.enter(der::SEQUENCE)?;
     let status = info.small()?;
@@ -40,7 +47,7 @@ fn parts(response: &[u8]) -> Result<(u8, Option<String>, Option<&[u8]>), NotDer>
     info.end()?;
     let token = fields.optional(der::SEQUENCE)?.map(|token| token.raw);
     fields.end()?;
-    Ok((status, text, token))
+    Ok(Parts { status, text, token })
 }
 
 /// What another party wrote, short enough for a log line.
