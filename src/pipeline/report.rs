@@ -57,7 +57,7 @@ async fn kept_or_made(
         let report = report.clone();
         drop(kept);
         // Whose custody was shown is part of what happened, signed for it or not.
-        case.resolved(key.key());
+        case.resolved_key(key.key());
         case.record_outcome(None).await?;
         return Ok(report);
     }

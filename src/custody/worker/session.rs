@@ -79,7 +79,7 @@ enum End {
 /// What a session was at with a key when it was lost.
 enum Over {
     Signing(KeyHandle),
-    Opening(KeyUri),
+    Opening(Box<KeyUri>),
 }
 
 /// What to do about a lost session. A key that fails alone costs its session and no more, and is tried less often.
@@ -307,7 +307,7 @@ impl Session<'_> {
 fn over(work: Work) -> Option<Over> {
     match work {
         Work::Sign { handle, .. } => Some(Over::Signing(handle)),
-        Work::Open { uri } => uri.parse().ok().map(Over::Opening),
+        Work::Open { uri } => uri.parse().ok().map(|uri| Over::Opening(Box::new(uri))),
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) struct Answer {
 /// The answer to a request's body.
 pub(super) fn to(body: &[u8], behaviour: Behaviour, state: &State) -> Answer {
     match certificates(body, behaviour, state) {
-        Ok(certificates) => spoiled(certificates, behaviour),
+        Ok(certificates) => spoiled(&certificates, behaviour),
         Err(error) => Answer::json(400, &json!({"code": 3, "message": error.0, "details": []})),
     }
 }
@@ -165,7 +165,7 @@ fn chain(state: &State, leaf: &[u8], stranger: bool) -> Result<Vec<Vec<u8>>> {
     Ok(std::iter::once(leaf.to_vec()).chain(above.iter().map(|link| link.to_vec())).collect())
 }
 
-fn spoiled(certificates: Vec<Vec<u8>>, behaviour: Behaviour) -> Answer {
+fn spoiled(certificates: &[Vec<u8>], behaviour: Behaviour) -> Answer {
     let pems: Vec<String> = certificates.iter().map(|der| pem("CERTIFICATE", der)).collect();
     let good = |pems: &[String]| {
         let key = match behaviour {
