@@ -72,7 +72,7 @@ impl Target {
         let mut bytes = Vec::new();
         // Not every server says goodbye in TLS before it closes.
         match stream.read_to_end(&mut bytes) {
-            Err(error) if bytes.is_empty() => return Err(error.into()),
+            Err(error) if bytes.is_empty() => Err(error.into()),
             _ => read_answer(&bytes).context("find an answer"),
         }
     }
