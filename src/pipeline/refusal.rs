@@ -28,7 +28,7 @@ pub(crate) struct Refusal {
     pub(super) detail: String,
     source: Source,
     /// The last step of a keyless flow that was completed.
-    step: Option<&'static str>,
+    step: Option<FlowStep>,
 }
 
 /// Which step refused: decides what is counted, and how loudly it is logged.
@@ -95,7 +95,7 @@ impl Refusal {
             status: code.status().as_u16(),
             code: code.as_str(),
             reason: self.reason,
-            step: self.step,
+            step: self.step.map(FlowStep::name),
             detail: Some(self.detail.as_str()).filter(|detail| !detail.is_empty()),
         }
     }
@@ -237,7 +237,7 @@ impl From<KeylessError> for Refusal {
             _ => Code::SigningUnavailable,
         };
         let problem = Problem::new(code).reason(error.reason()).retry_after(error.retry_after());
-        let step = Some(error.step().name());
+        let step = Some(error.step());
         Self { step, ..Self::new(Source::Appliance, problem, error.reason(), &causes(&error)) }
     }
 }
@@ -247,7 +247,7 @@ impl From<StampError> for Refusal {
         let wait = error.retry_after().unwrap_or(STAMP_RETRY).max(Duration::from_secs(1));
         let problem = Problem::new(Code::DependencyUnavailable).reason(error.reason()).retry_after(wait);
         // The signature was made and stays here; what is missing is the step `timestamped`.
-        let step = Some(FlowStep::Verified.name());
+        let step = Some(FlowStep::Verified);
         Self { step, ..Self::new(Source::Appliance, problem, error.reason(), &causes(&error)) }
     }
 }
