@@ -17,8 +17,8 @@
 //! | [`custody`] | which key, in which token; the wire to the worker, and the worker |
 //! | [`keyless`] | or no key of ours: an ephemeral one, in a sealed helper, under a certificate of Fulcio |
 //! | [`dsse`] | the envelope and the bundle around a signature |
-//! | [`sigstore`] | what Fulcio, CT logs and time stamp authorities signed, verified against pinned roots |
-//! | [`timestamp`] | when was it signed, says a time stamp authority that is asked |
+//! | [`sigstore`] | what Fulcio, CT logs and timestamp authorities signed, verified against pinned roots |
+//! | [`timestamp`] | when was it signed, says a timestamp authority that is asked |
 //! | [`audit`] | what happened, durably, before anyone hears of it |
 //!
 //! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is

@@ -1,4 +1,4 @@
-//! What Fulcio, a CT log and a time stamp authority sign, verified against roots that the operator pinned.
+//! What Fulcio, a CT log and a timestamp authority sign, verified against roots that the operator pinned.
 //!
 //! Nothing here speaks to a network and nothing reads a clock: every check is told the bytes, the [`TrustedRoot`] and
 //! the time to judge by. [`verify::verify`] is the whole of an offline verification, top to bottom; each step is one
@@ -32,3 +32,11 @@ pub use certificate::{CertificateError, CertificatePolicy, FulcioCertificate, Id
 pub use sct::{SctError, SctPolicy};
 pub use timestamp::{Timestamp, TimestampError};
 pub use trusted_root::{TrustedRoot, TrustedRootError};
+
+/// The uncompressed point of the P-256 key that a DER certificate is for; none where it is for another kind of key, or
+/// no certificate. Nothing else about it is checked.
+#[must_use]
+pub fn certificate_key(certificate: &[u8]) -> Option<[u8; 65]> {
+    let certificate = x509::Certificate::parse(certificate).ok()?;
+    x509::p256_point(certificate.spki)?.try_into().ok()
+}

@@ -35,7 +35,7 @@ pub(super) fn issuer(certificate: &Certificate<'_>) -> Result<String, Certificat
         return Err(CertificateError::OidcIssuerForm);
     }
     match std::str::from_utf8(value) {
-        Ok(text) if !text.is_empty() => Ok(text.to_owned()),
+        Ok(text) if is_printable(text) => Ok(text.to_owned()),
         _ => Err(CertificateError::OidcIssuerForm),
     }
 }
@@ -59,9 +59,14 @@ fn username(other_name: &[u8]) -> Result<String, NotDer> {
     fields.end()?;
     let text = der::whole(wrapped, der::UTF8_STRING)?.value;
     match std::str::from_utf8(text) {
-        Ok(text) if !text.is_empty() => Ok(text.to_owned()),
+        Ok(text) if is_printable(text) => Ok(text.to_owned()),
         _ => Err(NotDer),
     }
+}
+
+/// It is shown to people and written to logs.
+fn is_printable(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(char::is_control)
 }
 
 /// GeneralName (RFC 5280, section 4.2.1.6).

@@ -19,7 +19,7 @@ pub(super) struct TstInfo<'a> {
 
 /// The token in a response that grants one: a `ContentInfo`, raw.
 pub(super) fn token(response: &[u8]) -> Result<&[u8], TimestampError> {
-    let (status, text, token) = parts(response).map_err(|NotDer| TimestampError::Malformed("response"))?;
+    let Parts { status, text, token } = parts(response).map_err(|NotDer| TimestampError::Malformed("response"))?;
     match (status, token) {
         // granted, grantedWithMods
         (0 | 1, Some(token)) => Ok(token),
@@ -28,7 +28,14 @@ pub(super) fn token(response: &[u8]) -> Result<&[u8], TimestampError> {
     }
 }
 
-fn parts(response: &[u8]) -> Result<(u8, Option<String>, Option<&[u8]>), NotDer> {
+/// `PKIStatus`, `statusString`, and the token, raw.
+struct Parts<'a> {
+    status: u8,
+    text: Option<String>,
+    token: Option<&'a [u8]>,
+}
+
+fn parts(response: &[u8]) -> Result<Parts<'_>, NotDer> {
     let mut fields = Reader::new(der::whole(response, der::SEQUENCE)?.value);
     let mut info = fields.enter(der::SEQUENCE)?;
     let status = info.small()?;
@@ -40,7 +47,7 @@ fn parts(response: &[u8]) -> Result<(u8, Option<String>, Option<&[u8]>), NotDer>
     info.end()?;
     let token = fields.optional(der::SEQUENCE)?.map(|token| token.raw);
     fields.end()?;
-    Ok((status, text, token))
+    Ok(Parts { status, text, token })
 }
 
 /// What another party wrote, short enough for a log line.
@@ -64,7 +71,7 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
     imprint.end()?;
     let serial = fields.integer()?;
     let time = generalized_time(fields.expect(der::GENERALIZED_TIME)?.value)?;
-    // Accuracy: not used. A time stamp counts by its time, as everywhere in Sigstore.
+    // Accuracy: not used. A timestamp counts by its time, as everywhere in Sigstore.
     fields.optional(der::SEQUENCE)?;
     fields.default_false()?;
     let nonce = if fields.peek() == Some(der::INTEGER) { Some(fields.integer()?) } else { None };
