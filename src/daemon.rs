@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::{EventLoops, LocalListener, openapi, server_tls};
+use crate::api::{EventLoops, LiveTls, LocalListener, openapi};
 use crate::audit::{AuditLog, Detail, Record};
 use crate::config::{self, Config, Viewer};
 use crate::custody::history::{self, History};
@@ -87,7 +87,7 @@ async fn serve(
     audit: AuditLog,
     background: tokio::runtime::Handle,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let tls = server_tls(&config.server.tls)?;
+    let tls = Arc::new(LiveTls::open(&config.server.tls)?);
     let threads = match config.server.threads {
         Some(threads) => threads.get() as usize,
         None => std::thread::available_parallelism()?.get(),
@@ -101,15 +101,19 @@ async fn serve(
         .map_err(|error| format!("server.local_listen: {error}"))?;
 
     let appliance = Arc::new(Appliance::new(config, audit, &background)?);
-    appliance.metrics.certificate_expiry("server", tls.certificate_expires.0);
     let (stop, stopping) = watch::channel(false);
-    let loops = EventLoops::start(threads, &appliance, &tls.config, &stopping)?;
+    let loops = EventLoops::start(threads, &appliance, &tls, &stopping)?;
     appliance.audit.append(&event("started")).await?;
 
     let local = tokio::spawn(local.serve(Arc::clone(&appliance), stopping.clone()));
     // Ends by itself when every key is written down, else with the runtime.
     tokio::spawn(history::keep(Arc::clone(&appliance.custody), History::of(&appliance.config)));
     let upkeep = tokio::spawn(Arc::clone(&appliance).upkeep(stopping.clone()));
+    // Ends with the runtime.
+    tokio::spawn({
+        let appliance = Arc::clone(&appliance);
+        async move { tls.watch(&appliance.metrics).await }
+    });
     let accepting = {
         let appliance = Arc::clone(&appliance);
         tokio::spawn(async move { loops.accept(listener, &appliance, stopping).await })

@@ -21,7 +21,7 @@
 //! | [`timestamp`] | when was it signed, says a timestamp authority that is asked |
 //! | [`audit`] | what happened, durably, before anyone hears of it |
 //!
-//! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is
+//! [`config`], [`telemetry`], [`outbound`], [`clock`] and `live_file` serve them all; [`daemon`] starts the front, [`ctl`] is
 //! `signerctl`.
 //!
 //! `unsafe` and FFI live in `custody::token` and, in a package of its own, in the sandbox of `signer-keyless`.
@@ -40,6 +40,7 @@ pub mod dsse;
 pub mod entitlement;
 pub mod jose;
 pub mod keyless;
+mod live_file;
 pub mod outbound;
 pub mod pipeline;
 pub mod quota;

@@ -297,6 +297,10 @@ fn a_custody_report_is_signed_by_the_key_recorded_and_holds_offline() {
     let kinds: Vec<&str> = records.iter().map(|record| record["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["intent", "outcome"], "one signature, and its records");
     assert_eq!(records[0]["predicateType"], statement["predicateType"]);
+    let again: Vec<Value> =
+        two.fixture.appliance.audit().unwrap().into_iter().filter(|record| record["operation"] == "custody").collect();
+    assert_eq!(again.len(), 1, "the one that was kept");
+    assert_eq!((&again[0]["key"], &again[0]["keyid"]), (&json!("shared"), &records[0]["keyid"]), "{again:?}");
 
     let verify = |file: &str, more: &[&str]| two.signerctl(&[&["keys", "attest", "--verify", file], more].concat());
     let pinned = ["--public-key", two.key.public_key.to_str().unwrap()];

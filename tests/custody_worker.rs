@@ -5,9 +5,11 @@
 mod softhsm;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use stellaops_signer::config::SigningMode;
 use stellaops_signer::custody::{Custody, TenantKey};
 
 use nix::sys::signal::Signal;
-use softhsm::{LONG, Rig, module, program, skipped, status, until};
+use softhsm::{LONG, Rig, Worker, module, program, skipped, status, until};
 
 const DIGEST: [u8; 32] = [0x42; 32];
 
@@ -186,7 +188,7 @@ async fn the_process_is_hardened_and_its_socket_is_not_open_to_all() {
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     if !nix::unistd::getuid().is_root() {
         // What is not dumpable belongs to root in /proc.
-        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(proc.join("mem")).unwrap());
+        let owner = fs::metadata(proc.join("mem")).unwrap().uid();
         assert_eq!(owner, 0);
     }
     assert!(worker.terminate().success());
@@ -281,6 +283,50 @@ async fn a_socket_from_the_service_manager_is_taken() {
     assert!(!rig.path("t.sock.lock").exists(), "it did not bind one of its own");
     assert!(worker.terminate().success());
     assert!(socket.exists(), "the socket is the service manager's, and stays");
+}
+
+#[tokio::test]
+async fn behind_a_socket_on_which_root_listens_the_worker_s_own_user_answers() {
+    let Some(rig) = Rig::new("socket of root's") else { return };
+    if !nix::unistd::getuid().is_root() {
+        return skipped("socket of root's", "root");
+    }
+    let listener = UnixListener::bind(rig.path("t.sock")).unwrap();
+    fs::set_permissions(rig.path("t.sock"), fs::Permissions::from_mode(0o660)).unwrap();
+    // Where cargo leaves it, the other user may not reach it.
+    fs::copy(env!("CARGO_BIN_EXE_signer-token"), rig.path("signer-token")).unwrap();
+    rig.configure(&rig.config().replace("worker_user = \"0\"", &format!("worker_user = \"{NOBODY}\"")));
+    give_away(&rig.path(""));
+    let activate = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0 </dev/null";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", activate]).arg(rig.path("signer-token")).args(rig.arguments(&[]));
+    command.env("SOFTHSM2_CONF", rig.path("softhsm2.conf")).stdin(OwnedFd::from(listener)).uid(NOBODY).gid(NOBODY);
+    let worker = Worker { child: command.spawn().unwrap() };
+    let custody = rig.ready().await;
+    custody.sign(&key(&custody), &DIGEST, soon()).await.unwrap();
+    assert_eq!(fs::metadata(format!("/proc/{}", worker.child.id())).unwrap().uid(), NOBODY);
+    assert!(worker.terminate().success());
+
+    // The same, served by a user that is not the worker's.
+    rig.configure(&rig.config().replace(&format!("worker_user = \"{NOBODY}\""), "worker_user = \"1\""));
+    give_away(&rig.path("signer.toml"));
+    let custody = rig.custody();
+    fs::remove_file(rig.path("t.sock")).unwrap();
+    let mut command = Command::new(rig.path("signer-token"));
+    command.args(rig.arguments(&[])).env("SOFTHSM2_CONF", rig.path("softhsm2.conf")).uid(NOBODY).gid(NOBODY);
+    let _stranger = rig.spawn(command);
+    let status = until(&custody, |status| status.detail.contains("is served by user")).await;
+    assert!(status.detail.contains("65534") && status.detail.contains("worker_user"), "{}", status.detail);
+}
+
+const NOBODY: u32 = 65_534;
+
+/// Everything below a folder, and the folder.
+fn give_away(path: &Path) {
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    for inner in path.is_dir().then(|| fs::read_dir(path).unwrap()).into_iter().flatten() {
+        give_away(&inner.unwrap().path());
+    }
 }
 
 #[tokio::test]

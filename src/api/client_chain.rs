@@ -30,6 +30,11 @@ impl RememberingVerifier {
         Self { inner, lists_end, accepted: Mutex::default() }
     }
 
+    /// The earliest `nextUpdate` of the revocation lists, in seconds since the epoch; `None` without a list.
+    pub(super) fn lists_end(&self) -> Option<u64> {
+        self.lists_end
+    }
+
     fn remembers(&self, chain: &[u8; 32], now: UnixTime) -> bool {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         accepted.get(chain).is_some_and(|until| now.as_secs() < *until)

@@ -10,13 +10,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::resets::{Reset, Resets};
 use crate::config::Limits;
 
 /// A connection's stream that notes when bytes move.
 pub(super) struct Guarded<S> {
     stream: S,
     watch: Arc<Watch>,
+    /// What is sent, where it is HTTP/2, and who wants to hear of streams that are reset in it.
+    resets: Option<(Resets, OnReset)>,
 }
+
+type OnReset = Box<dyn FnMut(Reset) + Send>;
 
 /// What is known of one connection's progress.
 pub(super) struct Watch {
@@ -73,7 +78,23 @@ impl<S> Guarded<S> {
             request_limit: limits.request_timeout.get() * 2,
             heads_are_bytes,
         };
-        Self { stream, watch: Arc::new(watch) }
+        Self { stream, watch: Arc::new(watch), resets: None }
+    }
+
+    /// Calls `found` for every stream that the HTTP/2 library resets for the client's fault.
+    pub(super) fn on_reset(mut self, found: impl FnMut(Reset) + Send + 'static) -> Self {
+        self.resets = Some((Resets::default(), Box::new(found)));
+        self
+    }
+
+    /// The stream took the first `count` of these bytes.
+    fn sent<'b>(&mut self, pieces: impl IntoIterator<Item = &'b [u8]>, mut count: usize) {
+        let Some((resets, found)) = &mut self.resets else { return };
+        for piece in pieces {
+            let part = &piece[..count.min(piece.len())];
+            count -= part.len();
+            resets.sent(part, &mut *found);
+        }
     }
 
     pub(super) fn watch(&self) -> Arc<Watch> {
@@ -168,6 +189,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = result {
+            self.sent([bytes], count);
+        }
         self.watch.write_progress(result.is_pending(), matches!(result, Poll::Ready(Ok(1..))));
         result
     }
@@ -178,6 +202,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        if let Poll::Ready(Ok(count)) = result {
+            self.sent(bytes.iter().map(|piece| &**piece), count);
+        }
         self.watch.write_progress(result.is_pending(), matches!(result, Poll::Ready(Ok(1..))));
         result
     }

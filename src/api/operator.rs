@@ -65,27 +65,19 @@ fn permitted(peer: LocalPeer, own: u32) -> Result<u32, &'static str> {
 }
 
 async fn set_drained(appliance: &Appliance, token: &str, drained: bool, uid: u32) -> Response<Full<Bytes>> {
-    let done = match appliance.custody.set_drained(token, drained) {
+    let event = if drained { "token_drained" } else { "token_undrained" };
+    let details = &[("token", Detail::Text(token)), ("uid", Detail::Number(uid.into()))];
+    let recorded = async { appliance.audit.append(&Record::Event { event, details }).await };
+    let done = match appliance.custody.set_drained(token, drained, recorded).await {
         Ok(done) => done,
         Err(error @ DrainError::Unknown { .. }) => {
             return refused(StatusCode::NOT_FOUND, "not_found", &error.to_string());
         }
-        Err(error @ DrainError::NotKept { .. }) => {
+        Err(error @ (DrainError::NotKept { .. } | DrainError::NotRecorded(_))) => {
             tracing::error!(%error, "a token cannot be drained or undrained");
             return refused(StatusCode::SERVICE_UNAVAILABLE, "dependency_unavailable", &error.to_string());
         }
     };
-    let event = if drained { "token_drained" } else { "token_undrained" };
-    let details = &[("token", Detail::Text(token)), ("uid", Detail::Number(uid.into()))];
-    if let Err(error) = appliance.audit.append(&Record::Event { event, details }).await {
-        // A decision without its record does not stand.
-        if done.changed
-            && let Err(error) = appliance.custody.set_drained(token, !drained)
-        {
-            tracing::error!(%error, "a decision that could not be recorded could not be taken back either");
-        }
-        return refused(StatusCode::SERVICE_UNAVAILABLE, "dependency_unavailable", &error.to_string());
-    }
     let body = json!({
         "token": done.token,
         "drained": done.drained,

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::guard::{Cut, Guarded, Watch};
+use super::live_tls::LiveTls;
 use super::sending::keeping;
 use super::{routes, tls};
 use crate::auth::PeerCertificate;
@@ -44,7 +45,7 @@ impl EventLoops {
     pub(crate) fn start(
         count: usize,
         appliance: &Arc<Appliance>,
-        tls: &Arc<rustls::ServerConfig>,
+        tls: &Arc<LiveTls>,
         stop: &watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let limits = appliance.config.server.limits.clone();
@@ -59,7 +60,7 @@ impl EventLoops {
             let open = Arc::new(AtomicUsize::new(0));
             let front = Front {
                 appliance: Arc::clone(appliance),
-                acceptor: TlsAcceptor::from(Arc::clone(tls)),
+                tls: Arc::clone(tls),
                 open: Arc::clone(&open),
                 stop: stop.clone(),
             };
@@ -128,7 +129,7 @@ impl EventLoops {
 #[derive(Clone)]
 struct Front {
     appliance: Arc<Appliance>,
-    acceptor: TlsAcceptor,
+    tls: Arc<LiveTls>,
     open: Arc<AtomicUsize>,
     stop: watch::Receiver<bool>,
 }
@@ -167,7 +168,9 @@ impl Front {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %address, "TCP_NODELAY could not be set");
         }
-        let handshake = timeout(limits.handshake_timeout.get(), self.acceptor.accept(stream)).await;
+        let trust = self.tls.trust();
+        let acceptor = TlsAcceptor::from(self.tls.config());
+        let handshake = timeout(limits.handshake_timeout.get(), acceptor.accept(stream)).await;
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -190,14 +193,21 @@ impl Front {
         let speaks_h2 = session.alpn_protocol() == Some(b"h2");
         let _counted = Counted::new(&self.appliance.metrics.connections);
 
-        let guarded = Guarded::new(stream, limits, !speaks_h2);
-        let watch = guarded.watch();
         let peer = Arc::new(peer);
+        let mut guarded = Guarded::new(stream, limits, !speaks_h2);
+        if speaks_h2 {
+            let (appliance, peer) = (Arc::clone(&self.appliance), Arc::clone(&peer));
+            guarded = guarded.on_reset(move |reset| {
+                let detail = format!("HTTP/2 stream {}: {}", reset.stream, reset.name());
+                appliance.refused_connection(address, Some(&peer), "http2_stream_reset", &detail);
+            });
+        }
+        let watch = guarded.watch();
         let io = TokioIo::new(guarded);
         let ended = if speaks_h2 {
-            self.serve_h2(io, &watch, &peer, address).await
+            self.serve_h2(io, &watch, &peer, address, trust).await
         } else {
-            self.serve_h1(io, &watch, &peer, address).await
+            self.serve_h1(io, &watch, &peer, address, trust).await
         };
         match ended {
             Ended::Well => {}
@@ -216,7 +226,14 @@ impl Front {
         }
     }
 
-    async fn serve_h1(&self, io: Io, watch: &Arc<Watch>, peer: &Arc<PeerCertificate>, address: SocketAddr) -> Ended {
+    async fn serve_h1(
+        &self,
+        io: Io,
+        watch: &Arc<Watch>,
+        peer: &Arc<PeerCertificate>,
+        address: SocketAddr,
+        trust: Trust,
+    ) -> Ended {
         let limits = &self.appliance.config.server.limits;
         let service = service_fn(|request| {
             let (appliance, peer, progress) = (Arc::clone(&self.appliance), Arc::clone(peer), watch.begin());
@@ -232,10 +249,17 @@ impl Front {
             .max_buf_size(limits.max_header_bytes.as_usize().max(8192))
             .pipeline_flush(false)
             .serve_connection(io, service);
-        self.until_ended(connection, watch).await
+        self.until_ended(connection, watch, trust).await
     }
 
-    async fn serve_h2(&self, io: Io, watch: &Arc<Watch>, peer: &Arc<PeerCertificate>, address: SocketAddr) -> Ended {
+    async fn serve_h2(
+        &self,
+        io: Io,
+        watch: &Arc<Watch>,
+        peer: &Arc<PeerCertificate>,
+        address: SocketAddr,
+        trust: Trust,
+    ) -> Ended {
         let limits = &self.appliance.config.server.limits;
         let (appliance, peer, progress) = (Arc::clone(&self.appliance), Arc::clone(peer), Arc::clone(watch));
         let service = service_fn(move |request| {
@@ -253,11 +277,12 @@ impl Front {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .serve_connection(io, service);
-        self.until_ended(connection, watch).await
+        self.until_ended(connection, watch, trust).await
     }
 
-    /// Serves until the connection ends, by itself, by being cut off, or in good order because the front stops.
-    async fn until_ended<C>(&self, connection: C, watch: &Watch) -> Ended
+    /// Serves until the connection ends, by itself, by being cut off, or in good order because the front stops or because
+    /// other clients are trusted now than when this one was let in.
+    async fn until_ended<C>(&self, connection: C, watch: &Watch, mut trust: Trust) -> Ended
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
@@ -279,10 +304,17 @@ impl Front {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                Ok(()) = trust.changed(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }
 }
+
+/// Changes when other clients are trusted.
+type Trust = watch::Receiver<()>;
 
 type Io = TokioIo<Guarded<tokio_rustls::server::TlsStream<TcpStream>>>;
 

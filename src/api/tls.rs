@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -59,6 +58,8 @@ pub(crate) struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
     /// End of the server certificate's validity, for the metric that warns before it.
     pub(crate) certificate_expires: UnixTime,
+    /// From when on the first of the revocation lists says nothing any more, and with it nobody is let in.
+    pub(crate) lists_end: Option<UnixTime>,
 }
 
 /// Reads certificates, keys, CAs and CRLs and makes the rustls configuration: TLS 1.3 (1.2 only where allowed),
@@ -88,16 +89,18 @@ pub(crate) fn server_tls(tls: &Tls) -> Result<ServerTls, TlsError> {
     // SHA-256 runs in hardware where SHA-384 does not.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
+    let verifier = client_verifier(tls, Arc::clone(&provider))?;
+    let lists_end = verifier.lists_end().and_then(|end| i64::try_from(end).ok()).map(UnixTime);
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
-        .with_client_cert_verifier(client_verifier(tls, provider)?)
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // A resumed session would skip the CRL; tickets that nobody may use are not worth sending.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(ServerTls { config: Arc::new(config), certificate_expires })
+    Ok(ServerTls { config: Arc::new(config), certificate_expires, lists_end })
 }
 
 /// Reads what authentication and audit need of a verified client certificate.
@@ -114,7 +117,7 @@ pub(super) fn peer_certificate(leaf: &CertificateDer<'_>) -> Option<PeerCertific
 fn client_verifier(
     tls: &Tls,
     provider: Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+) -> Result<Arc<RememberingVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("client_ca", &tls.client_ca)? {
         roots.add(certificate).map_err(|error| TlsError::Unusable {

@@ -17,6 +17,7 @@ mod batch;
 mod file;
 mod line;
 mod noise;
+mod pace;
 mod record;
 mod recovery;
 #[cfg(test)]

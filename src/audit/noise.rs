@@ -42,6 +42,11 @@ impl Noise {
         false
     }
 
+    /// Whether exactly one was left out since the last telling.
+    pub(super) fn begins(&self) -> bool {
+        self.total == 1
+    }
+
     /// When there will be something to tell, if there will.
     pub(super) fn due(&self) -> Option<Instant> {
         if self.total == 0 { None } else { self.window.map(|start| start + WINDOW) }

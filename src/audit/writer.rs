@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::batch::{Append, Batch};
 use super::file::{self, LogFile};
 use super::noise::Noise;
+use super::pace::Pace;
 use super::record::{Detail, Record};
 use super::{AuditError, Failure, MAX_PENDING_BYTES};
 use crate::config;
@@ -67,12 +68,20 @@ impl Shared {
         Self { state: Mutex::new(state), work: Condvar::new(), metrics: OnceLock::new() }
     }
 
-    pub(super) fn append(&self, record: &Record<'_>) -> Append {
-        self.enter(record, false)
-    }
-
     pub(super) fn append_noise(&self, record: &Record<'_>) -> Append {
-        self.enter(record, true)
+        let mut state = self.lock();
+        if state.noise.admit(record.reason(), Instant::now()) {
+            drop(state);
+            return self.append(record);
+        }
+        // What is only counted is not even written out. The writer may sleep and not know yet that there will be
+        // something to tell.
+        let wake = state.noise.begins();
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Append::settled(Ok(()))
     }
 
     /// Why the log takes no records: it failed, or the disk does not answer.
@@ -96,14 +105,11 @@ impl Shared {
         self.work.notify_one();
     }
 
-    fn enter(&self, record: &Record<'_>, noise: bool) -> Append {
+    pub(super) fn append(&self, record: &Record<'_>) -> Append {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.body.clear();
             record.write(&mut scratch.body);
             let mut state = self.lock();
-            if noise && !state.noise.admit(record.reason(), Instant::now()) {
-                return Append::settled(Ok(()));
-            }
             if let Err(error) = state.enter(&scratch.body) {
                 return Append::settled(Err(error));
             }
@@ -165,13 +171,13 @@ impl State {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     file: LogFile,
-    group_commit: Duration,
+    pace: Pace,
     batch: Batch,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, file: LogFile, group_commit: Duration) -> Self {
-        Self { shared, file, group_commit, batch: Batch::default() }
+        Self { shared, file, pace: Pace::new(group_commit), batch: Batch::default() }
     }
 
     /// Writes until the log is closed.
@@ -191,7 +197,7 @@ impl Writer {
             let outcome = self.file.commit(&self.batch.lines);
             self.shared.lock().writing_since = None;
             let took = started.elapsed();
-            interval = self.pace(records, started.duration_since(last_sync));
+            interval = self.pace.after(records, started.duration_since(last_sync));
             last_sync = started;
             if let Some(metrics) = self.shared.metrics.get() {
                 metrics.flush.observe(took.as_secs_f64());
@@ -201,14 +207,6 @@ impl Writer {
                 Err(failure) => self.fail(failure),
             }
         }
-    }
-
-    /// How far apart syncs are while `records` come in within `time`. Each sync costs the same CPU whatever it carries,
-    /// so the interval grows with the rate, up to a bound: a lone caller does not wait for others that never come.
-    fn pace(&self, records: u32, time: Duration) -> Duration {
-        let rate = f64::from(records) / time.as_secs_f64().max(f64::MIN_POSITIVE);
-        let crowd = rate * self.group_commit.as_secs_f64();
-        self.group_commit.mul_f64(crowd.clamp(1.0, MAX_SYNC_PACE))
     }
 
     /// False when the log is closed and everything is written.
@@ -328,9 +326,6 @@ impl Drop for Writer {
 
 /// A disk that takes this long for one sync is not one to wait for: requests are refused at once instead, until it answers.
 const STALLED: Duration = Duration::from_secs(3);
-
-/// How many times the configured interval may grow under load.
-const MAX_SYNC_PACE: f64 = 4.0;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(10);

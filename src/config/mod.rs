@@ -369,6 +369,9 @@ pub struct Token {
     pub sessions: Option<NonZeroU32>,
     /// Longest that one call into the module may take before the worker's process is ended.
     pub call_timeout: Option<Span>,
+    /// The same for the login, which takes some devices much longer than anything else. Absent: what the profile says,
+    /// else as `call_timeout`.
+    pub login_timeout: Option<Span>,
     /// How long a session is left idle before a call is made on it to keep its connection alive.
     pub keep_alive: Option<Span>,
     /// The worker's directory for what must outlive it: the PINs that were refused. Absent: `$STATE_DIRECTORY`.
@@ -442,8 +445,8 @@ pub struct Custody {
 pub struct Audit {
     /// The log file; its directory must exist and belong to the front's user.
     pub path: PathBuf,
-    /// When idle, records are made durable at once. Under load they are made so together, this far apart, or up to four
-    /// times as far when many records come.
+    /// Records are made durable at once as long as few come. Under load they are made so together, up to four times this
+    /// far apart the more records come.
     #[serde(default = "default_group_commit")]
     pub group_commit: Span,
     /// Refused connections and unreadable requests recorded per second; the rest is counted in one record.

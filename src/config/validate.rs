@@ -246,9 +246,11 @@ fn tokens(config: &Config, report: &mut Report<'_>) {
         if let Some(sha256) = &token.module_sha256 {
             report.expect(key!["tokens", name, "module_sha256"], rules::sha256(sha256));
         }
-        for (field, span, most) in
-            [("call_timeout", token.call_timeout, 5 * MINUTE), ("keep_alive", token.keep_alive, HOUR)]
-        {
+        for (field, span, most) in [
+            ("call_timeout", token.call_timeout, 5 * MINUTE),
+            ("login_timeout", token.login_timeout, 5 * MINUTE),
+            ("keep_alive", token.keep_alive, HOUR),
+        ] {
             if let Some(span) = span {
                 report.expect(key!["tokens", name, field], rules::at_most(span.get(), most));
             }

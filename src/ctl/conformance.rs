@@ -108,6 +108,7 @@ impl Worker {
         let mut command = Command::new(&program);
         command.arg("conformance").arg("--module").arg(&run.module).args(["--token", &run.token]);
         command.args(run.pin_file.iter().flat_map(|file| ["--pin-file".as_ref(), file.as_os_str()]));
+        command.args(run.config.iter().flat_map(|file| ["--config".as_ref(), file.as_os_str()]));
         command.args(run.key.iter().flat_map(|key| ["--key", key]));
         command.args(run.generate.then_some("--generate"));
         command.args(run.profile.iter().flat_map(|profile| ["--profile", profile]));

@@ -192,7 +192,9 @@ fn token_exit(code: &str) -> Exit {
         "input" | "label" | "pin_form" | "no_slot" => Exit::Usage,
         "pin" | "module_load" | "module_initialise" => Exit::File,
         "key_not_found" | "several_keys" | "several_tokens" | "key_unsuitable" | "protocol" => Exit::Failed,
-        "token_absent" | "device_failed" | "module_died" | "module_hung" | "process" => Exit::Unavailable,
+        "token_absent" | "device_failed" | "module_died" | "module_hung" | "process" | "partly_destroyed" => {
+            Exit::Unavailable
+        }
         // The token would not: a PIN, an owner, a key that it cannot make.
         _ => Exit::Refused,
     }

@@ -81,6 +81,9 @@ fn values(profile: &Profile) -> Vec<(&'static str, String, &str, &Source)> {
     values.extend(profile.max_sessions.as_ref().map(|max| one("max_sessions", max, ToString::to_string)));
     values.extend(profile.read_write_sessions.as_ref().map(|rw| one("read_write_sessions", rw, ToString::to_string)));
     values.push(one("call_timeout", &profile.call_timeout, |span| format!("{:?}", span.get())));
+    values.extend(
+        profile.login_timeout.as_ref().map(|login| one("login_timeout", login, |span| format!("{:?}", span.get()))),
+    );
     values
         .extend(profile.keep_alive.as_ref().map(|every| one("keep_alive", every, |span| format!("{:?}", span.get()))));
     values.push(one("PIN", &profile.login.pin, Clone::clone));

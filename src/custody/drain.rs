@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
 
 use super::error::{CustodySetupError, DrainError};
 use super::front::Custody;
@@ -17,8 +16,8 @@ use crate::config::{Config, KeyState};
 #[derive(Debug)]
 pub(super) struct DrainedTokens {
     path: PathBuf,
-    /// Held while the file is replaced, so that two operators do not lose each other's decision.
-    turn: Mutex<()>,
+    /// Held while a decision is recorded and the file replaced, so that two operators do not lose each other's.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What draining or undraining a token has come to.
@@ -39,7 +38,10 @@ pub struct Drained {
 impl DrainedTokens {
     pub(super) fn of(config: &Config) -> Self {
         let beside_log = || config.audit.path.with_file_name("drained-tokens");
-        Self { path: config.custody.drained_file.clone().unwrap_or_else(beside_log), turn: Mutex::default() }
+        Self {
+            path: config.custody.drained_file.clone().unwrap_or_else(beside_log),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Absent: none is drained.
@@ -51,35 +53,51 @@ impl DrainedTokens {
         }
     }
 
-    /// Durable when this returns.
-    fn write(&self, names: &[&str]) -> io::Result<()> {
-        let fresh = self.path.with_extension("new");
-        let mut file = File::create(&fresh)?;
+    /// Writes the list beside the one in force. Durable when this returns, and without effect.
+    fn prepare(&self, names: &[&str]) -> io::Result<()> {
+        let mut file = File::create(self.fresh())?;
         for name in names {
             writeln!(file, "{name}")?;
         }
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
+        file.sync_all()
+    }
+
+    /// Puts the prepared list in force, durably.
+    fn commit(&self) -> io::Result<()> {
+        fs::rename(self.fresh(), &self.path)?;
         File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+
+    fn fresh(&self) -> PathBuf {
+        self.path.with_extension("new")
     }
 }
 
 impl Custody {
     /// Takes a token off, or back. A drained token gets no request, no test signature included; what is under way in
-    /// it is finished. The decision is on disk when this returns.
+    /// it is finished. `recorded` is awaited first, and nothing changes before it is done: a decision whose record is
+    /// not durable was never in effect. When this returns the decision is on disk, too.
     ///
     /// # Errors
-    /// When there is no such token, or the decision cannot be written down. Nothing has changed then.
-    pub fn set_drained(&self, name: &str, drained: bool) -> Result<Drained, DrainError> {
+    /// When there is no such token, or the decision cannot be recorded or written down. Nothing has changed then.
+    pub async fn set_drained<E: std::error::Error>(
+        &self,
+        name: &str,
+        drained: bool,
+        recorded: impl Future<Output = Result<(), E>>,
+    ) -> Result<Drained, DrainError> {
         let known = || self.tokens.iter().map(|token| &**token.name()).collect::<Vec<_>>().join(", ");
         let index = self.tokens.iter().position(|token| **token.name() == *name);
         let index = index.ok_or_else(|| DrainError::Unknown { token: name.to_owned(), known: known() })?;
-        let turn = self.drained.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.drained.turn.lock().await;
         let will_be = |at: usize| if at == index { drained } else { self.tokens[at].is_drained() };
         let names: Vec<&str> =
             (0..self.tokens.len()).filter(|at| will_be(*at)).map(|at| &**self.tokens[at].name()).collect();
         let failed = |source| DrainError::NotKept { path: self.drained.path.clone(), source };
-        self.drained.write(&names).map_err(failed)?;
+        // What can fail comes before the record, so that the log does not tell of what could not be done.
+        self.drained.prepare(&names).map_err(failed)?;
+        recorded.await.map_err(|error| DrainError::NotRecorded(super::token::explain(&error)))?;
+        self.drained.commit().map_err(failed)?;
         let token = &self.tokens[index];
         let changed = token.drained.swap(drained, Relaxed) != drained;
         drop(turn);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::PublicKeyError;
 use super::client::LinkError;
+use super::history::HistoryError;
 use super::uri::UriError;
 use super::wire::FailureCode;
 use crate::config::SigningMode;
@@ -51,6 +52,16 @@ pub enum OutOfService {
     Mismatch {
         /// `keyid` that signatures must have.
         pinned: String,
+        /// `keyid` that was found.
+        found: String,
+    },
+    /// At first sight after a start, the token holds another key than this appliance last had under the name.
+    #[error(
+        "the token holds the key {found}, where the key history last has {remembered} under this name: was the key exchanged? If it was, and by you, state the new one in `public_key`"
+    )]
+    Exchanged {
+        /// `keyid` that the history has.
+        remembered: String,
         /// `keyid` that was found.
         found: String,
     },
@@ -149,6 +160,9 @@ pub enum DrainError {
         /// Why.
         source: std::io::Error,
     },
+    /// It would be a decision that no auditor hears of.
+    #[error("the decision cannot be recorded in the audit log: {0}")]
+    NotRecorded(String),
 }
 
 /// Why the custody part of a configuration cannot be used.
@@ -188,6 +202,9 @@ pub enum CustodySetupError {
         /// Why.
         source: std::io::Error,
     },
+    /// The key history cannot be read, and there are keys without `public_key` to be compared with it.
+    #[error("custody.history: keys without `public_key` are compared with it")]
+    History(#[source] HistoryError),
     /// A tenant's key is not configured.
     #[error("tenants.{tenant}.keys: there is no key `{key}`")]
     NoKey {
@@ -258,7 +275,7 @@ impl CustodyError {
             Self::OutOfService { .. } => "key_out_of_service",
             Self::Token { source: Cause(error), .. } => match error {
                 LinkError::Connect { .. } | LinkError::Hello(_) => "worker_unreachable",
-                LinkError::Peer { .. } => "worker_untrusted",
+                LinkError::Peer { .. } | LinkError::Socket { .. } => "worker_untrusted",
                 LinkError::Protocol(_) => "worker_protocol",
                 LinkError::Unsent(_) | LinkError::Lost(_) => "worker_lost",
                 LinkError::Timeout => "worker_timeout",

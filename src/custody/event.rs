@@ -32,6 +32,8 @@ pub enum CustodyEvent {
         state: KeyHealth,
         /// Why; each failing attribute is named. Empty for `live`.
         detail: String,
+        /// Changes since the last record that have none of their own, because there were too many.
+        untold: u64,
     },
     /// A device describes a key otherwise than when it was last asked.
     AttributesChanged {
@@ -43,6 +45,8 @@ pub enum CustodyEvent {
         before: KeyAttributes,
         /// As they are.
         now: KeyAttributes,
+        /// Changes in between that have no record of their own, because there were too many.
+        untold: u64,
     },
     /// A token is in another state than before.
     TokenState {
@@ -52,6 +56,8 @@ pub enum CustodyEvent {
         state: &'static str,
         /// Why.
         detail: String,
+        /// Changes since the last record that have none of their own, because there were too many.
+        untold: u64,
     },
 }
 
@@ -67,37 +73,41 @@ impl CustodyEvent {
                     ("reason", Detail::Text(reason)),
                 ],
             }),
-            Self::KeyState { key, token, state, detail } => enter(&Record::Event {
-                event: "key_state",
-                details: &[
+            Self::KeyState { key, token, state, detail, untold } => {
+                let details = [
                     ("key", Detail::Text(key)),
                     ("token", Detail::Text(token)),
                     ("state", Detail::Text(state.name())),
                     ("detail", Detail::Text(detail)),
-                ],
-            }),
-            Self::AttributesChanged { key, token, before, now } => {
-                let (before, now) = (spelled(before), spelled(now));
-                enter(&Record::Event {
-                    event: "key_attributes_changed",
-                    details: &[
-                        ("key", Detail::Text(key)),
-                        ("token", Detail::Text(token)),
-                        ("before", Detail::Text(&before)),
-                        ("now", Detail::Text(&now)),
-                    ],
-                })
+                ];
+                enter(&Record::Event { event: "key_state", details: &with_untold(details, *untold) })
             }
-            Self::TokenState { token, state, detail } => enter(&Record::Event {
-                event: "token_state",
-                details: &[
+            Self::AttributesChanged { key, token, before, now, untold } => {
+                let (before, now) = (spelled(before), spelled(now));
+                let details = [
+                    ("key", Detail::Text(key)),
                     ("token", Detail::Text(token)),
-                    ("state", Detail::Text(state)),
-                    ("detail", Detail::Text(detail)),
-                ],
-            }),
+                    ("before", Detail::Text(&before)),
+                    ("now", Detail::Text(&now)),
+                ];
+                enter(&Record::Event { event: "key_attributes_changed", details: &with_untold(details, *untold) })
+            }
+            Self::TokenState { token, state, detail, untold } => {
+                let details =
+                    [("token", Detail::Text(token)), ("state", Detail::Text(state)), ("detail", Detail::Text(detail))];
+                enter(&Record::Event { event: "token_state", details: &with_untold(details, *untold) })
+            }
         }
     }
+}
+
+/// `untold` only where there is something untold.
+fn with_untold<'a, const N: usize>(
+    details: [(&'static str, Detail<'a>); N],
+    untold: u64,
+) -> Vec<(&'static str, Detail<'a>)> {
+    let untold = (untold > 0).then_some(("untold", Detail::Number(untold)));
+    details.into_iter().chain(untold).collect()
 }
 
 /// All attributes with their values, so that two lines can be compared by eye.
@@ -142,7 +152,7 @@ impl Events {
         Self { sender, receiver: Mutex::new(Some(receiver)) }
     }
 
-    /// Changes of state only, which hysteresis keeps rare: the queue needs no bound.
+    /// Changes of state only, of each key in each token so many an hour ([`super::told`]): the queue needs no bound.
     pub(super) fn tell(&self, event: CustodyEvent) {
         // Nobody listens while the front stops; the log has its `stopped` then.
         let _ = self.sender.send(event);

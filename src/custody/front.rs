@@ -47,7 +47,13 @@ impl Custody {
     /// When the configuration names users, files, tokens or keys that do not exist or do not parse.
     pub fn new(config: &Config) -> Result<Self, CustodySetupError> {
         let Built { links, registry, events } = setup::build(config)?;
-        let tokens: Vec<TokenSeen> = links.into_iter().map(TokenSeen::new).collect();
+        let mut keys = vec![Vec::new(); links.len()];
+        for entry in &registry.entries {
+            for (at, replica) in entry.replicas.iter().enumerate() {
+                keys[replica.link].push((entry.index, at));
+            }
+        }
+        let tokens = links.into_iter().zip(keys).map(|(link, keys)| TokenSeen::new(link, keys)).collect();
         let custody =
             Self { registry, tokens, timing: config.custody.clone(), drained: DrainedTokens::of(config), events };
         custody.recall_drained()?;
@@ -168,6 +174,11 @@ impl Custody {
     #[must_use]
     pub fn verification_keys(&self) -> Vec<Arc<SigningKey>> {
         self.registry.pinned().cloned().collect()
+    }
+
+    /// How many keys are configured.
+    pub(super) fn key_count(&self) -> usize {
+        self.registry.entries.len()
     }
 
     /// The key with this `keyid`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::SigningMode;
 use crate::custody::testing::{FakeToken, Place, eventually};
-use crate::custody::{Custody, CustodyError, TenantKey};
+use crate::custody::{Custody, CustodyError, CustodyEvent, CustodySetupError, TenantKey};
 
 const DIGEST: [u8; 32] = [7; 32];
 
@@ -251,4 +251,57 @@ async fn futures_may_be_sent_between_threads() {
     custody.registry.entries[0].pin(public_key).unwrap();
     let key = key(&custody);
     is_send(&custody.sign(&key, &DIGEST, soon()));
+}
+
+#[tokio::test]
+async fn a_key_that_was_exchanged_while_the_front_was_down_is_refused_until_the_config_states_it() {
+    let (place, token) = (Place::new(), FakeToken::new());
+    let worker = place.worker(place.plan(), &token);
+    let (history, stated) = (place.path("history.jsonl"), place.path("a.pub"));
+    let start = |key: &str| {
+        let config = place.config(&format!("{key}[custody]\nhistory = \"{}\"\n", history.display()));
+        Custody::new(&config).map(Arc::new)
+    };
+    let first = start("").unwrap();
+    until_ready(&first).await;
+    let config = place.config(&format!("[custody]\nhistory = \"{}\"\n", history.display()));
+    crate::custody::history::keep(Arc::clone(&first), crate::custody::history::History::of(&config)).await;
+    let again = start("").unwrap();
+    until_ready(&again).await;
+
+    let exchanged = token.replace_key("k");
+    let third = start("").unwrap();
+    let mut events = third.events().unwrap();
+    eventually_refreshed(&third, |custody| custody.keys(None)[0].out_of_service.is_some()).await;
+    let error = third.resolve("acme", SigningMode::Kms).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&exchanged.keyid()) && text.contains("public_key"), "{text}");
+    assert!(third.verification_keys().is_empty(), "nothing is pinned");
+    assert!(third.keys(None)[0].custody[0].attributes.is_none(), "its attributes are no evidence for ours");
+    let told = std::iter::from_fn(|| events.try_recv().ok());
+    let alarm =
+        |event: &CustodyEvent| matches!(event, CustodyEvent::KeyState { detail, .. } if detail.contains("history"));
+    assert!(told.collect::<Vec<_>>().iter().any(alarm), "the auditor hears of it");
+
+    std::fs::write(&stated, exchanged.to_pem()).unwrap();
+    let fourth = start(&format!("public_key = \"{}\"\n", stated.display())).unwrap();
+    until_ready(&fourth).await;
+    fourth.sign(&key(&fourth), &DIGEST, soon()).await.unwrap();
+
+    std::fs::write(&history, "not a history\n").unwrap();
+    let error = start("").unwrap_err();
+    assert!(matches!(error, CustodySetupError::History(_)), "{error}");
+    start(&format!("public_key = \"{}\"\n", stated.display())).unwrap();
+    worker.stop(Duration::from_secs(10));
+}
+
+async fn eventually_refreshed(custody: &Arc<Custody>, is_so: impl Fn(&Custody) -> bool) {
+    for _ in 0..1_000 {
+        custody.refresh().await;
+        if is_so(custody) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {:?}", custody.status());
 }

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -106,7 +106,7 @@ impl History {
         }
     }
 
-    /// Adds those keys that are not in it under the same name, durably. Returns how many.
+    /// Adds those keys that are not the last ones in it under their names, durably. Returns how many.
     ///
     /// # Errors
     /// [`HistoryError`]; then nothing may rely on the keys being remembered.
@@ -125,8 +125,10 @@ impl History {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).map_err(|error| self.io(error))?;
         let known = self.parse(&bytes)?;
-        let new = |key: &&Remembered| !known.iter().any(|old| old.keyid == key.keyid && old.name == key.name);
-        let new: Vec<&Remembered> = keys.iter().filter(new).collect();
+        // One that is used again after another is written down again: the last one is what a name stands for.
+        let mut last: HashMap<&str, &str> = known.iter().map(|key| (key.name.as_str(), key.keyid.as_str())).collect();
+        let new: Vec<&Remembered> =
+            keys.iter().filter(|key| last.insert(&key.name, &key.keyid) != Some(key.keyid.as_str())).collect();
         if new.is_empty() {
             return Ok(0);
         }
@@ -179,11 +181,11 @@ impl History {
 pub async fn keep(custody: Arc<Custody>, history: History) {
     let mut written: HashSet<Arc<str>> = HashSet::new();
     loop {
-        let listed = custody.keys(None);
-        let new: Vec<Remembered> = listed
+        let (known, all) = (custody.verification_keys(), custody.key_count());
+        let new: Vec<Remembered> = known
             .iter()
-            .filter(|key| !written.contains(&key.name))
-            .filter_map(|key| Some(Remembered::now(&key.name, &key.tokens, &key.public.as_ref()?.0)))
+            .filter(|key| !written.contains(key.name()))
+            .map(|key| Remembered::now(key.name(), key.tokens(), key.public_key()))
             .collect();
         if !new.is_empty() {
             let (history, names) =
@@ -194,7 +196,7 @@ pub async fn keep(custody: Arc<Custody>, history: History) {
                 Err(error) => tracing::error!(%error, "the public keys were not written down"),
             }
         }
-        if written.len() == listed.len() {
+        if written.len() == all {
             return;
         }
         tokio::time::sleep(PAUSE).await;
@@ -217,14 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_remembered_once_and_nothing_is_ever_taken_out() {
+    fn a_key_is_remembered_until_another_follows_and_nothing_is_ever_taken_out() {
         let (_dir, history) = history();
         assert_eq!(history.read().unwrap(), []);
         let (first, second) = (Remembered::now("a", "t", &key_pair().1), Remembered::now("a", "t", &key_pair().1));
         assert_eq!(history.remember(std::slice::from_ref(&first)).unwrap(), 1);
         assert_eq!(history.remember(&[first.clone(), second.clone()]).unwrap(), 1);
+        assert_eq!(history.remember(std::slice::from_ref(&second)).unwrap(), 0);
+        assert_eq!(history.read().unwrap(), [first.clone(), second.clone()]);
+        assert_eq!(history.remember(std::slice::from_ref(&first)).unwrap(), 1, "it is used again");
         assert_eq!(history.remember(std::slice::from_ref(&first)).unwrap(), 0);
-        assert_eq!(history.read().unwrap(), [first, second]);
+        assert_eq!(history.read().unwrap(), [first.clone(), second, first]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod health;
 pub mod history;
 mod lane;
 mod load;
+mod presenting;
 pub mod profiles;
 mod public_key;
 mod registry;
@@ -30,11 +31,14 @@ mod seen;
 mod setup;
 mod status;
 pub mod token;
+mod told;
 pub mod uri;
 mod watch;
 pub mod wire;
 pub mod worker;
 
+#[cfg(test)]
+mod many_keys_tests;
 #[cfg(test)]
 mod several_tests;
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub struct Profile {
     pub read_write_sessions: Option<Stated<bool>>,
     /// How long one call into the module may take, where the configuration says nothing.
     pub call_timeout: Stated<Span>,
+    /// How long the login may take, where the configuration says nothing and it is another time than `call_timeout`.
+    pub login_timeout: Option<Stated<Span>>,
     /// How often an idle session is used so that nothing between here and the device forgets it. Absent: never.
     pub keep_alive: Option<Stated<Span>>,
     /// How the device takes the PIN.
@@ -216,13 +218,16 @@ pub struct Defaults {
     pub sessions: NonZeroU32,
     /// Longest time of one call into the module.
     pub call_timeout: Span,
+    /// Longest time of a login; `None`: as any other call.
+    pub login_timeout: Option<Span>,
     /// How often an idle session is used; `None`: never.
     pub keep_alive: Option<Span>,
 }
 
 impl Defaults {
     /// Those of a device that nobody named.
-    pub const UNNAMED: Self = Self { sessions: FOUR, call_timeout: Span::seconds(10), keep_alive: None };
+    pub const UNNAMED: Self =
+        Self { sessions: FOUR, call_timeout: Span::seconds(10), login_timeout: None, keep_alive: None };
 
     /// Those of `profile`; without one, [`Self::UNNAMED`].
     #[must_use]
@@ -230,6 +235,7 @@ impl Defaults {
         profile.map_or(Self::UNNAMED, |profile| Self {
             sessions: profile.sessions.value,
             call_timeout: profile.call_timeout.value,
+            login_timeout: profile.login_timeout.as_ref().map(|stated| stated.value),
             keep_alive: profile.keep_alive.as_ref().map(|stated| stated.value),
         })
     }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use super::error::{OutOfService, ResolveError};
 use super::event::{CustodyEvent, Events};
 use super::evidence::{Device, Evidence};
 use super::replica::Replica;
+use super::told::Told;
 use super::wire::OpenedKey;
 use super::{GateAttributes, KeyAttributes, Lane, PublicKey};
 use crate::config::{CustodyException, KeyState, SigningMode};
@@ -133,6 +134,9 @@ pub(super) struct Entry {
     /// In the order of the configuration; at least one.
     pub(super) replicas: Arc<[Replica]>,
     pub(super) pinned: OnceLock<Arc<SigningKey>>,
+    /// What the key history has last under this name. Where the configuration states no public key, the first sight
+    /// after a start must show this one.
+    pub(super) remembered: Option<PublicKey>,
     pub(super) events: Arc<Events>,
 }
 
@@ -173,6 +177,10 @@ impl Entry {
         // A key that must not sign is not pinned either: it would outlast the mistake.
         // The worker has looked already; that it says so is not enough.
         let why = match opened.attributes.objection_with(self.excepted()) {
+            _ if self.is_another_than_remembered(&opened.public_key) => Some(OutOfService::Exchanged {
+                remembered: self.remembered.map(|key| key.keyid()).unwrap_or_default(),
+                found: opened.public_key.keyid(),
+            }),
             Some(objection) => Some(OutOfService::Refused(objection.into())),
             None => match self.pin(opened.public_key) {
                 Err(error) => Some(OutOfService::Refused(error.to_string().into())),
@@ -183,7 +191,7 @@ impl Entry {
             },
         };
         // Attributes of another key would be evidence for the wrong thing.
-        if !matches!(why, Some(OutOfService::Mismatch { .. })) {
+        if !matches!(why, Some(OutOfService::Mismatch { .. } | OutOfService::Exchanged { .. })) {
             self.keep(replica, opened, device);
         }
         match why {
@@ -198,6 +206,10 @@ impl Entry {
                 Ok(())
             }
         }
+    }
+
+    fn is_another_than_remembered(&self, found: &PublicKey) -> bool {
+        self.pinned.get().is_none() && self.remembered.is_some_and(|remembered| remembered != *found)
     }
 
     /// Takes the key out of service in one token, and says so in the log when it is news.
@@ -218,10 +230,18 @@ impl Entry {
     fn keep(&self, replica: &Replica, opened: OpenedKey, device: Device) {
         let now = Timestamp::now();
         let before = replica.health.evidence.load_full();
-        if let Some(before) = before.as_deref().map(|before| before.attributes).filter(|b| *b != opened.attributes) {
+        let news = {
+            let mut told = replica.health.attributes_told.lock().unwrap_or_else(PoisonError::into_inner);
+            // What it was at first sight is no change.
+            if before.is_none() {
+                *told = Told::starting_with(opened.attributes);
+            }
+            told.note(opened.attributes)
+        };
+        if let Some((before, untold)) = news.and_then(|news| Some((news.before?, news.untold))) {
             let (key, token) = (Arc::clone(&self.name), Arc::clone(&replica.token));
             tracing::error!(key = &*key, token = &*token, "the device describes the key otherwise than before");
-            self.events.tell(CustodyEvent::AttributesChanged { key, token, before, now: opened.attributes });
+            self.events.tell(CustodyEvent::AttributesChanged { key, token, before, now: opened.attributes, untold });
         }
         let evidence = Evidence {
             attributes: opened.attributes,

@@ -204,7 +204,7 @@ fn a_device_that_changes_its_mind_is_told_to_the_auditor_even_where_the_key_stil
         judge(entry, OpenedKey { attributes, ..opened(ours) }).unwrap();
     }
     let (key, token) = ("a".into(), "main".into());
-    let expected = CustodyEvent::AttributesChanged { key, token, before: GOOD, now: changed };
+    let expected = CustodyEvent::AttributesChanged { key, token, before: GOOD, now: changed, untold: 0 };
     assert_eq!(events.try_recv().unwrap(), expected);
     assert!(events.try_recv().is_err(), "once");
 }

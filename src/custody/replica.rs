@@ -41,14 +41,19 @@ impl Replica {
         self.health.evidence.load().as_deref().map(|evidence| evidence.attributes)
     }
 
+    /// Does service of the key depend on that the device is asked now?
+    pub(super) fn is_urgent(&self) -> bool {
+        self.attributes().is_none() || self.health.in_trouble()
+    }
+
     /// Has the device told about the key, and not longer ago than this?
     pub(super) fn checked_within(&self, age: Duration) -> bool {
         self.health.evidence.load().as_deref().is_some_and(|evidence| evidence.read.elapsed() <= age)
     }
 
-    /// Is it time for a test signature?
-    pub(super) fn test_due(&self, interval: Duration) -> bool {
+    /// Is it time for a test signature, of a token that has made so many?
+    pub(super) fn test_due(&self, interval: Duration, completed: u64) -> bool {
         let canaries = self.health.canaries();
-        canaries.last.is_none_or(|last| last.elapsed() >= canaries.pause(interval))
+        canaries.last.is_none_or(|last| last.elapsed() >= canaries.pause(interval, completed))
     }
 }

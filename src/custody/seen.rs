@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use super::load::Load;
 use super::registry::Entry;
 use super::replica::Replica;
 use super::setup::Configured;
+use super::told::Told;
 use super::wire::{FailureCode, KeyHandle, StatusReport, WorkerState};
 
 /// A token and what is known of it.
@@ -30,7 +31,12 @@ pub(super) struct TokenSeen {
     /// Somebody could not reach the worker, or a key left service: it is time to look.
     pub(super) doubted: Notify,
     /// What the audit log was last told.
-    pub(super) told: Mutex<&'static str>,
+    pub(super) told: Mutex<Told<&'static str>>,
+    /// The keys in it, by the configuration: each one's place among the entries, and the token's among its replicas.
+    pub(super) keys: Vec<(usize, usize)>,
+    /// Where the next round of reading keys from the device begins, among `keys`.
+    pub(super) next_check: AtomicUsize,
+    pub(super) silence: Mutex<Silence>,
     seen: Mutex<Option<Result<StatusReport, LinkError>>>,
     /// [`Grade`] of `seen`, to be read on every signature.
     grade: AtomicU8,
@@ -63,8 +69,49 @@ pub(super) enum NotSigned {
     OutOfService(OutOfService),
 }
 
+/// Test signatures that failed with no signature of the token between them.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    /// How many signatures it had made when it began.
+    since: u64,
+    /// How many tests failed.
+    failed: u32,
+    /// Keys with which they failed, up to [`KEYS_OF_A_SILENCE`].
+    keys: Vec<usize>,
+}
+
+impl Silence {
+    /// A test failed when the token had made `completed` signatures, with this key, or because the token was gone. Returns
+    /// whether it is the token that fails, and not single keys: as many different ones failed as prove it, of the `of`
+    /// that there are.
+    pub(super) fn failed(&mut self, key: Option<usize>, completed: u64, of: usize) -> bool {
+        if self.since != completed {
+            *self = Self { since: completed, ..Self::default() };
+        }
+        self.failed = self.failed.saturating_add(1);
+        if let Some(key) = key
+            && self.keys.len() < KEYS_OF_A_SILENCE
+            && !self.keys.contains(&key)
+        {
+            self.keys.push(key);
+        }
+        of > 1 && self.keys.len() >= KEYS_OF_A_SILENCE.min(of) && self.failed >= TESTS_OF_A_SILENCE
+    }
+
+    /// How many tests failed in the silence that goes on, if one does.
+    pub(super) fn lasts(&self, completed: u64) -> u32 {
+        if self.since == completed { self.failed } else { 0 }
+    }
+}
+
+const KEYS_OF_A_SILENCE: usize = 3;
+
+/// Two keys must both fail twice.
+const TESTS_OF_A_SILENCE: u32 = 4;
+
 impl TokenSeen {
-    pub(super) fn new(configured: Configured) -> Self {
+    /// `keys`: see the field.
+    pub(super) fn new(configured: Configured, keys: Vec<(usize, usize)>) -> Self {
         Self {
             drained: Arc::clone(&configured.drained),
             configured,
@@ -72,7 +119,10 @@ impl TokenSeen {
             bad_signatures: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
             doubted: Notify::new(),
-            told: Mutex::new("not_asked_yet"),
+            told: Mutex::new(Told::starting_with("not_asked_yet")),
+            keys,
+            next_check: AtomicUsize::new(0),
+            silence: Mutex::default(),
             seen: Mutex::default(),
             grade: AtomicU8::new(Grade::Doubtful as u8),
         }
@@ -226,22 +276,28 @@ impl TokenSeen {
         channel: &Channel,
         deadline: Instant,
     ) -> Result<KeyHandle, NotSigned> {
-        match channel.open_key(&replica.uri, deadline).await {
+        let opened = channel.open_key(&replica.uri, deadline).await;
+        match opened {
             Ok(opened) => {
                 let handle = opened.handle;
                 let judged = entry.judge(replica, opened, self.device());
                 channel.set_handle(entry.index, judged.is_ok().then_some(handle));
+                replica.health.was_opened(judged.is_ok());
                 judged.map(|()| handle).map_err(NotSigned::OutOfService)
             }
             Err(LinkError::Refused(failure))
                 if matches!(failure.code, FailureCode::UnknownKey | FailureCode::KeyUnsuitable) =>
             {
                 channel.set_handle(entry.index, None);
+                replica.health.was_opened(false);
                 let why = OutOfService::Refused(failure.detail.into());
                 entry.take_out(replica, why.clone());
                 Err(NotSigned::OutOfService(why))
             }
-            Err(error) => Err(before(error)),
+            Err(error) => {
+                replica.health.was_opened(false);
+                Err(before(error))
+            }
         }
     }
 
@@ -273,5 +329,28 @@ fn before(error: LinkError) -> NotSigned {
     match error {
         LinkError::Unsent(_) => NotSigned::Unseen,
         error => NotSigned::Refused(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_keys_that_fail_in_a_row_prove_that_it_is_the_token_and_one_signature_that_it_is_not() {
+        let failures = |keys: &[usize], of: usize| {
+            let mut silence = Silence::default();
+            keys.iter().map(|key| silence.failed(Some(*key), 7, of)).collect::<Vec<_>>()
+        };
+        assert_eq!(failures(&[1, 2, 3, 1], 20), [false, false, false, true]);
+        assert_eq!(failures(&[1, 2, 1, 2], 2), [false, false, false, true], "two of two");
+        assert!(!failures(&[1, 1, 2, 2, 1, 1], 20).contains(&true), "two of twenty may be two");
+        assert!(!failures(&[1; 10], 1).contains(&true), "a single key stands for itself");
+        let mut silence = Silence::default();
+        for _ in 0..10 {
+            assert!(!silence.failed(None, 7, 0), "that the token is gone says nothing of its keys");
+        }
+        assert_eq!((silence.lasts(7), silence.lasts(8)), (10, 0));
+        assert!(!silence.failed(Some(1), 8, 20) && silence.lasts(8) == 1, "something was signed: it begins anew");
     }
 }

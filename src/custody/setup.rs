@@ -18,6 +18,7 @@ use super::client::Link;
 use super::error::CustodySetupError;
 use super::event::Events;
 use super::health::Health;
+use super::history::{History, Remembered};
 use super::registry::{Entry, Registry, TenantKeys};
 use super::replica::Replica;
 use super::uri::KeyUri;
@@ -46,12 +47,13 @@ pub(super) struct Built {
 pub(super) fn build(config: &Config) -> Result<Built, CustodySetupError> {
     let links = config.tokens.iter().map(|(name, token)| link(name, token)).collect::<Result<Vec<_>, _>>()?;
     let events = Arc::new(Events::new());
-    let entries = config
+    let mut entries = config
         .keys
         .iter()
         .enumerate()
         .map(|(i, (name, key))| entry(i, name, key, &links, &events))
         .collect::<Result<Vec<_>, _>>()?;
+    recall(config, &mut entries)?;
     let places: HashMap<&str, usize> = entries.iter().map(|entry| (&*entry.name, entry.index)).collect();
     let mut tenants = HashMap::new();
     for (tid, tenant) in &config.tenants {
@@ -63,6 +65,21 @@ pub(super) fn build(config: &Config) -> Result<Built, CustodySetupError> {
         tenants.insert(tid.clone(), TenantKeys { lane: Lane::of_tenant(tid), keys });
     }
     Ok(Built { links, registry: Registry { entries, tenants }, events })
+}
+
+/// Gives the keys of which the configuration states no public half the one that the history has last. A history that
+/// cannot be read is not taken for an empty one.
+fn recall(config: &Config, entries: &mut [Entry]) -> Result<(), CustodySetupError> {
+    if entries.iter().all(|entry| entry.pinned.get().is_some()) {
+        return Ok(());
+    }
+    let history = History::of(config).read().map_err(CustodySetupError::History)?;
+    // Later ones replace earlier ones.
+    let last: HashMap<&str, &Remembered> = history.iter().map(|key| (key.name.as_str(), key)).collect();
+    for entry in entries.iter_mut().filter(|entry| entry.pinned.get().is_none()) {
+        entry.remembered = last.get(&*entry.name).and_then(|remembered| remembered.key());
+    }
+    Ok(())
 }
 
 fn link(name: &str, token: &Token) -> Result<Configured, CustodySetupError> {
@@ -106,6 +123,7 @@ fn entry(
         exceptions: key.custody_exception.clone(),
         replicas: replicas.into(),
         pinned: OnceLock::new(),
+        remembered: None,
         events: Arc::clone(events),
     };
     // A certificate pins its key as well as a public key does.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::testing::{FakeToken, GOOD, Place};
 use super::token::Remedy;
-use super::{Custody, CustodyEvent, KeyAttributes, KeyHealth, TenantKey};
+use super::{Custody, CustodyEvent, DrainError, Drained, KeyAttributes, KeyHealth, TenantKey};
 use crate::config::SigningMode;
 
 const DIGEST: [u8; 32] = [9; 32];
@@ -50,6 +50,12 @@ impl Pair {
         }
     }
 
+    /// As long as it takes to test the other token ten times: time enough for what must not happen in this one.
+    async fn while_standby_is_tested(&self) {
+        let before = self.standby.0.signing.load(SeqCst);
+        self.until("ten tests", |_| self.standby.0.signing.load(SeqCst) >= before + 10).await;
+    }
+
     fn key(&self) -> TenantKey {
         self.custody.resolve("acme", SigningMode::Kms).unwrap()
     }
@@ -78,6 +84,10 @@ fn state(custody: &Custody, at: usize) -> KeyHealth {
 
 fn detail(custody: &Custody, at: usize) -> String {
     custody.keys(None)[0].details[at].clone()
+}
+
+async fn drain(custody: &Custody, token: &str, drained: bool) -> Result<Drained, DrainError> {
+    custody.set_drained(token, drained, async { Ok::<(), std::io::Error>(()) }).await
 }
 
 fn soon() -> Instant {
@@ -175,30 +185,58 @@ async fn another_key_under_the_uri_of_a_replica_never_signs_and_the_others_go_on
 async fn a_drained_token_gets_no_request_until_it_is_taken_back_and_a_restart_does_not_forget() {
     let pair = Pair::new("").await;
     let key = pair.key();
-    let done = pair.custody.set_drained("main", true).unwrap();
+    let done = drain(&pair.custody, "main", true).await.unwrap();
     assert!(done.drained && done.changed && done.keys_without_token.is_empty(), "{done:?}");
-    assert!(!pair.custody.set_drained("main", true).unwrap().changed);
+    assert!(!drain(&pair.custody, "main", true).await.unwrap().changed);
     // A test signature may have been under way.
     pair.until("main is idle", |c| c.status()[0].outstanding == 0).await;
     let before = pair.main.0.signing.load(SeqCst);
     for _ in 0..50 {
         assert_eq!(&*pair.custody.sign(&key, &DIGEST, soon()).await.unwrap().token, "standby");
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    pair.while_standby_is_tested().await;
     assert_eq!(pair.main.0.signing.load(SeqCst), before, "no test signatures either");
     assert_eq!((state(&pair.custody, 0), pair.custody.status()[0].state), (KeyHealth::Drained, "drained"));
 
     let restarted = Custody::new(&pair.place.config_of_two("")).unwrap();
     assert_eq!(restarted.status()[0].state, "drained");
 
-    let done = pair.custody.set_drained("standby", true).unwrap();
+    let done = drain(&pair.custody, "standby", true).await.unwrap();
     assert_eq!(done.keys_without_token, ["a".into()]);
     let error = pair.custody.sign(&key, &DIGEST, soon()).await.unwrap_err();
     assert_eq!((error.code(), error.reason()), ("signing_unavailable", "key_out_of_service"), "{error}");
-    pair.custody.set_drained("main", false).unwrap();
+    drain(&pair.custody, "main", false).await.unwrap();
     pair.until("main is live again", |c| state(c, 0) == KeyHealth::Live).await;
     assert_eq!(&*pair.custody.sign(&key, &DIGEST, soon()).await.unwrap().token, "main");
-    assert!(pair.custody.set_drained("nobody", true).is_err());
+    assert!(drain(&pair.custody, "nobody", true).await.is_err());
+    pair.stop();
+}
+
+#[tokio::test]
+async fn draining_has_no_effect_before_its_record_is_durable_and_none_without_one() {
+    let pair = Pair::new("").await;
+    let drained = |custody: &Custody| custody.status()[0].state == "drained";
+    let (reach, reached) = tokio::sync::oneshot::channel();
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let recording = async {
+        reach.send(()).unwrap();
+        finished.await.unwrap();
+        Ok::<(), std::io::Error>(())
+    };
+    let draining = pair.custody.set_drained("main", true, recording);
+    let looking = async {
+        reached.await.unwrap();
+        assert!(!drained(&pair.custody), "its record is not durable yet");
+        assert!(!drained(&Custody::new(&pair.place.config_of_two("")).unwrap()), "a restart would not know of it");
+        finish.send(()).unwrap();
+    };
+    let (done, ()) = tokio::join!(draining, looking);
+    assert!(done.unwrap().changed && drained(&pair.custody));
+
+    let full = async { Err::<(), _>(std::io::Error::other("the log is full")) };
+    let error = pair.custody.set_drained("main", false, full).await.unwrap_err();
+    assert!(matches!(&error, DrainError::NotRecorded(why) if why.contains("full")), "{error}");
+    assert!(drained(&pair.custody) && drained(&Custody::new(&pair.place.config_of_two("")).unwrap()));
     pair.stop();
 }
 
@@ -234,7 +272,7 @@ async fn a_test_signature_that_does_not_verify_takes_the_key_out_for_good() {
     pair.main.0.corrupt.store(true, SeqCst);
     pair.until("main is out", |c| detail(c, 0).contains("did not verify")).await;
     pair.main.0.corrupt.store(false, SeqCst);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    pair.while_standby_is_tested().await;
     assert_eq!(state(&pair.custody, 0), KeyHealth::OutOfService);
     assert_eq!(pair.custody.status()[0].bad_signatures, 1);
     assert_eq!(&*pair.custody.sign(&pair.key(), &DIGEST, soon()).await.unwrap().token, "standby");

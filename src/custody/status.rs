@@ -135,7 +135,7 @@ impl Custody {
             Some(Ok(report)) => (state_name(report.state), report.detail.clone(), Some(report)),
         };
         let active = self.keys_in(index).filter(|(entry, _)| entry.state == KeyState::Active);
-        let missing: Vec<String> = active
+        let mut missing = active
             .filter_map(|(entry, replica)| {
                 let why = match replica.barred() {
                     Some(OutOfService::Drained(_)) => return None,
@@ -146,13 +146,18 @@ impl Custody {
                 };
                 Some(format!("key `{}` {why}", entry.name))
             })
-            .collect();
-        let ready = state == "ready" && missing.is_empty() && !token.is_drained();
+            .peekable();
+        let ready = state == "ready" && missing.peek().is_none() && !token.is_drained();
         if token.is_drained() {
             state = "drained";
             detail = "an operator has taken it off; `signerctl token undrain` takes it back".to_owned();
-        } else if state == "ready" && !missing.is_empty() {
-            detail = missing.join("; ");
+        } else if state == "ready" && !ready {
+            let named: Vec<String> = missing.by_ref().take(NAMED).collect();
+            detail = named.join("; ");
+            match missing.count() {
+                0 => {}
+                more => detail.push_str(&format!("; and {more} more")),
+            }
         } else if ready
             && token.grade() == Grade::Degraded
             && let Some(short) = report.as_ref().and_then(shortfall)
@@ -245,6 +250,9 @@ impl Custody {
         }
     }
 }
+
+/// Keys that are named one by one where many are missing; `GET /keys` has them all.
+const NAMED: usize = 8;
 
 /// What a look at a token with many keys may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,12 @@ pub(crate) struct Fake {
     pub(crate) odd: AtomicBool,
     /// What the next calls of `sign` fail with.
     pub(crate) failures: Mutex<VecDeque<Remedy>>,
+    /// What every call of `sign` fails with.
+    pub(crate) failing: Mutex<Option<Remedy>>,
+    /// Labels of keys that cannot be opened, and what that costs.
+    pub(crate) unopenable: Mutex<HashMap<String, Remedy>>,
+    /// Labels of keys whose opening takes this long.
+    pub(crate) slow_to_open: Mutex<HashMap<String, Duration>>,
     /// The login fails in a way that says nothing about the PIN.
     pub(crate) unclear: AtomicBool,
     closed: Mutex<bool>,
@@ -101,6 +108,9 @@ impl FakeToken {
             corrupt: AtomicBool::new(false),
             odd: AtomicBool::new(false),
             failures: Mutex::default(),
+            failing: Mutex::default(),
+            unopenable: Mutex::default(),
+            slow_to_open: Mutex::default(),
             unclear: AtomicBool::new(false),
             closed: Mutex::new(false),
             gate: Condvar::new(),
@@ -202,11 +212,18 @@ impl TokenSession for FakeSession {
     }
 
     fn find_key(&self, uri: &KeyUri) -> Result<FoundKey, TokenError> {
+        assert!(!self.broken.load(SeqCst), "a session was used after a fatal code");
         let label = uri.object.clone().unwrap_or_default();
+        let slow = self.token.0.slow_to_open.lock().unwrap().get(&label).copied();
+        std::thread::sleep(slow.unwrap_or_default());
+        if let Some(remedy) = self.token.0.unopenable.lock().unwrap().get(&label).copied() {
+            self.broken.store(remedy > Remedy::None, SeqCst);
+            return Err(TokenError::Device { operation: "C_FindObjects", remedy, source: "CKR_OF_THE_KEY".into() });
+        }
         let keys = self.token.0.keys.lock().unwrap();
         let key = keys.get(&label).ok_or_else(|| TokenError::KeyNotFound { uri: uri.to_string() })?;
         let attributes = *self.token.0.attributes.lock().unwrap();
-        let slot = KeySlot(u64::from(label.as_bytes()[0]));
+        let slot = slot_of(&label);
         Ok(FoundKey {
             slot,
             public_key: key.1,
@@ -220,7 +237,8 @@ impl TokenSession for FakeSession {
         self.token.0.signing.fetch_add(1, SeqCst);
         let closed = self.token.0.closed.lock().unwrap();
         drop(self.token.0.gate.wait_while(closed, |closed| *closed).unwrap());
-        if let Some(remedy) = self.token.0.failures.lock().unwrap().pop_front() {
+        let next = self.token.0.failures.lock().unwrap().pop_front();
+        if let Some(remedy) = next.or(*self.token.0.failing.lock().unwrap()) {
             self.broken.store(remedy > Remedy::None, SeqCst);
             return Err(TokenError::Device { operation: "C_Sign", remedy, source: "CKR_OF_THE_TEST".into() });
         }
@@ -232,8 +250,10 @@ impl TokenSession for FakeSession {
         if !delay.is_zero() {
             std::thread::sleep(delay);
         }
-        let keys = self.token.0.keys.lock().unwrap().clone();
-        let (_, pair) = keys.iter().find(|(label, _)| u64::from(label.as_bytes()[0]) == key.0).unwrap();
+        let pair = {
+            let keys = self.token.0.keys.lock().unwrap();
+            Arc::clone(keys.iter().find(|(label, _)| slot_of(label) == key).unwrap().1)
+        };
         let mut signature = sign(&pair.0, digest);
         if self.token.0.corrupt.load(SeqCst) {
             signature[40] ^= 1;
@@ -241,6 +261,16 @@ impl TokenSession for FakeSession {
         Ok(signature)
     }
 }
+
+/// Where a fake token has the key of this label: below [`SLOTS`].
+pub(crate) fn slot_of(label: &str) -> KeySlot {
+    let mut hasher = DefaultHasher::new();
+    label.hash(&mut hasher);
+    KeySlot(hasher.finish() % SLOTS)
+}
+
+/// Far more than keys, so that no two are in one place.
+pub(crate) const SLOTS: u64 = 1 << 24;
 
 /// A directory with a PIN file, a socket in it, and room for more.
 pub(crate) struct Place {

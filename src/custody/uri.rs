@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Names one token: `pkcs11:token=…;serial=…`. Every attribute given must match.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TokenUri {
     /// `token`: the label, `CK_TOKEN_INFO.label`.
     pub token: Option<String>,
@@ -24,7 +24,7 @@ pub struct TokenUri {
 }
 
 /// Names one private key: `pkcs11:object=…;id=…`. Every attribute given must match, the token's included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyUri {
     /// The token it must be in, where the URI says so.
     pub token: TokenUri,

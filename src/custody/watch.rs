@@ -2,19 +2,21 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use super::client::{Channel, LinkError};
+use super::error::OutOfService;
 use super::event::CustodyEvent;
 use super::front::Custody;
 use super::health::KeyHealth;
 use super::registry::Entry;
 use super::replica::Replica;
 use super::seen::{Grade, NotSigned, TokenSeen};
-use super::wire::{FailureCode, WorkerState};
+use super::wire::FailureCode;
 use super::{Lane, canary};
 use crate::config::KeyState;
 
@@ -26,22 +28,26 @@ impl Custody {
             let custody = Arc::clone(self);
             tokens.spawn(async move {
                 custody.look_at(index).await;
+                custody.check_keys(index).await;
                 custody.test_keys(index).await;
+                custody.tell_states(index);
             });
         }
         tokens.join_all().await;
     }
 
     /// Does so for ever: looks every 250 ms while something is not ready, every five seconds otherwise, and at once
-    /// when a signature failed; tests keys as often as configured. Runs on the runtime that polls it, over connections
-    /// of its own.
+    /// when a signature failed; reads and tests keys as often as configured. Runs on the runtime that polls it, over
+    /// connections of its own.
     pub async fn watch(self: Arc<Self>) {
         let mut tokens = JoinSet::new();
         for index in 0..self.tokens.len() {
+            // Three tasks, so that a token that is slow, or has many keys, is still asked how it is.
             let custody = Arc::clone(&self);
             tokens.spawn(async move {
                 loop {
                     custody.look_at(index).await;
+                    custody.tell_states(index);
                     let calm = CALM.min(custody.timing.check_interval.get());
                     let pause = if custody.token_status(index).ready { calm } else { EAGER };
                     // A failed signature is news, though not more often than this.
@@ -49,7 +55,13 @@ impl Custody {
                     let _ = tokio::time::timeout(pause, custody.tokens[index].doubted.notified()).await;
                 }
             });
-            // Apart from the above, so that a slow token is still asked how it is.
+            let custody = Arc::clone(&self);
+            tokens.spawn(async move {
+                loop {
+                    custody.check_keys(index).await;
+                    tokio::time::sleep(BRIEF).await;
+                }
+            });
             let custody = Arc::clone(&self);
             tokens.spawn(async move {
                 loop {
@@ -66,129 +78,236 @@ impl Custody {
         let deadline = Instant::now() + LOOK_TIMEOUT;
         match token.configured.link.channel(deadline).await {
             Ok(channel) => {
-                let report = channel.status(deadline).await;
-                let ready = report.as_ref().is_ok_and(|report| report.state == WorkerState::Ready);
-                let back = token.saw(report);
-                if ready {
-                    for (entry, replica) in self.keys_in(index) {
-                        if back {
-                            replica.health.canaries().due_now();
-                        }
-                        self.check(token, entry, replica, &channel, deadline).await;
+                if token.saw(channel.status(deadline).await) {
+                    for (_, replica) in self.keys_in(index) {
+                        replica.health.canaries().due_now();
                     }
                 }
             }
             Err(error) => _ = token.saw(Err(error)),
         }
-        self.tell_states(index);
     }
 
-    /// Opens a key that is not open, is in trouble, or was not read from the device for the time that the
-    /// configuration allows. What is wrong with it is written down with the key.
-    async fn check(&self, token: &TokenSeen, entry: &Entry, replica: &Replica, channel: &Channel, deadline: Instant) {
-        let known = channel.handle(entry.index).is_some() && !replica.health.in_trouble();
-        if known && replica.checked_within(self.timing.check_interval.get()) {
-            return;
+    /// Opens the keys that are not open, are in trouble, or were not read from the device for the time that the
+    /// configuration allows: one round, which begins where the last one ended. What is wrong with a key is written down
+    /// with it. Each key has its own deadline, and a round is given up only when the token as a whole does not answer;
+    /// the next one goes on with the key after.
+    async fn check_keys(&self, index: usize) {
+        let token = &self.tokens[index];
+        let first = token.next_check.load(Relaxed);
+        let mut strikes = 0;
+        for urgent in [true, false] {
+            for step in 0..token.keys.len() {
+                let at = (first + step) % token.keys.len();
+                let (entry, replica) = self.key_at(token.keys[at]);
+                if replica.is_urgent() != urgent || token.grade() == Grade::Doubtful {
+                    continue;
+                }
+                let began = Instant::now();
+                let deadline = began + KEY_TIMEOUT;
+                let Ok(channel) = token.configured.link.channel(deadline).await else { return };
+                if !self.check_due(entry, replica, &channel) {
+                    continue;
+                }
+                token.next_check.store((at + 1) % token.keys.len(), Relaxed);
+                let opened = token.open(entry, replica, &channel, deadline).await;
+                self.tell_key(entry, replica);
+                match opened {
+                    Err(NotSigned::Refused(LinkError::Refused(failure)))
+                        if failure.code == FailureCode::TokenUnavailable =>
+                    {
+                        strikes += 1;
+                    }
+                    Err(NotSigned::Refused(LinkError::Timeout)) => strikes += 1,
+                    Err(NotSigned::Unseen) => return,
+                    Ok(_) | Err(_) => strikes = 0,
+                }
+                if strikes >= STRIKES {
+                    return;
+                }
+                // Of what is not urgent no more than a fourth of one session's time, unless that is too little.
+                if !urgent && replica.checked_within(self.timing.check_interval.get() * 2) {
+                    tokio::time::sleep(began.elapsed() * 3).await;
+                }
+            }
         }
-        let _ = token.open(entry, replica, channel, deadline).await;
     }
 
-    /// Makes the test signatures that are due in this token, one after the other.
+    fn check_due(&self, entry: &Entry, replica: &Replica, channel: &Channel) -> bool {
+        match replica.health.trouble() {
+            // No look at it ends this.
+            None | Some(OutOfService::BadSignature) if replica.health.opened_well() => {
+                channel.handle(entry.index).is_none() || !replica.checked_within(self.timing.check_interval.get())
+            }
+            _ => replica.health.opening_due(),
+        }
+    }
+
+    /// Makes the test signatures that are due in this token, one after the other: first with keys on their way back,
+    /// then with those that wait longest. Returns after a while, so that the order is made anew.
     async fn test_keys(&self, index: usize) {
         let token = &self.tokens[index];
-        for (entry, replica) in self.keys_in(index) {
-            let may = entry.state == KeyState::Active
-                && !token.is_drained()
-                && token.grade() != Grade::Doubtful
-                && !replica.health.in_trouble()
-                && replica.attributes().is_some();
-            if may && replica.test_due(self.timing.canary_interval.get()) {
-                let took = self.test(token, entry, replica).await;
-                self.tell_states(index);
-                // Tests take one part in twenty of one session at most, however many keys there are.
-                tokio::time::sleep(
-                    took.map_or(Duration::ZERO, |took| took * 19).min(self.timing.canary_interval.get()),
-                )
-                .await;
+        let (interval, completed) = (self.timing.canary_interval.get(), token.load.completed());
+        let due = self.keys_in(index).filter(|at| self.may_test(token, *at) && at.1.test_due(interval, completed));
+        let mut due: Vec<(&Entry, &Replica)> = due.collect();
+        due.sort_by_cached_key(|(_, replica)| {
+            let canaries = replica.health.canaries();
+            (!canaries.is_returning(), canaries.is_routine(), canaries.last)
+        });
+        let began = Instant::now();
+        for (entry, replica) in due {
+            if !self.may_test(token, (entry, replica)) {
+                continue;
+            }
+            let routine = replica.health.canaries().is_routine();
+            let pause = match self.test(index, entry, replica).await {
+                // Tests take one part in twenty of one session at most, however many keys there are; those that decide
+                // whether a key is in service do not wait.
+                Tested::Signed(took) if routine => (took * 19).min(interval),
+                Tested::Signed(_) => Duration::ZERO,
+                Tested::Failed => {
+                    let lasts = locked(&token.silence).lasts(token.load.completed()).saturating_sub(1);
+                    (BRIEF * (1 << lasts.min(10))).min(LONGEST_SILENCE).min(interval)
+                }
+            };
+            self.tell_key(entry, replica);
+            tokio::time::sleep(pause).await;
+            if began.elapsed() >= EAGER {
+                return;
             }
         }
     }
 
-    /// One test signature. Returns how long it took, where one was made and the pause after it is worth keeping.
-    async fn test(&self, token: &TokenSeen, entry: &Entry, replica: &Replica) -> Option<Duration> {
-        let key = entry.pinned.get()?;
+    fn may_test(&self, token: &TokenSeen, (entry, replica): (&Entry, &Replica)) -> bool {
+        entry.state == KeyState::Active
+            && !token.is_drained()
+            && token.grade() != Grade::Doubtful
+            && !replica.health.in_trouble()
+            && replica.attributes().is_some()
+    }
+
+    /// One test signature.
+    async fn test(&self, index: usize, entry: &Entry, replica: &Replica) -> Tested {
+        let token = &self.tokens[index];
+        let Some(key) = entry.pinned.get() else { return Tested::Failed };
         let Ok(digest) = canary::digest(token.name(), &entry.name) else {
             replica.health.canaries().observe(KeyHealth::OutOfService, "this system gives no random numbers");
-            return None;
+            return Tested::Failed;
         };
-        let (first, made_before) = (replica.health.canaries().grade.is_none(), token.load.completed());
+        let made_before = token.load.completed();
         let deadline = Instant::now() + token.configured.sign_timeout;
         let signed = token.signature(entry, replica, Lane::APPLIANCE, &digest, deadline).await;
-        let busy = token.load.completed() > made_before;
-        let mut canaries = replica.health.canaries();
         match signed {
-            Ok((signature, _)) if !key.verifies(&digest, &signature) => {
-                drop(canaries);
-                self.bad_signature(entry, replica);
-                None
+            Ok((signature, took)) if key.verifies(&digest, &signature) => {
+                self.passed(index, replica, took);
+                Tested::Signed(took)
             }
-            Err(NotSigned::BadSignature) => {
-                drop(canaries);
+            Ok(_) | Err(NotSigned::BadSignature) => {
                 self.bad_signature(entry, replica);
-                None
-            }
-            Ok((_, took)) => {
-                canaries.good = Some((took, jiff::Timestamp::now()));
-                let slow = self.timing.canary_slow.get();
-                if took > slow {
-                    canaries.observe(KeyHealth::Degraded, &format!("a test signature took {took:.1?}, over {slow:?}"));
-                } else {
-                    canaries.observe(KeyHealth::Live, "");
-                }
-                (!first).then_some(took)
+                Tested::Failed
             }
             Err(NotSigned::Refused(error) | NotSigned::Unclear(error)) => {
-                match judge(&error, busy) {
-                    Some(health) => canaries.observe(health, &super::token::explain(&error)),
+                let completed = token.load.completed();
+                match judge(&error, completed > made_before) {
+                    Some(health) => {
+                        let why = super::token::explain(&error);
+                        replica.health.canaries().failed(health, &why, completed);
+                        if health == KeyHealth::OutOfService {
+                            self.suspect(index, entry, &why, completed);
+                        }
+                    }
                     // The token or its worker is gone, which is noted with the token; the key is tested on its return.
-                    None => canaries.due_now(),
+                    None => {
+                        locked(&token.silence).failed(None, completed, 0);
+                        replica.health.canaries().due_now();
+                    }
                 }
-                None
+                Tested::Failed
             }
             // What is wrong was noted with the key.
-            Err(NotSigned::OutOfService(_) | NotSigned::Unseen) => None,
+            Err(NotSigned::OutOfService(_) | NotSigned::Unseen) => Tested::Failed,
+        }
+    }
+
+    /// A test signature was good. Where the key comes back by it, those that left service with it do, too: an outage of
+    /// the token that hundreds of keys noticed must not end for them one by one.
+    fn passed(&self, index: usize, replica: &Replica, took: Duration) {
+        let slow = self.timing.canary_slow.get();
+        let left_in = {
+            let mut canaries = replica.health.canaries();
+            let left_in = canaries.left_in();
+            canaries.good = Some((took, jiff::Timestamp::now()));
+            if took > slow {
+                canaries.observe(KeyHealth::Degraded, &format!("a test signature took {took:.1?}, over {slow:?}"));
+            } else {
+                canaries.observe(KeyHealth::Live, "");
+            }
+            left_in.filter(|_| canaries.left_in().is_none())
+        };
+        if let Some(silence) = left_in {
+            for (entry, other) in self.keys_in(index) {
+                if other.health.canaries().pardon(silence) {
+                    self.tell_key(entry, other);
+                }
+            }
+        }
+    }
+
+    /// A test signature failed. When several keys have failed and none signed meanwhile, it is the token: then all its
+    /// keys are out of service, before callers find out with each of them.
+    fn suspect(&self, index: usize, entry: &Entry, why: &str, completed: u64) {
+        let token = &self.tokens[index];
+        let tested = self.keys_in(index).filter(|at| self.may_test(token, *at)).count();
+        if locked(&token.silence).failed(Some(entry.index), completed, tested) {
+            for (entry, replica) in self.keys_in(index).filter(|(entry, _)| entry.state == KeyState::Active) {
+                replica.health.canaries().condemn(why, completed);
+                self.tell_key(entry, replica);
+            }
         }
     }
 
     /// Tells the audit log what has changed in this token since it was last told.
     pub(super) fn tell_states(&self, index: usize) {
         let status = self.token_status(index);
-        let told = &self.tokens[index].told;
-        let before = std::mem::replace(&mut *told.lock().unwrap_or_else(PoisonError::into_inner), status.state);
-        if before != status.state {
+        if let Some(news) = locked(&self.tokens[index].told).note(status.state) {
             let (token, state, detail) = (Arc::clone(&status.name), status.state, status.detail);
             tracing::info!(token = &*token, state, detail, "token state");
-            self.events.tell(CustodyEvent::TokenState { token, state, detail });
+            self.events.tell(CustodyEvent::TokenState { token, state, detail, untold: news.untold });
         }
         for (entry, replica) in self.keys_in(index) {
-            if replica.attributes().is_none() && !replica.health.in_trouble() {
-                continue;
-            }
-            let (state, detail) = replica.health.of_key();
-            if replica.health.tell(state) {
-                let (key, token) = (Arc::clone(&entry.name), Arc::clone(&replica.token));
-                tracing::info!(key = &*key, token = &*token, state = state.name(), detail, "key state");
-                self.events.tell(CustodyEvent::KeyState { key, token, state, detail });
-            }
+            self.tell_key(entry, replica);
+        }
+    }
+
+    /// The same of one key.
+    fn tell_key(&self, entry: &Entry, replica: &Replica) {
+        if replica.attributes().is_none() && !replica.health.in_trouble() {
+            return;
+        }
+        let state = replica.health.grade();
+        if let Some(news) = locked(&replica.health.told).note(state) {
+            let (_, detail) = replica.health.of_key();
+            let (key, token) = (Arc::clone(&entry.name), Arc::clone(&replica.token));
+            tracing::info!(key = &*key, token = &*token, state = state.name(), detail, "key state");
+            self.events.tell(CustodyEvent::KeyState { key, token, state, detail, untold: news.untold });
         }
     }
 
     /// The keys that this token holds, by the configuration.
     pub(super) fn keys_in(&self, index: usize) -> impl Iterator<Item = (&Entry, &Replica)> {
-        self.registry.entries.iter().filter_map(move |entry| {
-            entry.replicas.iter().find(|replica| replica.link == index).map(|replica| (entry, replica))
-        })
+        self.tokens[index].keys.iter().map(|place| self.key_at(*place))
     }
+
+    fn key_at(&self, (entry, replica): (usize, usize)) -> (&Entry, &Replica) {
+        let entry = &self.registry.entries[entry];
+        (entry, &entry.replicas[replica])
+    }
+}
+
+/// What a test signature has come to.
+enum Tested {
+    Signed(Duration),
+    Failed,
 }
 
 /// What a failed test signature says of the key; `None` when it says something of the token as a whole. A token that
@@ -207,6 +326,7 @@ fn judge(error: &LinkError, busy: bool) -> Option<KeyHealth> {
         },
         LinkError::Connect { .. }
         | LinkError::Peer { .. }
+        | LinkError::Socket { .. }
         | LinkError::Hello(_)
         | LinkError::Protocol(_)
         | LinkError::Unsent(_)
@@ -215,7 +335,21 @@ fn judge(error: &LinkError, busy: bool) -> Option<KeyHealth> {
     Some(if overloaded && busy { KeyHealth::Degraded } else { KeyHealth::OutOfService })
 }
 
+/// Plain values behind each of these locks: a panic elsewhere cannot have left them half-changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const BRIEF: Duration = Duration::from_millis(100);
 const EAGER: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(5);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For one key to be read from the device.
+const KEY_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+
+/// Keys in a row that are not answered, until the token is left alone for a moment.
+const STRIKES: u32 = 3;
+
+/// Between test signatures of a token that makes none: it must be in service again within two seconds of its return.
+const LONGEST_SILENCE: Duration = Duration::from_secs(1);

@@ -147,6 +147,14 @@ pub enum Unavailable {
         /// Its sequence number.
         sequence: u64,
     },
+    /// The revocation list in force was signed by a key that is no longer pinned.
+    #[error(
+        "the revocation list (sequence {sequence}) was signed by a key that is no longer pinned; install a new one"
+    )]
+    RevocationListDisowned {
+        /// Its sequence number.
+        sequence: u64,
+    },
 }
 
 impl PoeError {
@@ -216,7 +224,9 @@ impl PoeError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable(Unavailable::Status { retry_after: Some(wait), .. }) => Some(*wait),
-            Self::Unavailable(Unavailable::RevocationListStale { .. }) => Some(Duration::from_secs(60)),
+            Self::Unavailable(Unavailable::RevocationListStale { .. } | Unavailable::RevocationListDisowned { .. }) => {
+                Some(Duration::from_secs(60))
+            }
             Self::Unavailable(Unavailable::Busy { .. }) => Some(Duration::from_secs(1)),
             Self::Unavailable(_) => Some(Duration::from_secs(2)),
             _ => None,
@@ -236,6 +246,7 @@ impl Unavailable {
             Self::Busy { .. } => "licensing_busy",
             Self::Aborted => "licensing_lookup_aborted",
             Self::RevocationListStale { .. } => "revocation_list_stale",
+            Self::RevocationListDisowned { .. } => "revocation_list_disowned",
         }
     }
 }

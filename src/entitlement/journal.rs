@@ -1,13 +1,14 @@
-//! What the log says of the revocation list.
+//! What the log says of the licensing keys and of the revocation list.
 
 use std::time::Duration;
 
-use super::{Refreshed, RevocationListError, RevocationListStatus};
+use super::{EntitlementSetupError, Refreshed, RevocationListError, RevocationListStatus};
 use crate::clock::UnixTime;
 
-/// What was logged of the revocation list last, so that each state is logged once.
+/// What was logged last, so that each state is logged once.
 #[derive(Debug, Default)]
-pub(super) struct ListJournal {
+pub(super) struct Journal {
+    keys_error: Option<String>,
     error: Option<String>,
     age: Age,
 }
@@ -18,9 +19,27 @@ enum Age {
     Fresh,
     EndsSoon,
     Ended,
+    Disowned,
 }
 
-impl ListJournal {
+impl Journal {
+    pub(super) fn note_keys(&mut self, outcome: &Result<Option<usize>, EntitlementSetupError>) {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(keys)) => {
+                self.keys_error = None;
+                tracing::warn!(keys, "new licensing keys are in force");
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.keys_error.as_ref() != Some(&text) {
+                    tracing::error!(%error, "the licensing keys were not taken; those in force stay");
+                    self.keys_error = Some(text);
+                }
+            }
+        }
+    }
+
     pub(super) fn note(&mut self, outcome: &Result<Refreshed, RevocationListError>) {
         match outcome {
             Ok(Refreshed::Unchanged) => {}
@@ -39,7 +58,9 @@ impl ListJournal {
     }
 
     pub(super) fn note_age(&mut self, status: RevocationListStatus, now: UnixTime) {
-        let age = if now >= status.fresh_until {
+        let age = if status.disowned {
+            Age::Disowned
+        } else if now >= status.fresh_until {
             Age::Ended
         } else if now.plus(LIST_WARNING) >= status.fresh_until {
             Age::EndsSoon
@@ -51,6 +72,11 @@ impl ListJournal {
             match age {
                 Age::Fresh => {}
                 Age::EndsSoon => tracing::warn!(sequence, "the revocation list will be too old within a day"),
+                Age::Disowned => tracing::error!(
+                    sequence,
+                    "the revocation list was signed by a key that is no longer pinned: every PoE is refused; install a \
+                     list signed by one that is"
+                ),
                 Age::Ended => tracing::error!(sequence, "the revocation list is too old: every PoE is refused"),
             }
         }

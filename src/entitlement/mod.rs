@@ -35,7 +35,7 @@ use crate::outbound::Outbound;
 pub use claims::{Claim, Fault};
 pub use error::{PoeError, Unavailable};
 use grant::Rules;
-use journal::ListJournal;
+use journal::Journal;
 pub use json::JsonFault;
 use offline::Offline;
 use online::Online;
@@ -138,6 +138,8 @@ pub struct RevocationListStatus {
     pub sequence: u64,
     /// From this moment on it proves nothing, give or take the clock skew.
     pub fresh_until: UnixTime,
+    /// The key that signed it is no longer pinned: `fresh_until` is then the epoch.
+    pub disowned: bool,
 }
 
 impl Entitlements {
@@ -215,28 +217,42 @@ impl Entitlements {
         Ok(Arc::clone(&grant.entitlement))
     }
 
+    /// Looks whether the file of licensing keys has changed, and takes valid new keys into force; their number then. Reads
+    /// a file.
+    ///
+    /// A list signed by a key that is gone lets no PoE pass, as a restart would not come up with it: add a new key
+    /// first, have the list signed by it, then remove the old one.
+    ///
+    /// # Errors
+    /// [`EntitlementSetupError`]; the keys in force stay.
+    pub fn refresh_keys(&self) -> Result<Option<usize>, EntitlementSetupError> {
+        self.offline.as_ref().map_or(Ok(None), Offline::refresh_keys)
+    }
+
     /// Looks whether the revocation list's file has changed, and takes a valid new list into force. Reads a file.
     ///
     /// # Errors
     /// [`RevocationListError`]; the list in force stays.
     pub fn refresh(&self) -> Result<Refreshed, RevocationListError> {
-        self.offline.as_ref().map_or(Ok(Refreshed::Unchanged), |offline| offline.revocations.refresh(UnixTime::now()))
+        self.offline.as_ref().map_or(Ok(Refreshed::Unchanged), |offline| offline.refresh_list(UnixTime::now()))
     }
 
-    /// Calls [`refresh`](Self::refresh) every second, for ever, and logs what comes of it. Returns at once when
-    /// there is no list to watch.
+    /// Calls [`refresh_keys`](Self::refresh_keys) and [`refresh`](Self::refresh) every second, for ever, and logs what
+    /// comes of it. Returns at once when there is nothing to watch.
     pub async fn watch(self: Arc<Self>) {
         if self.offline.is_none() {
             return;
         }
-        let mut ticks = tokio::time::interval(LIST_INTERVAL);
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut journal = ListJournal::default();
+        let mut journal = Journal::default();
         loop {
             ticks.tick().await;
             let this = Arc::clone(&self);
-            if let Ok(outcome) = tokio::task::spawn_blocking(move || this.refresh()).await {
-                journal.note(&outcome);
+            // The keys first: whoever replaces both may have signed the list with a new one.
+            if let Ok((keys, list)) = tokio::task::spawn_blocking(move || (this.refresh_keys(), this.refresh())).await {
+                journal.note_keys(&keys);
+                journal.note(&list);
             }
             if let Some(status) = self.revocation_list() {
                 journal.note_age(status, UnixTime::now());
@@ -247,10 +263,7 @@ impl Entitlements {
     /// The revocation list in force; `None` without offline proof.
     #[must_use]
     pub fn revocation_list(&self) -> Option<RevocationListStatus> {
-        self.offline.as_ref().map(|offline| {
-            let list = offline.revocations.in_force();
-            RevocationListStatus { sequence: list.sequence(), fresh_until: list.fresh_until() }
-        })
+        self.offline.as_ref().map(Offline::list_status)
     }
 }
 
@@ -306,8 +319,9 @@ fn hash(token: &str) -> TokenHash {
 /// Four times what a PoE with every claim and an RSA signature of 8,192 bits needs.
 const MAX_POE_BYTES: usize = 16 * 1024;
 
-/// How often the revocation list's file is looked at, and so how long a revocation may take. A look is one `stat`.
-const LIST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the files of keys and revocations are looked at, and so how long a revocation may take. A look is one
+/// `stat` each.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod testing;

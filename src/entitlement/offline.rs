@@ -8,20 +8,19 @@ use moka::sync::Cache;
 
 use super::claims::{Claim, Claims, Fault, require};
 use super::grant::{Grant, Rules};
-use super::pinned::PinnedKeys;
-use super::revocation::{RevocationList, RevocationListError, Source};
-use super::{EntitlementSetupError, PoeError, TokenHash, Unavailable};
+use super::pinned::{KeyFile, Opened, PinnedKeys};
+use super::revocation::{Refreshed, RevocationList, RevocationListError, Source};
+use super::{EntitlementSetupError, PoeError, RevocationListStatus, TokenHash, Unavailable};
 use crate::clock::UnixTime;
 use crate::config::OfflineLicensing;
-use crate::jose::JwkSet;
 
 /// Everything that offline proof needs.
 #[derive(Debug)]
 pub(super) struct Offline {
     rules: Arc<Rules>,
-    keys: Arc<PinnedKeys>,
+    keys: Arc<KeyFile>,
     issuer: String,
-    pub(super) revocations: RevocationList,
+    revocations: RevocationList,
     /// Tokens whose signature was checked. Everything that can change is asked of the grant on every request, so an
     /// entry may be kept for as long as its token lives.
     proven: Cache<TokenHash, Proven>,
@@ -33,7 +32,7 @@ impl Offline {
         rules: Arc<Rules>,
         now: UnixTime,
     ) -> Result<Self, EntitlementSetupError> {
-        let keys = Arc::new(PinnedKeys::new(read_keys(config)?, config.algorithms.clone()));
+        let keys = Arc::new(KeyFile::open(config)?);
         let source = Source {
             path: config.revocation_list.clone(),
             keys: Arc::clone(&keys),
@@ -51,17 +50,49 @@ impl Offline {
     /// # Errors
     /// [`PoeError`].
     pub(super) fn prove(&self, hash: TokenHash, token: &str, now: UnixTime) -> Result<Arc<Grant>, PoeError> {
-        let list = self.revocations.in_force();
+        let (keys, list) = (self.keys.in_force(), self.revocations.in_force());
+        if !keys.pin(list.signed_by()) {
+            return Err(PoeError::Unavailable(Unavailable::RevocationListDisowned { sequence: list.sequence() }));
+        }
         if now >= list.fresh_until().plus(self.rules.clock_skew) {
             return Err(PoeError::Unavailable(Unavailable::RevocationListStale { sequence: list.sequence() }));
         }
-        if let Some(proven) = self.proven.get(&hash) {
+        // What was proven by a key that is no longer pinned is proven no longer.
+        if let Some(proven) = self.proven.get(&hash).filter(|proven| proven.keys == keys.generation()) {
             return Ok(proven.grant);
         }
-        let grant = Arc::new(self.verify(token)?);
+        let grant = Arc::new(self.verify(&keys, token)?);
         let keep = grant.entitlement.expires_at.plus(self.rules.clock_skew).since(now);
-        self.proven.insert(hash, Proven { grant: Arc::clone(&grant), keep });
+        self.proven.insert(hash, Proven { grant: Arc::clone(&grant), keep, keys: keys.generation() });
         Ok(grant)
+    }
+
+    /// Looks whether the file of keys has changed, and takes valid new keys into force; their number then.
+    ///
+    /// # Errors
+    /// [`EntitlementSetupError`]; the keys in force stay.
+    pub(super) fn refresh_keys(&self) -> Result<Option<usize>, EntitlementSetupError> {
+        let taken = self.keys.refresh()?;
+        if taken.is_some() {
+            self.revocations.keys_changed();
+        }
+        Ok(taken)
+    }
+
+    /// As [`RevocationList::refresh`].
+    ///
+    /// # Errors
+    /// [`RevocationListError`]; the list in force stays.
+    pub(super) fn refresh_list(&self, now: UnixTime) -> Result<Refreshed, RevocationListError> {
+        self.revocations.refresh(now)
+    }
+
+    /// The list in force. One whose key is no longer pinned proves nothing from the beginning of time.
+    pub(super) fn list_status(&self) -> RevocationListStatus {
+        let list = self.revocations.in_force();
+        let disowned = !self.keys.in_force().pin(list.signed_by());
+        let fresh_until = if disowned { UnixTime(0) } else { list.fresh_until() };
+        RevocationListStatus { sequence: list.sequence(), fresh_until, disowned }
     }
 
     /// Is it on the revocation list in force?
@@ -79,11 +110,9 @@ impl Offline {
         Ok(())
     }
 
-    fn verify(&self, token: &str) -> Result<Grant, PoeError> {
-        let payload = self
-            .keys
-            .open(token, token.len(), POE_TYPE)
-            .map_err(|source| PoeError::Token { source: Arc::new(source) })?;
+    fn verify(&self, keys: &PinnedKeys, token: &str) -> Result<Grant, PoeError> {
+        let Opened { payload, .. } =
+            keys.open(token, token.len(), POE_TYPE).map_err(|source| PoeError::Token { source: Arc::new(source) })?;
         let claims = Claims::parse(&payload)?;
         if *require(Claim::Iss, claims.issuer.as_ref())?.0 != *self.issuer {
             return Err(PoeError::Claim { claim: Claim::Iss, fault: Fault::Mismatch });
@@ -93,18 +122,6 @@ impl Offline {
         require(Claim::Jti, claims.token_id.as_ref())?;
         self.rules.grant(claims)
     }
-}
-
-fn read_keys(config: &OfflineLicensing) -> Result<JwkSet, EntitlementSetupError> {
-    let path = || config.keys.clone();
-    let json =
-        std::fs::read(&config.keys).map_err(|source| EntitlementSetupError::KeysUnreadable { path: path(), source })?;
-    let keys = JwkSet::parse(&json).map_err(|source| EntitlementSetupError::Keys { path: path(), source })?;
-    if keys.skipped() > 0 {
-        tracing::warn!(path = %config.keys.display(), skipped = keys.skipped(), "some licensing keys cannot be used");
-    }
-    let usable = |key: &crate::jose::VerifyingKey| config.algorithms.iter().any(|alg| key.jwk().fits(*alg));
-    if keys.keys().iter().any(usable) { Ok(keys) } else { Err(EntitlementSetupError::NoKeys { path: path() }) }
 }
 
 impl From<RevocationListError> for EntitlementSetupError {
@@ -117,6 +134,8 @@ impl From<RevocationListError> for EntitlementSetupError {
 struct Proven {
     grant: Arc<Grant>,
     keep: Duration,
+    /// Generation of the keys that it was proven by.
+    keys: u64,
 }
 
 struct UntilExpiry;

@@ -1,9 +1,7 @@
 //! The signed revocation list: a file that the operator replaces, and the list in force.
 
 use std::collections::HashSet;
-use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,15 +10,16 @@ use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 use super::json::{self, JsonFault};
-use super::pinned::{PinnedError, PinnedKeys};
+use super::pinned::{KeyFile, Opened, PinnedError};
 use crate::clock::UnixTime;
 use crate::jose::NumericDate;
+use crate::live_file::{self, FileState};
 
 /// Where the list comes from and how it is judged.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) path: PathBuf,
-    pub(super) keys: Arc<PinnedKeys>,
+    pub(super) keys: Arc<KeyFile>,
     pub(super) issuer: String,
     pub(super) max_age: Duration,
     pub(super) clock_skew: Duration,
@@ -32,7 +31,7 @@ pub(super) struct RevocationList {
     source: Source,
     in_force: ArcSwap<InForce>,
     /// The file that was judged last, whether or not it was taken.
-    judged: Mutex<FileState>,
+    judged: Mutex<Option<FileState>>,
 }
 
 /// One list that was accepted.
@@ -41,6 +40,7 @@ pub(super) struct InForce {
     sequence: u64,
     issued_at: UnixTime,
     fresh_until: UnixTime,
+    signed_by: [u8; 32],
     licenses: HashSet<Box<str>>,
     tokens: HashSet<Box<str>>,
 }
@@ -132,12 +132,17 @@ impl RevocationList {
     pub(super) fn open(source: Source, now: UnixTime) -> Result<Self, RevocationListError> {
         let (state, bytes) = source.read()?;
         let first = source.judge(&bytes, now)?;
-        Ok(Self { source, in_force: ArcSwap::from_pointee(first), judged: Mutex::new(state) })
+        Ok(Self { source, in_force: ArcSwap::from_pointee(first), judged: Mutex::new(Some(state)) })
     }
 
     /// The list in force.
     pub(super) fn in_force(&self) -> arc_swap::Guard<Arc<InForce>> {
         self.in_force.load()
+    }
+
+    /// The keys are others now: whatever lies there is judged anew by the next look.
+    pub(super) fn keys_changed(&self) {
+        *self.judged.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Looks at the file and takes a changed list into force. A file that was judged and refused is not judged
@@ -149,14 +154,14 @@ impl RevocationList {
         // Held throughout: two looks at once could otherwise put an older list after a newer one.
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
         let metadata = std::fs::metadata(&self.source.path).map_err(|error| self.source.unreadable(error))?;
-        if *judged == FileState::of(&metadata) {
+        if *judged == Some(FileState::of(&metadata)) {
             return Ok(Refreshed::Unchanged);
         }
         let (state, bytes) = self.source.read()?;
         let list = self.source.judge(&bytes, now);
         // A list from the future becomes acceptable by waiting: our clock may be the one that is wrong.
         if !matches!(list, Err(RevocationListError::IssuedInFuture { .. })) {
-            *judged = state;
+            *judged = Some(state);
         }
         let list = list?;
         let in_force = self.in_force.load();
@@ -181,6 +186,11 @@ impl InForce {
         self.fresh_until
     }
 
+    /// The RFC 7638 thumbprint of the key that signed it.
+    pub(super) fn signed_by(&self) -> &[u8; 32] {
+        &self.signed_by
+    }
+
     pub(super) fn revokes_license(&self, license_id: &str) -> bool {
         self.licenses.contains(license_id)
     }
@@ -192,27 +202,20 @@ impl InForce {
 
 impl Source {
     fn read(&self) -> Result<(FileState, Vec<u8>), RevocationListError> {
-        let mut file = File::open(&self.path).map_err(|error| self.unreadable(error))?;
-        let before = file.metadata().map_err(|error| self.unreadable(error))?;
-        if !before.is_file() || before.len() > MAX_LIST_BYTES {
-            return Err(RevocationListError::NotAFile { path: self.path.clone() });
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(before.len()).unwrap_or(0) + 1);
-        (&mut file).take(MAX_LIST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(error))?;
-        let state = FileState::of(&before);
-        let after = file.metadata().map_err(|error| self.unreadable(error))?;
-        if state != FileState::of(&after) || bytes.len() as u64 != before.len() {
-            return Err(RevocationListError::Changing { path: self.path.clone() });
-        }
-        Ok((state, bytes))
+        live_file::read(&self.path, MAX_LIST_BYTES).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => RevocationListError::NotAFile { path: self.path.clone() },
+            ErrorKind::WouldBlock => RevocationListError::Changing { path: self.path.clone() },
+            _ => self.unreadable(error),
+        })
     }
 
     fn judge(&self, bytes: &[u8], now: UnixTime) -> Result<InForce, RevocationListError> {
         let path = || self.path.clone();
         // Bytes that are no UTF-8 are no base64url either.
         let token = std::str::from_utf8(bytes).unwrap_or("").trim_ascii_end();
-        let payload = self
+        let Opened { payload, signed_by } = self
             .keys
+            .in_force()
             .open(token, bytes.len(), LIST_TYPE)
             .map_err(|source| RevocationListError::Signature { path: path(), source })?;
         let claims: ListClaims =
@@ -229,6 +232,7 @@ impl Source {
             sequence: claims.seq,
             issued_at,
             fresh_until: claims.exp.map_or(old, |NumericDate(exp)| old.min(exp)),
+            signed_by,
             licenses: claims.revoked.license_ids.into_iter().collect(),
             tokens: claims.revoked.jtis.into_iter().collect(),
         })
@@ -256,28 +260,6 @@ struct Revoked {
     license_ids: Vec<Box<str>>,
     #[serde(default)]
     jtis: Vec<Box<str>>,
-}
-
-/// What changes when a file is written or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileState {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileState {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
 }
 
 /// The `typ` that a revocation list may have instead of `JWT`.

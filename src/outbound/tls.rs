@@ -8,6 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::OutboundError;
 
@@ -40,6 +41,14 @@ impl OutboundTls {
             None => None,
         };
         Ok(Self { roots, identity })
+    }
+
+    /// When the appliance's own certificate ends, in Unix time; `None` without one that can be read.
+    #[must_use]
+    pub fn identity_expires(&self) -> Option<i64> {
+        let leaf = self.identity.as_ref()?.0.first()?;
+        let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+        Some(parsed.validity().not_after.timestamp())
     }
 
     pub(super) fn into_client_config(self) -> Result<ClientConfig, OutboundError> {

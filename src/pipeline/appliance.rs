@@ -70,18 +70,21 @@ impl Appliance {
             OutboundLimits { timeout: AUTHORITY_TIMEOUT, max_body_bytes: MAX_JWKS_BYTES },
             background.clone(),
         )?;
+        let metrics = Metrics::new();
         let licensing = match &config.licensing.online {
             None => None,
-            Some(online) => Some(Outbound::new(
-                OutboundTls::load(Some(&online.ca), Some((&online.certificate, &online.private_key)))?,
-                OutboundLimits { timeout: online.timeout.get(), max_body_bytes: MAX_INTROSPECTION_BYTES },
-                background.clone(),
-            )?),
+            Some(online) => {
+                let tls = OutboundTls::load(Some(&online.ca), Some((&online.certificate, &online.private_key)))?;
+                if let Some(expires) = tls.identity_expires() {
+                    metrics.certificate_expiry("licensing_client", expires);
+                }
+                let limits = OutboundLimits { timeout: online.timeout.get(), max_body_bytes: MAX_INTROSPECTION_BYTES };
+                Some(Outbound::new(tls, limits, background.clone())?)
+            }
         };
         let tenants = config.tenants.keys().map(String::as_str);
         let authenticator = Authenticator::new(&config.authority, &config.server.public_url, tenants, authority)?;
         let entitlements = Entitlements::new(&config.licensing, config.plans.clone(), licensing)?;
-        let metrics = Metrics::new();
         audit.observe(metrics.audit());
         let tenants = config
             .tenants

@@ -56,6 +56,8 @@ async fn kept_or_made(
     if let Some((_, report)) = kept.as_ref().filter(|(made, _)| made.elapsed() < KEPT) {
         let report = report.clone();
         drop(kept);
+        // Whose custody was shown is part of what happened, signed for it or not.
+        case.resolved_key(key.key());
         case.record_outcome(None).await?;
         return Ok(report);
     }

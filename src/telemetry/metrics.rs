@@ -48,6 +48,8 @@ pub struct Metrics {
     pub custody: CustodyMetrics,
     revocation_list: Gauge,
     certificate_expiry: Family<Named, Gauge>,
+    /// A family, so that without a list there is no zero, which would be an alarm.
+    client_crl: Family<Named, Gauge>,
     audit: AuditMetrics,
     /// Bytes of bundles answered.
     pub bundle_bytes: Counter,
@@ -194,6 +196,12 @@ impl Metrics {
             "When the certificate ends, in Unix time",
             Family::default(),
         );
+        let client_crl = registered(
+            &mut registry,
+            "crl_next_update_seconds",
+            "When the first of these revocation lists is past its nextUpdate, in Unix time",
+            Family::default(),
+        );
         let audit = AuditMetrics::new(&mut registry);
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The build that is running", Info::new(version));
@@ -211,6 +219,7 @@ impl Metrics {
             custody,
             revocation_list,
             certificate_expiry,
+            client_crl,
             audit,
             bundle_bytes,
             keyless,
@@ -285,6 +294,11 @@ impl Metrics {
     /// When a certificate of the configuration ends, in Unix time.
     pub fn certificate_expiry(&self, certificate: &str, not_after: i64) {
         self.certificate_expiry.get_or_create(&[("certificate", certificate.to_owned())]).set(not_after);
+    }
+
+    /// When the first of the revocation lists for client certificates is past its `nextUpdate`, in Unix time.
+    pub fn client_crl_next_update(&self, moment: i64) {
+        self.client_crl.get_or_create(&[("of", "clients".to_owned())]).set(moment);
     }
 
     /// What the audit log counts by; see [`crate::audit::AuditLog::observe`].

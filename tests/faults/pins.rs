@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use faulty_token::Function;
 use testkit::shell;
 
-use crate::world::{LONG, RESTARTED, World};
+use crate::world::{LONG, RESTARTED, SESSIONS, World};
 
 #[test]
 fn a_wrong_pin_costs_one_attempt_however_often_the_worker_is_started() {
@@ -46,10 +47,12 @@ fn a_token_that_somebody_else_locked_is_not_tried_at_all() {
         world.device.update(|device| device.pin.failed = 3).unwrap();
         world.kill_worker();
         until_state(world, "pin_refused");
-        let before = world.control.counters().unwrap().pin;
-        std::thread::sleep(Duration::from_millis(700));
-        let after = world.control.counters().unwrap().pin;
-        assert_eq!(after.attempts, before.attempts, "nothing is presented to a locked token");
+        let before = world.control.counters().unwrap();
+        let opened = before.of(Function::C_OpenSession).calls;
+        let twice_each = opened + 2 * u64::try_from(SESSIONS).unwrap();
+        let after =
+            world.control.wait_until(LONG, |seen| seen.of(Function::C_OpenSession).calls >= twice_each).unwrap();
+        assert_eq!(after.pin.attempts, before.pin.attempts, "nothing is presented to a locked token");
         world.control.unblock_pin().unwrap();
         Instant::now()
     });

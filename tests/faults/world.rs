@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use faulty_token::{Controller, Counters, Function, Misuse, MisuseKind, StateFile};
+use faulty_token::{Controller, Counters, MisuseKind, StateFile};
 use testkit::{Fixture, softhsm};
 
 use crate::load::Load;
@@ -128,13 +128,7 @@ impl World {
     pub(crate) fn well_used(&self, fault: &str, seen: &Counters) {
         // A fault may end an operation behind our back, or claim that there is none: what we do next is right.
         let ours = |kind| !matches!(kind, MisuseKind::OperationNotInitialized | MisuseKind::OperationActive);
-        // The binding keeps to itself what C_FindObjectsFinal returned, so that a session that is lost just then is
-        // found out by the call that follows in the same look-up, and closed.
-        let unheard = |misuse: &&Misuse| {
-            let next = [Function::C_GetAttributeValue, Function::C_FindObjectsInit];
-            misuse.kind == MisuseKind::ReusedAfterLoss && next.contains(&misuse.function)
-        };
-        let misuse = seen.misuse.iter().filter(|misuse| ours(misuse.kind) && !unheard(misuse)).collect::<Vec<_>>();
+        let misuse = seen.misuse.iter().filter(|misuse| ours(misuse.kind)).collect::<Vec<_>>();
         assert!(misuse.is_empty(), "{fault}: the module was misused: {misuse:?}\n{}", self.log());
     }
 

@@ -53,7 +53,8 @@ pub(crate) enum Expect {
     Closed,
     /// The same with a client that agreed on HTTP/2 and never began to speak it.
     Dropped,
-    /// Over HTTP/2: one stream is reset with one of these error codes (RFC 9113, section 7), the others live on.
+    /// Over HTTP/2: one stream is reset with one of these error codes (RFC 9113, section 7), the others live on; a
+    /// `connection_refused` record says so.
     Reset(&'static [u32]),
     /// Over HTTP/2: the connection ends with one of these error codes, and a `connection_refused` record says one of
     /// these reasons.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use testkit::https::Mode;
@@ -37,6 +38,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "outage: one connection more than there may be",
             Expect::Cut(None, &["too_many_connections"]),
             crowd,
+        ),
+        row(
+            "outage: one body more than all may hold together",
+            Expect::problem(503, "overloaded", "bodies_in_flight"),
+            with_bodies_in_flight,
         ),
         row(
             "outage: one proof more than can be remembered",
@@ -93,6 +99,41 @@ fn crowd(world: &World) -> Result<Wire> {
     Ok(Wire { from, received })
 }
 
+/// One body holds most of what all may, and goes on coming; the next is refused. When the first has gone, what it held is
+/// there again.
+fn with_bodies_in_flight(world: &World) -> Result<Sent> {
+    let mut first = wire::http1(world)?;
+    let request = wire::Request::good(world).without("Content-Length").header("Content-Length: 1572864");
+    first.send([request.head(), vec![b' '; HELD]].concat())?;
+    until_held(world, |bytes| bytes >= HELD as f64)?;
+    let (go_on, over) = mpsc::channel::<()>();
+    let kept = std::thread::spawn(move || {
+        // A body of which nothing comes for two seconds is given up.
+        while over.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+            if first.send(" ").is_err() {
+                break;
+            }
+        }
+    });
+    let answer = world.bound_by_certificate().sign(&sample::request_of(300_000)).try_send();
+    drop(go_on);
+    kept.join().map_err(|_| testkit::Error::new("the first body was not sent"))?;
+    until_held(world, |bytes| bytes == 0.0)?;
+    answer.map(Sent::Answer)
+}
+
+fn until_held(world: &World, reached: impl Fn(f64) -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let held = world.fixture.appliance.metrics()?.sum("signer_body_bytes_held", &[]);
+        if reached(held) {
+            return Ok(());
+        }
+        (Instant::now() < deadline).then_some(()).context(format!("see another number than {held} bytes held"))?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// No proof that may still be used again is forgotten to make room.
 fn with_a_full_memory(world: &World) -> Result<Sent> {
     let client = world.client();
@@ -104,3 +145,6 @@ fn with_a_full_memory(world: &World) -> Result<Sent> {
     }
     Err(testkit::Error::new("more proofs were accepted than can be remembered"))
 }
+
+/// Of 1.5 MiB for all bodies.
+const HELD: usize = 1280 * 1024;

@@ -115,7 +115,9 @@ fn verdict(case: &Case, sent: &Sent) -> Result<Claim, String> {
         }
         (Expect::Dropped, Sent::Wire(wire)) if wire.received.ended() && wire.answers().is_empty() => Ok(Claim::Nothing),
         (Expect::Reset(codes), Sent::Wire(wire)) => match frames::reset_code(&wire.received.bytes) {
-            Some(code) if codes.contains(&code) => Ok(Claim::Nothing),
+            Some(code) if codes.contains(&code) => {
+                Ok(Claim::Cut { from: wire.from.to_string(), reasons: &["http2_stream_reset"] })
+            }
             other => Err(format!("expected a reset with one of {codes:?}, got {other:?} in {wire}")),
         },
         (Expect::GoAway(codes, reasons), Sent::Wire(wire)) => match frames::goaway_code(&wire.received.bytes) {

@@ -63,6 +63,9 @@ impl World {
                 .set("authority.jwks_max_stale", "2s")
                 .set("server.limits.max_connections", MAX_CONNECTIONS)
                 .set("licensing.online.negative_cache_ttl", "1s")
+                .set("plans.pro.max_artifact_bytes", "1536 KiB")
+                .set("server.limits.max_body_bytes", "1536 KiB")
+                .set("server.limits.max_body_bytes_in_flight", "1536 KiB")
         })
     }
 

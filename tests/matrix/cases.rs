@@ -141,6 +141,8 @@ pub(crate) fn is_conformant<D: Device + 'static>(make: fn(&Path, &str) -> Result
     signerctl.args(["token", "conformance", "--json", "--generate", "--sessions", "4", "--seconds", "1"]);
     signerctl.arg("--module").arg(device.module().unwrap()).args(["--token", &of("uri").unwrap()]);
     signerctl.arg("--pin-file").arg(device.pin_file()).envs(device.environment());
+    // What it remembers of PINs goes to the test's own directory.
+    signerctl.env("XDG_STATE_HOME", dir.path()).env_remove("SIGNER_CONFIG");
     signerctl.args(of("profile").iter().flat_map(|profile| ["--profile", profile]));
     let output = signerctl.output().unwrap();
     let result: Value = serde_json::from_slice(&output.stdout)

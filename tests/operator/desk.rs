@@ -147,6 +147,14 @@ impl Desk {
         self.configure(&text.replace(from, to));
     }
 
+    /// As after a rotation: the key `release` verifies only, and its tenant signs with another one.
+    #[track_caller]
+    pub(crate) fn retire_release(&self) {
+        self.change("state = \"active\"", "state = \"retired\"");
+        let spare = "[keys.spare]\ntoken = \"main\"\nuri = \"pkcs11:object=spare\"\nstate = \"active\"\n";
+        self.change("[tenants.acme]\nkeys = [\"release\"]", &format!("{spare}[tenants.acme]\nkeys = [\"spare\"]"));
+    }
+
     /// The line of the configuration that begins so, counted from 1.
     #[track_caller]
     pub(crate) fn line(&self, start: &str) -> u64 {

@@ -69,6 +69,49 @@ fn a_module_that_crashes_or_hangs_takes_nobody_with_it() {
     assert!(run.stdout.contains("ok       token"), "{}", run.stdout);
 }
 
+/// The device refuses to destroy an object: what is gone is the private key, and the rest goes with the next run.
+#[test]
+fn a_key_that_is_half_destroyed_is_destroyed_by_the_same_command() {
+    let desk = troubled(|_| {});
+    desk.retire_release();
+    let file = desk.path("device.json");
+    let refuses = |after: u64| {
+        let refusal =
+            Fault::on(Function::C_DestroyObject).after(after).once().returns(faulty_token::ckr::CKR_DEVICE_ERROR);
+        StateFile::at(&file).update(|device| device.faults = vec![refusal.persistent()]).unwrap();
+    };
+    let objects = || {
+        let listed = desk.signerctl(&["token", "list", "main", "--objects", "--login", "--json"]).succeeds().json();
+        let classes = listed["objects"].as_array().unwrap().iter().map(|o| o["class"].as_str().unwrap().to_owned());
+        classes.collect::<Vec<_>>()
+    };
+    let delete = |more: &[&str]| desk.signerctl(&[&["keys", "delete", "release", "--yes"], more].concat());
+
+    // The private key resists: nothing is gone, and its public half still tells which one it is.
+    refuses(0);
+    delete(&[]).fails(4, &["C_DestroyObject"]);
+    assert_eq!(objects(), ["private key", "public key"]);
+    // It goes, and then the device refuses.
+    refuses(1);
+    delete(&[]).fails(4, &["private key destroyed, the rest is still on the token; run the command again"]);
+    assert_eq!(objects(), ["public key"]);
+    let rest = delete(&["--json"]).succeeds().json();
+    assert_eq!(rest["destroyed"].as_array().unwrap().len(), 1, "{rest:#}");
+    assert_eq!(rest["destroyed"][0]["class"], "public key");
+    assert!(objects().is_empty());
+    delete(&[]).fails(1, &["no private key matches"]);
+}
+
+/// As an older version left it: the public half is gone, the private key resisted.
+#[test]
+fn a_private_key_without_its_public_half_is_recognised_by_a_signature_and_destroyed() {
+    let desk = Desk::furnished();
+    desk.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--label", "release"]);
+    desk.retire_release();
+    let gone = desk.signerctl(&["keys", "delete", "release", "--yes", "--json"]).succeeds().json();
+    assert_eq!(gone["destroyed"][0]["class"], "private key", "{gone:#}");
+}
+
 #[test]
 fn a_device_that_makes_another_key_than_asked_for_keeps_none() {
     let lie = Condition::Lie {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::desk::{Desk, SO_PIN};
+use crate::desk::{Desk, PIN, SO_PIN};
 
 #[test]
 fn a_token_is_not_initialised_twice_by_accident_and_never_without_its_officer() {
@@ -228,13 +228,13 @@ fn a_key_that_another_name_still_needs_is_not_deleted_and_no_other_key_in_its_pl
     desk.foreign_key("victim", "07", &["--sensitive"]);
     let (token, config) = (env!("CARGO_BIN_EXE_signer-token"), desk.path("signer.toml").display().to_string());
     let delete = ["admin", "--config", &config, "--name", "main", "delete", "--uri", "pkcs11:object=victim"];
-    let run: crate::desk::Run =
-        desk.command(token).args(delete).args(["--expect", "SHA256:another"]).output().unwrap().into();
+    let another = point(&desk.read("release.pub"));
+    let run: crate::desk::Run = desk.command(token).args(delete).args(["--expect", &another]).output().unwrap().into();
     assert!(run.code == 1 && run.stdout.contains("\"other_key\"") && run.stdout.contains("left alone"), "{run:?}");
     desk.pkcs11_tool(&["--delete-object", "--type", "pubkey", "--label", "victim"]);
-    let run: crate::desk::Run =
-        desk.command(token).args(delete).args(["--expect", "SHA256:another"]).output().unwrap().into();
-    assert!(run.code == 1 && run.stdout.contains("\"unrecognised_key\""), "{run:?}");
+    // Without a public half it is recognised by what it signs.
+    let run: crate::desk::Run = desk.command(token).args(delete).args(["--expect", &another]).output().unwrap().into();
+    assert!(run.code == 1 && run.stdout.contains("by its signature") && run.stdout.contains("left alone"), "{run:?}");
     let objects = desk.signerctl(&["token", "list", "main", "--objects", "--login"]);
     for (label, left) in [("victim", 1), ("release", 2)] {
         assert_eq!(objects.succeeds().stdout.matches(label).count(), left, "{label}: {}", objects.stdout);
@@ -268,5 +268,64 @@ fn a_certificate_goes_beside_its_key_and_no_other_keys_certificate_goes() {
     desk.configure(&text.join("\n").replacen("pin_file =", device, 1));
     desk.change("pkcs11:object=release;id=%01", "pkcs11:id=%00%01");
     import(&[]).succeeds();
-    import(&["--into-token"]).fails(2, &["is a YubiHSM", "yubihsm-shell"]);
+    import(&["--into-token"]).fails(4, &["cannot be reached"]);
+}
+
+/// The public point of a key, hex, from its PEM.
+fn point(pem: &str) -> String {
+    let key = stellaops_signer::custody::PublicKey::from_pem(pem.as_bytes()).unwrap();
+    key.sec1().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_pin_that_the_token_refused_is_presented_by_no_command_again() {
+    let desk = Desk::furnished();
+    desk.write("pin", "wrong-and-tried-once\n", 0o400);
+    let refused_before = &["the PIN was not presented", "has refused the PIN"];
+    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, &["refused the PIN"]);
+    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, refused_before);
+    // A person who names or types it is told the same.
+    desk.signerctl(&["keys", "csr", "release", "--subject", "CN=r", "--pin-file", "pin"]).fails(3, refused_before);
+    let doctor = desk.signerctl(&["token", "doctor", "main", "--login"]);
+    assert!(doctor.stdout.contains("the PIN was not presented"), "{}", doctor.stdout);
+
+    // Nor does a worker that is started now.
+    let memory = desk.read("state/main.pins.json");
+    assert!(memory.contains("\"refused\"") && !memory.contains("wrong-and-tried-once"), "{memory}");
+    let conformance = || {
+        let module = fs::canonicalize(testkit::softhsm::find_module().unwrap()).unwrap();
+        let module = module.display().to_string();
+        let run = ["token", "conformance", "--token", "main", "--generate", "--pin-file", "pin", "--module", &module];
+        desk.signerctl(&run)
+    };
+    let run = conformance();
+    assert!(run.code != 0 && run.stdout.contains("the PIN was not presented"), "{run:?}");
+
+    // What conformance finds refused, everybody knows; the right one goes on as before.
+    desk.write("pin", "another-wrong-one\n", 0o400);
+    assert!(conformance().stdout.contains("the token refused the PIN"));
+    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, refused_before);
+    desk.write("pin", format!("{PIN}\n"), 0o400);
+    desk.signerctl(&["token", "list", "main", "--objects", "--login", "--pin-file", "pin"]).succeeds();
+}
+
+#[test]
+fn where_the_memory_of_pins_cannot_be_had_no_pin_is_presented() {
+    let desk = Desk::furnished();
+    desk.write("state/main.pins.json", "damaged", 0o600);
+    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, &["cannot be read", "main.pins.json"]);
+    desk.signerctl(&["token", "list", "main", "--objects"]).succeeds();
+    // Somebody else could make the worker forget.
+    desk.write("state/main.pins.json", "", 0o600);
+    fs::set_permissions(desk.path("state"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    desk.signerctl(&["token", "list", "main", "--objects", "--login"]).fails(3, &["has mode 0777", "chmod 0700"]);
+}
+
+#[test]
+fn a_pin_that_a_new_token_was_given_is_right_whatever_was_wrong_before() {
+    let desk = Desk::furnished();
+    let init = ["token", "init", "main", "--so-pin-file", "wrong", "--reinitialise", "--yes"];
+    desk.write("wrong", "not-the-officer\n", 0o400);
+    desk.signerctl(&init).fails(3, &["the security officer's PIN is wrong"]);
+    desk.signerctl(&init).fails(3, &["the PIN was not presented"]);
 }

@@ -171,7 +171,7 @@ fn from_an_empty_token_to_the_end_of_a_key() {
     let deleted = house.signerctl(&["keys", "delete", "release-1", "--yes", "--json"]).succeeds().json();
     let classes: Vec<&str> =
         deleted["destroyed"].as_array().unwrap().iter().map(|object| object["class"].as_str().unwrap()).collect();
-    assert_eq!(classes, ["certificate", "public key", "private key"]);
+    assert_eq!(classes, ["private key", "public key", "certificate"]);
     house.fixture.appliance.restart().unwrap();
     assert_eq!(house.verified_by(&old_envelope)["state"], "retired", "its public half was written down");
 

@@ -10,3 +10,4 @@ mod doctor_device;
 mod guards;
 mod life;
 mod terminal;
+mod yubihsm;

@@ -32,6 +32,19 @@ pub(crate) struct Peer {
     pub(crate) optional: bool,
 }
 
+/// Ours, but as it is shipped: the tests that watch the sealed helper need a release build, and the right to watch.
+pub(crate) const SEALED: Peer = Peer {
+    name: "signer-keyless",
+    version: OF_THIS_TREE,
+    module: "release::",
+    variable: "SIGNER_KEYLESS",
+    artifact: "signer-keyless",
+    needs: &[],
+    ours: &[],
+    build: build_sealed,
+    optional: false,
+};
+
 pub(crate) const OIDC_PROVIDER: Peer = Peer {
     name: "oidc-provider",
     version: "8.8.1",
@@ -231,7 +244,7 @@ impl Peer {
 
     /// Whether it is nothing that could be kept, and is looked at each time.
     fn kept_nowhere(&self) -> bool {
-        self.artifact.is_empty() && self.ours.is_empty()
+        (self.artifact.is_empty() && self.ours.is_empty()) || self.version == OF_THIS_TREE
     }
 
     /// What a build depends on.
@@ -291,10 +304,29 @@ fn cargo_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {
 
 fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {
     let module = host::TPM2_PKCS11.path().ok_or("tpm2-pkcs11 is missing")?;
-    let link = dir.join(peer.artifact);
-    // One that leads nowhere is left from a package that was removed.
-    let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(module, &link).map_err(|error| format!("cannot make {}: {error}", link.display()))
+    link(&module, &dir.join(peer.artifact))
+}
+
+fn build_sealed(peer: &Peer, dir: &Path) -> Outcome {
+    // CAP_SYS_PTRACE, without which a process that is not dumpable cannot be watched.
+    let capabilities = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = capabilities.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
+    if !host::is_root() || u64::from_str_radix(effective.trim(), 16).unwrap_or(0) & (1 << 19) == 0 {
+        return Err("only root may watch a sealed process (ptrace)".to_owned());
+    }
+    if fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() == "3") {
+        return Err("nobody may watch a process here (kernel.yama.ptrace_scope is 3)".to_owned());
+    }
+    // Alone, so that it has no feature of another package's.
+    run(cargo::cargo().args(["build", "--release", "--locked", "--package", peer.name]), dir)?;
+    let program = cargo::target_dir(&cargo::metadata()?).join("release").join(peer.name);
+    link(&program, &dir.join(peer.artifact))
+}
+
+fn link(to: &Path, at: &Path) -> Outcome {
+    // One that leads nowhere is left from what was removed.
+    let _ = fs::remove_file(at);
+    std::os::unix::fs::symlink(to, at).map_err(|error| format!("cannot make {}: {error}", at.display()))
 }
 
 fn rack_is_named(_: &Peer, _: &Path) -> Outcome {
@@ -335,3 +367,6 @@ fn cache() -> Outcome<PathBuf> {
 fn sources() -> PathBuf {
     cargo::root().join("tests/peers")
 }
+
+/// The version of what is built from the tree itself, and so never kept.
+const OF_THIS_TREE: &str = "of-this-tree";

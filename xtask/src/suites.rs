@@ -4,8 +4,8 @@
 
 use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM, UNSHARE};
 use crate::peers::{
-    COSIGN, COSIGN_V2, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS,
-    SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
+    COSIGN, COSIGN_V2, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB, SIGSTORE_GO,
+    SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
 };
 
 /// A suite of tests.
@@ -46,8 +46,8 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "api",
-        proves: "the Signer API over mTLS, as the README shows it",
-        runs: &[&["--test", "api"]],
+        proves: "the Signer API over mTLS, as the README shows it, and certificates and lists replaced meanwhile",
+        runs: &[&["--test", "api"], &["--test", "live_tls"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &CURL],
         peers: &[],
     },
@@ -71,6 +71,13 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "custody_front"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
+    },
+    Suite {
+        name: "sealed",
+        proves: "the keyless helper: its flow, no way out of its release build (with a table), nothing left in memory",
+        runs: &[&["--package", "signer-keyless", "--test", "sealed"]],
+        needs: &[&OPENSSL],
+        peers: &[&SEALED],
     },
     Suite {
         name: "yubihsm",

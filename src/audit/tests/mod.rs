@@ -213,6 +213,26 @@ fn noise_beyond_its_budget_is_counted_by_reason_in_one_record() {
 }
 
 #[test]
+fn what_was_left_out_is_told_though_nothing_else_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let (log, _) = open(&path);
+    let remote = "192.0.2.1:1".parse().unwrap();
+    let record = Record::ConnectionRefused { remote, reason: "no_certificate", detail: None };
+    // Three a second are written; when they are durable, the writer goes to sleep.
+    for _ in 0..3 {
+        wait(log.append_noise(&record)).unwrap();
+    }
+    wait(log.append_noise(&record)).unwrap();
+    let told = || lines(&path).iter().any(|line| line["event"] == "noise_left_out" && line["count"] == 1);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !told() {
+        assert!(Instant::now() < deadline, "nobody was told of what was left out");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn when_the_writer_is_gone_nobody_waits_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");

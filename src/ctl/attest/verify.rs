@@ -19,8 +19,9 @@ use crate::ctl::files;
 use crate::ctl::output::{Report, plain};
 use crate::ctl::verify::key::KeySource;
 use crate::ctl::verify::{Fault, form, named_key, sole_signature};
+use crate::custody::evidence::KeyCustody;
+use crate::custody::evidence::attestation::{self, Subject};
 use crate::custody::evidence::report::{CustodyReport, PREDICATE_TYPE, spki_sha256};
-use crate::custody::evidence::{KeyCustody, attestation};
 use crate::custody::{GateAttributes, KeyHealth, PublicKey};
 use crate::dsse::{Signature, pae_digest, verify_digest};
 use crate::statement::ReadStatement;
@@ -279,10 +280,14 @@ impl Checked {
                     &format!("{} certificates, not checked; --attestation-root pins the vendor", chain.len()),
                 );
             }
-            (Ok(chain), Some(root)) => match attestation::check(&chain, key, root, report.generated_at) {
-                Ok(()) => self.add(Verdict::Ok, &check, "the device vouches for the key, up to the pinned root"),
-                Err(error) => self.fail(&check, &error.to_string()),
-            },
+            (Ok(chain), Some(root)) => {
+                let serial = custody.device.as_ref().map(|device| device.serial.as_str());
+                let subject = Subject { key, serial, object: None };
+                match attestation::check(&chain, &subject, root, report.generated_at) {
+                    Ok(()) => self.add(Verdict::Ok, &check, "the device vouches for the key, up to the pinned root"),
+                    Err(error) => self.fail(&check, &error.to_string()),
+                }
+            }
         }
     }
 }

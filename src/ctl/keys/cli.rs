@@ -20,7 +20,7 @@ pub(crate) struct KeysGenerateArgs {
     /// The token in the configuration.
     #[arg(long, value_name = "NAME")]
     pub(crate) token: String,
-    /// The object's id in hex, 1 to 32 bytes [default: eight random bytes].
+    /// The object's id in hex, 1 to 32 bytes [default: eight random bytes]; of a YubiHSM two bytes.
     #[arg(long, value_name = "HEX")]
     pub(crate) id: Option<String>,
     /// The object's label [default: the key's name].

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &KeysDeleteArgs) -> Result<Report, CtlError> {
     confirm::by_typing(&called, &consequence, args.yes)?;
     let admin = Admin::configured(&args.reach, &key.token)?.args(["delete", "--uri", &key.uri]);
     // What the URI names now may be another key than what it named when the configuration was written.
-    let gone: Vec<Object> = admin.args(["--expect", &public_key.keyid()]).run()?;
+    let gone: Vec<Object> = admin.args(["--expect", &hex(public_key.sec1())]).run()?;
     let mut text = String::new();
     for object in &gone {
         text.push_str(&format!("destroyed: {} `{}` (id {})\n", object.class, plain(&object.label), plain(&object.id)));

@@ -17,7 +17,8 @@ use crate::custody::token::admin::KeyFacts;
 pub(crate) fn run(args: &KeysGenerateArgs) -> Result<Report, CtlError> {
     let config = config::load(&args.reach.config).map_err(CtlError::Config)?;
     let (name, token) = (&args.name, &args.token);
-    config.token(token).map_err(|error| CtlError::Usage(error.to_string()))?;
+    let configured = config.token(token).map_err(|error| CtlError::Usage(error.to_string()))?;
+    let yubihsm = configured.connector.is_some();
     if config.keys.contains_key(name) {
         return Err(CtlError::Usage(format!("the configuration has a key `{name}` already; choose another name")));
     }
@@ -31,11 +32,17 @@ pub(crate) fn run(args: &KeysGenerateArgs) -> Result<Report, CtlError> {
         // Worth knowing before a key is made.
         files::refuse_existing(file, false)?;
     }
+    if let Some(id) = args.id.as_ref().filter(|id| yubihsm && id.len() != 4) {
+        return Err(CtlError::Usage(format!(
+            "--id: `{}` is not the two bytes of a YubiHSM's object id in hex",
+            plain(id)
+        )));
+    }
     if let Some(id) = args.id.as_ref().filter(|id| !is_id(id)) {
         return Err(CtlError::Usage(format!("--id: `{}` is not 1 to 32 bytes in hex", plain(id))));
     }
     let label = args.label.as_ref().unwrap_or(name);
-    let id = args.id.clone().map_or_else(random_id, |id| Ok(id.to_ascii_lowercase()))?;
+    let id = args.id.clone().map_or_else(|| random_id(yubihsm), |id| Ok(id.to_ascii_lowercase()))?;
     let admin = Admin::configured(&args.reach, token)?.args(["generate", "--label", label, "--id", &id]);
     let made: KeyFacts = admin.run()?;
     let public_key = PublicKey::from_pem(made.public_key.as_bytes())
@@ -78,9 +85,13 @@ fn is_id(text: &str) -> bool {
     (2..=64).contains(&text.len()) && text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn random_id() -> Result<String, CtlError> {
+fn random_id(yubihsm: bool) -> Result<String, CtlError> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| CtlError::Unexpected("the operating system gives no random numbers".to_owned()))?;
+    if yubihsm {
+        // Two bytes, and neither 0000 nor ffff, which mean something else.
+        return Ok(format!("{:04x}", 1 + u16::from_be_bytes([bytes[0], bytes[1]]) % 0xfffe));
+    }
     Ok(files::hex(&bytes))
 }

@@ -50,6 +50,9 @@ impl Admin {
     pub(crate) fn configured(reach: &Reach, name: &str) -> Result<Self, CtlError> {
         let mut admin = Self::new(reach)?;
         admin.command.arg("--config").arg(&reach.config).args(["--name", name]);
+        if let Some(id) = reach.auth_key {
+            admin.command.args(["--auth-key", &id.to_string()]);
+        }
         if let Some(file) = &reach.pin_file {
             admin.command.arg("--pin-file").arg(file);
         }

@@ -30,6 +30,9 @@ pub(crate) struct Reach {
     /// The configuration file; the drop-ins in FILE.d belong to it.
     #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
+    /// Of a YubiHSM: the authentication key to act as, whose password --pin-file holds [default: the configured one].
+    #[arg(long, value_name = "ID", value_parser = crate::custody::admin::object_id)]
+    pub(crate) auth_key: Option<u16>,
     /// File with the user PIN, mode 0400 [default: the configured one; else the PIN is asked for].
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
@@ -61,6 +64,9 @@ pub(crate) struct TokenListArgs {
 }
 
 /// Initialise an empty token: label, security officer's PIN, user PIN.
+///
+/// A YubiHSM that is as it left the factory gets an authentication key for the worker (`auth_key`, which may sign and
+/// nothing else), one for an administrator (--auth-key, 3 if not given), its log switched on, and loses the factory's key.
 ///
 /// Destroys what is on the token, so it asks by having the label typed, and refuses a token that is initialised
 /// already unless --reinitialise is given. PINs come from files of mode 0400 or are asked for on the terminal. Run it

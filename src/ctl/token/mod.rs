@@ -67,6 +67,13 @@ fn objects(args: &TokenListArgs) -> Result<Report, CtlError> {
 }
 
 fn init(args: &TokenInitArgs) -> Result<Report, CtlError> {
+    if let Some(name) = &args.name {
+        let loaded = config::open(&args.reach.config).map_err(CtlError::Config)?;
+        let token = loaded.config.token(name).map_err(|error| CtlError::Usage(error.to_string()))?;
+        if let Some(worker) = token.auth_key.filter(|_| token.connector.is_some()) {
+            return init_yubihsm(args, name, worker);
+        }
+    }
     let label = match (&args.label, &args.name) {
         (Some(label), _) => label.clone(),
         (None, Some(name)) => configured_label(args, name)?,
@@ -112,6 +119,40 @@ fn init(args: &TokenInitArgs) -> Result<Report, CtlError> {
         percent(&token.serial),
     );
     Ok(Report::new(text, json!({ "slot": slot })))
+}
+
+/// A device fresh from the factory becomes one for a worker.
+fn init_yubihsm(args: &TokenInitArgs, name: &str, worker: u16) -> Result<Report, CtlError> {
+    if args.reinitialise || args.slot.is_some() || args.label.is_some() {
+        let why =
+            "--label, --slot and --reinitialise are not for a YubiHSM; yubihsm-shell resets one to the factory's state";
+        return Err(CtlError::Usage(why.to_owned()));
+    }
+    let administrator = args.reach.auth_key.unwrap_or(ADMINISTRATOR);
+    let reached: Vec<Slot> = Admin::configured(&args.reach, name)?.args(["slots"]).run()?;
+    let serial = reached.first().and_then(|slot| slot.token.as_ref()).map(|token| token.serial.clone());
+    let serial = serial.ok_or_else(|| CtlError::Unexpected("the device tells no serial number".to_owned()))?;
+    let consequence = format!(
+        "YubiHSM {}: authentication key {worker:#06x} is made for the worker and {administrator:#06x} for an \
+         administrator, signatures are logged and no entry is overwritten, and the factory's key 0x0001 is removed. \
+         Whoever loses the administrator's password can only reset the device",
+        plain(&serial)
+    );
+    confirm::by_typing(&serial, &consequence, args.yes)?;
+    let mut admin = Admin::configured(&args.reach, name)?.args(["init", "--label", "YubiHSM"]);
+    if args.reach.auth_key.is_none() {
+        admin = admin.args([format!("--auth-key={administrator}")]);
+    }
+    if let Some(file) = &args.so_pin_file {
+        admin = admin.args(["--so-pin-file".as_ref(), file.as_os_str()]);
+    }
+    let slot: Slot = admin.run()?;
+    let text = format!(
+        "YubiHSM {} is ready: the worker signs as {worker:#06x}; make a key as the administrator:\n\n    signerctl keys \
+         generate NAME --token {name} --auth-key {administrator}\n",
+        plain(&serial)
+    );
+    Ok(Report::new(text, json!({ "slot": slot, "administrator": administrator })))
 }
 
 /// The token that `--reinitialise` destroys, and its slot; `None` when there is an empty one in its place.
@@ -164,6 +205,9 @@ fn reach(name: Option<&str>, module: Option<&std::path::Path>, reach: &cli::Reac
         (None, None) => Err(CtlError::Usage("give the token's name, or --module".to_owned())),
     }
 }
+
+/// The authentication key of an administrator where nobody says another.
+const ADMINISTRATOR: u16 = 3;
 
 /// As a value of a PKCS#11 URI (RFC 7512, section 2.3).
 pub(crate) fn percent(text: &str) -> String {

@@ -8,14 +8,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::message::{Csr, Failure, Message, Step};
+use super::target::Target;
 use super::{csr, pins, probe};
-use crate::config::{self, Backend, Config};
 use crate::custody::PublicKey;
-use crate::custody::token::admin::{AdminSession, NewToken, TokenAdmin};
+use crate::custody::token::admin::{AdminSession, NewToken};
 use crate::custody::token::explain;
-use crate::custody::token::pkcs11::PinnedModule;
-use crate::custody::token::pkcs11::admin::Pkcs11Admin;
-use crate::custody::uri::{KeyUri, TokenUri};
+use crate::custody::uri::KeyUri;
 use crate::custody::worker::harden;
 
 /// Administers a token: what `signerctl token` and `signerctl keys` run. Prints JSON, one message a line.
@@ -23,16 +21,19 @@ use crate::custody::worker::harden;
 pub struct AdminArgs {
     /// The configuration file; with --name.
     #[arg(long, value_name = "FILE", requires = "name", required_unless_present = "module")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// The token's name in the configuration.
     #[arg(long, requires = "config")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// A PKCS#11 module, where there is no configuration yet.
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
-    module: Option<PathBuf>,
+    pub(super) module: Option<PathBuf>,
+    /// Of a YubiHSM: the authentication key to act as, in place of the configured one.
+    #[arg(long, value_name = "ID", global = true, value_parser = object_id)]
+    pub(super) auth_key: Option<u16>,
     /// File with the user PIN, in place of the configured one.
     #[arg(long, value_name = "FILE", global = true)]
-    pin_file: Option<PathBuf>,
+    pub(super) pin_file: Option<PathBuf>,
     #[command(subcommand)]
     command: AdminCommand,
 }
@@ -104,9 +105,9 @@ enum AdminCommand {
     Delete {
         #[arg(long)]
         uri: KeyUri,
-        /// Fingerprint of the key that is meant.
-        #[arg(long, value_name = "KEYID")]
-        expect: String,
+        /// Public point of the key that is meant, hex (SEC 1, uncompressed).
+        #[arg(long, value_name = "HEX", value_parser = point)]
+        expect: HexBytes,
     },
 }
 
@@ -114,12 +115,26 @@ enum AdminCommand {
 struct HexBytes(Vec<u8>);
 
 fn hex(text: &str) -> Result<HexBytes, String> {
-    let wrong = || "an id is 1 to 32 bytes in hex".to_owned();
-    if !(2..=64).contains(&text.len()) || !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return Err(wrong());
+    bytes(text).filter(|id| (1..=32).contains(&id.0.len())).ok_or_else(|| "an id is 1 to 32 bytes in hex".to_owned())
+}
+
+fn point(text: &str) -> Result<HexBytes, String> {
+    bytes(text).filter(|point| point.0.len() == 65).ok_or_else(|| "a point of P-256 is 65 bytes in hex".to_owned())
+}
+
+fn bytes(text: &str) -> Option<HexBytes> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
     }
-    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong());
-    (0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(HexBytes)
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).ok();
+    (0..text.len()).step_by(2).map(byte).collect::<Option<_>>().map(HexBytes)
+}
+
+/// As people write the object ids of a YubiHSM: `3`, or `0x0003` as its own tools do.
+pub(crate) fn object_id(text: &str) -> Result<u16, String> {
+    let number = text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| u16::from_str_radix(hex, 16));
+    let known = number.ok().filter(|id| !matches!(id, 0 | 0xffff));
+    known.ok_or_else(|| format!("`{text}` is no object id of a YubiHSM; write 1 to 65534, or 0x0001 to 0xfffe"))
 }
 
 /// Runs the command and says what came of it.
@@ -132,129 +147,84 @@ pub(crate) fn run(args: &AdminArgs) -> ExitCode {
     code
 }
 
-/// The module, and of the configuration what is known.
-struct Target {
-    module: PathBuf,
-    sha256: Option<String>,
-    uri: Option<TokenUri>,
-    pin_file: Option<PathBuf>,
-    what: String,
-}
-
-impl Target {
-    fn of(args: &AdminArgs) -> Result<Self, Failure> {
-        match (&args.config, &args.name, &args.module) {
-            (Some(file), Some(name), _) => {
-                let config = config::load(file).map_err(|errors| Failure::new("config", errors.to_string()))?;
-                Self::configured(&config, name)
-            }
-            (_, _, Some(module)) => {
-                let what = format!("the token in {}", module.display());
-                Ok(Self { module: module.clone(), sha256: None, uri: None, pin_file: None, what })
-            }
-            _ => Err(Failure::new("input", "give --config and --name, or --module")),
-        }
-    }
-
-    fn configured(config: &Config, name: &str) -> Result<Self, Failure> {
-        let token = config.token(name).map_err(|error| Failure::new("config", error.to_string()))?;
-        let Backend::Pkcs11 { module, uri } = token
-            .backend()
-            .map_err(|error| Failure::new("config", format!("tokens.{name}.{}: {}", error.key, error.message)))?
-        else {
-            let message = format!("token `{name}` is a YubiHSM; administer it with Yubico's yubihsm-shell");
-            return Err(Failure::new("input", message));
-        };
-        let uri = uri.parse().map_err(|error| Failure::new("config", format!("tokens.{name}.uri: {error}")))?;
-        Ok(Self {
-            module: module.to_owned(),
-            sha256: token.module_sha256.clone(),
-            uri: Some(uri),
-            pin_file: Some(token.pin_file.clone()),
-            what: format!("token `{name}`"),
-        })
-    }
-
-    fn uri(&self) -> Result<&TokenUri, Failure> {
-        self.uri.as_ref().ok_or_else(|| Failure::new("input", "this needs a configured token: --config and --name"))
-    }
-}
-
 fn command(args: &AdminArgs) -> Result<Value, Failure> {
     harden::this_process().map_err(|error| Failure::new("process", error.to_string()))?;
-    let target = Target::of(args)?;
-    let user_pin = || pins::user_pin(args.pin_file.as_deref(), target.pin_file.as_deref(), &target.what);
-    // Whatever a person has to be asked or a file has to give comes before the module is loaded.
-    let init = match &args.command {
-        AdminCommand::Init { so_pin_file, reinitialise, expect_serial, .. } => {
-            let configured = target.uri.as_ref().and_then(|uri| uri.serial.as_ref());
-            if let (Some(configured), Some(expected)) = (configured, expect_serial)
-                && configured != expected
-            {
-                let message = format!("{} has the serial number {configured} in its URI, not {expected}", target.what);
-                return Err(Failure::new("input", message));
-            }
-            let so_pin = match (so_pin_file, reinitialise) {
-                (None, true) => pins::user_pin(None, None, "the security officer, as it is now")?.pin,
-                (named, _) => pins::new_pin(named.as_deref(), "new security officer's PIN")?,
-            };
-            let configured = target.pin_file.as_deref().filter(|file| file.is_file());
-            Some((so_pin, pins::new_pin(args.pin_file.as_deref().or(configured), "new user PIN")?))
+    let mut target = Target::of(args)?;
+    // Whatever a person has to be asked or a file has to give comes before the device is spoken to.
+    let chosen = match &args.command {
+        AdminCommand::Probe { login: true, .. } | AdminCommand::Objects { login: true } => Some(target.user_pin(args)),
+        AdminCommand::Slots | AdminCommand::Init { .. } | AdminCommand::Probe { .. } | AdminCommand::Objects { .. } => {
+            None
         }
-        _ => None,
+        _ => Some(target.user_pin(args)),
     };
-    let login = matches!(args.command, AdminCommand::Probe { login: true, .. }).then(user_pin);
-    Message::Step { step: Step::Load }.say();
-    let module = PinnedModule::open(&target.module, target.sha256.as_deref())
-        .map_err(|error| Failure::new("module_load", explain(&error)))?;
-    let admin = Pkcs11Admin::load(&module)?;
-    admin.start().map_err(|error| Failure::new("module_initialise", explain(&error)))?;
-    let session = |login: bool| -> Result<Box<dyn AdminSession>, Failure> {
+    if let AdminCommand::Init { label, so_pin_file, slot, reinitialise, expect_serial } = &args.command {
+        let pins = target.new_pins(args, so_pin_file.as_deref(), *reinitialise, expect_serial.as_deref())?;
+        let wanted = NewToken {
+            slot: *slot,
+            label,
+            so_pin: &pins.so,
+            user_pin: &pins.user,
+            reinitialise: *reinitialise,
+            expect_serial: expect_serial.as_deref(),
+        };
+        return done(&target.initialise(&wanted)?);
+    }
+    let admin = target.load()?;
+    if matches!(args.command, AdminCommand::Slots) {
         Message::Step { step: Step::Look }.say();
-        let session = admin.open(target.uri()?)?;
-        if login {
-            let chosen = user_pin()?;
-            Message::Step { step: Step::Login }.say();
-            session.login(&chosen.pin, chosen.unattended)?;
-        }
-        Message::Step { step: Step::Work }.say();
-        Ok(session)
-    };
-    match &args.command {
-        AdminCommand::Slots => {
-            Message::Step { step: Step::Look }.say();
-            done(&admin.slots()?)
-        }
-        AdminCommand::Objects { login } => done(&session(*login)?.objects()?),
-        AdminCommand::Init { label, slot, reinitialise, expect_serial, .. } => {
-            let (so_pin, user_pin) = init.as_ref().ok_or_else(|| Failure::new("input", "no PINs"))?;
-            Message::Step { step: Step::Initialise }.say();
-            let (slot, reinitialise) = (*slot, *reinitialise);
-            let expect_serial = expect_serial.as_deref();
-            done(&admin.initialise(&NewToken { slot, label, so_pin, user_pin, reinitialise, expect_serial })?)
-        }
-        AdminCommand::Probe { keys, .. } => done(&probe::run(&admin, target.uri()?, keys, login)),
-        AdminCommand::Generate { label, id } => done(&session(true)?.generate(label, &id.0)?),
+        return done(&admin.slots()?);
+    }
+    let (uri, account) = (target.uri()?.clone(), target.account.clone());
+    if let AdminCommand::Probe { keys, .. } = &args.command {
+        let login = match chosen {
+            None => None,
+            Some(Err(failure)) => Some(Err(failure)),
+            Some(Ok(chosen)) => Some(target.memories().map(|memories| (chosen, memories))),
+        };
+        return done(&probe::run(&*admin, &uri, keys, login, &account));
+    }
+    Message::Step { step: Step::Look }.say();
+    let session = admin.open(&uri)?;
+    if let Some(chosen) = chosen.transpose()? {
+        Message::Step { step: Step::Login }.say();
+        pins::log_in(&*session, &chosen, target.memories()?, &account)?;
+    }
+    Message::Step { step: Step::Work }.say();
+    work(&*session, &args.command)
+}
+
+/// What is done in a session that is logged in, or needs not be.
+fn work(session: &dyn AdminSession, command: &AdminCommand) -> Result<Value, Failure> {
+    match command {
+        AdminCommand::Objects { .. } => done(&session.objects()?),
+        AdminCommand::Generate { label, id } => done(&session.generate(label, &id.0)?),
         AdminCommand::Csr { uri, subject, san } => {
             let input = |error: csr::SubjectError| Failure::new("input", error.to_string());
             let subject = csr::subject(subject).map_err(input)?;
             let names = san.iter().map(|name| csr::alternative_name(name)).collect::<Result<_, _>>().map_err(input)?;
-            let session = session(true)?;
             let key = session.key(uri)?;
             let public = PublicKey::from_pem(key.public_key.as_bytes())
                 .map_err(|error| Failure::new("key_unsuitable", error.to_string()))?;
-            done(&Csr { csr: csr::request(&*session, uri, public, subject, names)?, key })
+            done(&Csr { csr: csr::request(session, uri, public, subject, names)?, key })
         }
         AdminCommand::ImportCert { uri, certificate } => {
             let der = read(certificate)?;
-            session(true)?.import_certificate(uri, &der)?;
+            session.import_certificate(uri, &der)?;
             done(&json!({}))
         }
         AdminCommand::SetLabel { uri, label } => {
-            session(true)?.set_label(uri, label)?;
+            session.set_label(uri, label)?;
             done(&json!({}))
         }
-        AdminCommand::Delete { uri, expect } => done(&session(true)?.delete(uri, expect)?),
+        AdminCommand::Delete { uri, expect } => {
+            let expect = PublicKey::from_sec1(&expect.0)
+                .map_err(|error| Failure::new("input", format!("--expect: the public key is {error}")))?;
+            done(&session.delete(uri, &expect)?)
+        }
+        AdminCommand::Slots | AdminCommand::Init { .. } | AdminCommand::Probe { .. } => {
+            Err(Failure::new("input", "this is done without a session"))
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::custody::token::admin::{AdminError, KeyFacts, Slot};
+use crate::custody::token::admin::{AdminError, Concern, KeyFacts, Slot};
 use crate::custody::token::explain;
 use crate::custody::token::pkcs11::ModuleError;
+use crate::custody::token::yubihsm::YubiHsmError;
 
 /// One line. A vendor's module may print on standard output, too: what is none of these is not ours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +86,9 @@ pub struct Probe {
     pub login_failure: Option<Failure>,
     /// The keys that were asked for, in that order.
     pub keys: Vec<ProbedKey>,
+    /// What there is to say of this kind of device alone.
+    #[serde(default)]
+    pub concerns: Vec<Concern>,
 }
 
 /// One key of a [`Probe`].
@@ -155,6 +159,12 @@ impl From<AdminError> for Failure {
 impl From<ModuleError> for Failure {
     fn from(error: ModuleError) -> Self {
         Self::new("module_load", explain(&error))
+    }
+}
+
+impl From<YubiHsmError> for Failure {
+    fn from(error: YubiHsmError) -> Self {
+        Self::new("input", explain(&error))
     }
 }
 

@@ -11,9 +11,10 @@ mod csr;
 mod message;
 mod pins;
 mod probe;
+mod target;
 
 pub use cli::AdminArgs;
-pub(crate) use cli::run;
+pub(crate) use cli::{object_id, run};
 pub use csr::SubjectError;
 pub(crate) use csr::{alternative_name, subject};
 pub use message::{Csr, Failure, Message, Probe, ProbedKey, Step};

@@ -6,7 +6,9 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::message::Failure;
-use crate::custody::token::{Pin, PinFileError, explain};
+use crate::custody::presenting::{Memories, MemoryError, Outcome};
+use crate::custody::token::admin::{AdminError, AdminSession, TokenSeen};
+use crate::custody::token::{Pin, PinFileError, PinState, TokenError, explain};
 
 /// A PIN, and whether nobody chose it just now.
 pub(super) struct Chosen {
@@ -49,6 +51,57 @@ pub(super) fn new_pin(named: Option<&Path>, what: &str) -> Result<Pin, Failure> 
         Err(Failure::new("pin", format!("{what}: the two are not the same; nothing was done")))
     }
 }
+
+/// Presents it, if the worker's memory has nothing against it. `account` tells apart whose PIN it is where a token has
+/// those of several.
+///
+/// # Errors
+/// When it was not presented, or not taken.
+pub(super) fn log_in(
+    session: &dyn AdminSession,
+    chosen: &Chosen,
+    memories: &mut Memories,
+    account: &str,
+) -> Result<(), Failure> {
+    let token = session.slot().token.clone().unwrap_or_default();
+    let login = || session.login(&chosen.pin, chosen.unattended);
+    Ok(memories.present(&chosen.pin, &known_as(&token, account), token.pin_state(), login, outcome)??)
+}
+
+/// As [`log_in`] with the security officer's PIN, which the call that initialises takes.
+///
+/// # Errors
+/// As there.
+pub(super) fn as_officer<T>(
+    serial: &str,
+    pin: &Pin,
+    memories: &mut Memories,
+    initialise: impl FnOnce() -> Result<T, AdminError>,
+) -> Result<T, Failure> {
+    Ok(memories.present(pin, &format!("{serial}{OFFICER}"), PinState::Good, initialise, outcome)??)
+}
+
+/// By what the memory knows a token: as the worker does.
+pub(super) fn known_as(token: &TokenSeen, account: &str) -> String {
+    let serial = if token.serial.is_empty() { &token.label } else { &token.serial };
+    format!("{serial}{account}")
+}
+
+fn outcome(error: &AdminError) -> Outcome {
+    match error {
+        AdminError::Token(TokenError::PinRefused(_)) => Outcome::Refused,
+        AdminError::Token(TokenError::LoginUnclear(_)) => Outcome::Unclear,
+        _ => Outcome::NotTried,
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        Self::new("pin_not_tried", explain(&error))
+    }
+}
+
+const OFFICER: &str = " (security officer)";
 
 fn read(file: &Path) -> Result<Pin, Failure> {
     Pin::read(file).map_err(|error| unusable(&error))

@@ -1,7 +1,8 @@
 //! Everything `signerctl token doctor` wants to know of the module, the token and the keys, in one go.
 
 use super::message::{Failure, Message, Probe, ProbedKey, Step};
-use super::pins::Chosen;
+use super::pins::{Chosen, log_in};
+use crate::custody::presenting::Memories;
 use crate::custody::token::admin::{AdminSession, TokenAdmin};
 use crate::custody::uri::{KeyUri, TokenUri};
 
@@ -10,7 +11,8 @@ pub(super) fn run(
     admin: &dyn TokenAdmin,
     token: &TokenUri,
     keys: &[KeyUri],
-    pin: Option<Result<Chosen, Failure>>,
+    pin: Option<Result<(Chosen, &mut Memories), Failure>>,
+    account: &str,
 ) -> Probe {
     Message::Step { step: Step::Look }.say();
     let mut probe = Probe::default();
@@ -24,11 +26,12 @@ pub(super) fn run(
     probe.token = Some(session.slot().clone());
     if let Some(pin) = pin {
         Message::Step { step: Step::Login }.say();
-        let login = pin.and_then(|chosen| Ok(session.login(&chosen.pin, chosen.unattended)?));
+        let login = pin.and_then(|(chosen, memories)| log_in(&*session, &chosen, memories, account));
         probe.logged_in = login.is_ok();
         probe.login_failure = login.err();
     }
     Message::Step { step: Step::Work }.say();
+    probe.concerns = session.concerns();
     probe.keys = keys.iter().map(|uri| key(&*session, uri, probe.logged_in)).collect();
     probe
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::super::handshake::greet;
+use super::super::{Link, peer};
 use super::{Channel, LinkError};
 use crate::custody::Lane;
 use crate::custody::wire::{
@@ -38,11 +39,17 @@ impl FakeWorker {
     }
 }
 
-async fn connected() -> (Arc<Channel>, FakeWorker) {
+/// The front's end of a connection, and the worker's.
+fn pair() -> (Link, UnixStream, FakeWorker) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut worker = FakeWorker { stream: theirs, inbox: Inbox::new() };
-    let name = "main".into();
-    let (channel, ()) = tokio::join!(greet(&name, ours), async {
+    let link = Link::new("main".into(), "/none".into(), nix::unistd::getuid().as_raw());
+    peer::admit(&link, &ours).unwrap();
+    (link, ours, FakeWorker { stream: theirs, inbox: Inbox::new() })
+}
+
+async fn connected() -> (Arc<Channel>, FakeWorker) {
+    let (link, ours, mut worker) = pair();
+    let (channel, ()) = tokio::join!(greet(&link, ours), async {
         assert_eq!(worker.next().await, (0, Request::Hello(Hello::new("signerd"))));
         worker.send(0, &Reply::Hello(Hello::new("main"))).await;
     });
@@ -162,10 +169,9 @@ async fn a_hello_of_another_version_or_token_is_refused() {
         (Reply::Pong, WireError::NotHello),
     ];
     for (reply, expected) in table {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut worker = FakeWorker { stream: theirs, inbox: Inbox::new() };
+        let (link, ours, mut worker) = pair();
         worker.send(0, &reply).await;
-        let error = greet(&"main".into(), ours).await.unwrap_err();
+        let error = greet(&link, ours).await.unwrap_err();
         assert!(matches!(&error, LinkError::Protocol(e) if *e == expected), "{error}");
     }
 }

@@ -15,6 +15,9 @@ pub(in crate::custody) enum LinkError {
     /// Somebody else serves the socket.
     #[error("{path} is served by user {found}, where `worker_user` says {expected}")]
     Peer { path: PathBuf, found: u32, expected: u32 },
+    /// Root listens, and somebody else might have brought that about.
+    #[error("{path}: {why}")]
+    Socket { path: PathBuf, why: String },
     /// The hello failed.
     #[error("the worker did not introduce itself: {0}")]
     Hello(Arc<str>),

@@ -3,23 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-use super::{Channel, Link, LinkError};
+use super::{Channel, Link, LinkError, peer};
 use crate::custody::wire::{Hello, Inbox, Reply, Request, WireError, decode_reply, encode_request};
 
-/// Connects, checks the peer's user before a byte is sent, and exchanges hellos.
+/// Connects, checks who listens before a byte is sent, and exchanges hellos with who must be the worker's user.
 pub(super) async fn connect(link: &Link) -> Result<Channel, LinkError> {
     let failed = |source: std::io::Error| LinkError::Connect { path: link.socket.clone(), source: Arc::new(source) };
     let stream = UnixStream::connect(&link.socket).await.map_err(failed)?;
-    let found = stream.peer_cred().map_err(failed)?.uid();
-    if found != link.worker_uid {
-        let (path, expected) = (link.socket.clone(), link.worker_uid);
-        tracing::error!(token = %link.name, socket = %path.display(), found, expected, "connection refused: the worker's socket is served by another user");
-        return Err(LinkError::Peer { path, found, expected });
-    }
-    match tokio::time::timeout(HELLO_TIMEOUT, greet(&link.name, stream)).await {
+    peer::admit(link, &stream)?;
+    match tokio::time::timeout(HELLO_TIMEOUT, greet(link, stream)).await {
         Ok(Err(LinkError::Protocol(error))) => {
             tracing::error!(token = %link.name, "connection closed: the worker sent {error}");
             Err(LinkError::Protocol(error))
@@ -29,22 +24,24 @@ pub(super) async fn connect(link: &Link) -> Result<Channel, LinkError> {
     }
 }
 
-pub(super) async fn greet(name: &Arc<str>, mut stream: UnixStream) -> Result<Channel, LinkError> {
+/// Exchanges hellos over a connection that [`peer::admit`] let pass.
+pub(super) async fn greet(link: &Link, mut stream: UnixStream) -> Result<Channel, LinkError> {
     let broken = |error: std::io::Error| LinkError::Hello(error.to_string().into());
     let mut hello = Vec::with_capacity(64);
     encode_request(0, &Request::Hello(Hello::new("signerd")), &mut hello);
     stream.write_all(&hello).await.map_err(broken)?;
     let mut inbox = Inbox::new();
     loop {
-        let count = stream.read(inbox.space()).await.map_err(broken)?;
+        let count = peer::read_from(link, &stream, inbox.space()).await?;
         if count == 0 {
             return Err(LinkError::Hello("it closed the connection; its log says why".into()));
         }
         inbox.filled(count);
         if let Some(frame) = inbox.next_frame().map_err(LinkError::Protocol)? {
-            check(name, frame).map_err(LinkError::Protocol)?;
+            check(&link.name, frame).map_err(LinkError::Protocol)?;
             inbox.lift_limit();
-            return Ok(Channel::start(Arc::clone(name), stream, inbox));
+            peer::proven(&stream)?;
+            return Ok(Channel::start(Arc::clone(&link.name), stream, inbox));
         }
     }
 }

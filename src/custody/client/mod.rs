@@ -9,6 +9,7 @@
 mod channel;
 mod error;
 mod handshake;
+mod peer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

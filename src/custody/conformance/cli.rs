@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Key, Line, Plan, run};
+use super::{Key, KnownPin, Line, Plan, run};
+use crate::config;
 use crate::custody::profiles::{self, Defaults};
 use crate::custody::token::Pin;
 use crate::custody::token::pkcs11::{PinnedModule, Pkcs11Token, set_quirks};
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// `SIGNER_TEST_PIN` holds.
     #[arg(long, value_name = "FILE", env = "SIGNER_TEST_PIN_FILE")]
     pub pin_file: Option<PathBuf>,
+    /// The configuration [default: the installed one, where there is one]: where a worker serves a token of this module, what it remembers of refused PINs counts here, too.
+    #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG")]
+    pub config: Option<PathBuf>,
     /// A P-256 key in the token, by its RFC 7512 URI; it is signed with and stays.
     #[arg(long, value_name = "URI", required_unless_present = "generate", conflicts_with = "generate")]
     pub key: Option<String>,
@@ -82,19 +86,27 @@ pub fn main(arguments: &Arguments) -> Result<bool, Failure> {
         measure: Duration::from_secs(arguments.seconds),
         key,
     };
-    let pin = pin(arguments)?;
+    let installed = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|file| std::fs::File::open(file).is_ok());
+    let config = match arguments.config.clone().or_else(installed) {
+        Some(file) => Some(config::load(&file)?),
+        None => None,
+    };
+    let mut pin = KnownPin::of(pin(arguments)?, &arguments.module, config.as_ref())?;
     if let Some(profile) = profile {
         set_quirks(profile.module_quirks());
     }
     let device = Pkcs11Token::load(&PinnedModule::open(&arguments.module, None)?, token)?;
     let mut unwritten = None;
-    let verdict = run(&device, &pin, &plan, &mut |line| {
+    let verdict = run(&device, &mut pin, &plan, &mut |line| {
         if let Err(error) = write(&line) {
             unwritten = Some(error);
         }
     });
     unwritten.map_or(Ok(verdict.conformant), |error| Err(error.into()))
 }
+
+/// As `signerctl` has it.
+const DEFAULT_CONFIG: &str = "/etc/stellaops-signer/signer.toml";
 
 fn pin(arguments: &Arguments) -> Result<Pin, Failure> {
     if let Some(file) = &arguments.pin_file {

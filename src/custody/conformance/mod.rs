@@ -9,6 +9,7 @@
 mod checks;
 mod cli;
 mod figures;
+mod known_pin;
 mod report;
 mod signatures;
 mod steps;
@@ -18,12 +19,13 @@ mod tests;
 
 pub use cli::{Arguments, main};
 pub use figures::Figures;
+pub use known_pin::KnownPin;
 pub use report::{Device, Finding, Line, Outcome, Verdict};
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::token::{Lab, Pin};
+use super::token::Lab;
 use super::uri::KeyUri;
 
 /// What to run.
@@ -54,7 +56,7 @@ pub enum Key {
 }
 
 /// Runs every check that the ones before it allow. Returns the verdict, which is also told as the last line.
-pub fn run(device: &dyn Lab, pin: &Pin, plan: &Plan, tell: &mut dyn FnMut(Line)) -> Verdict {
+pub fn run(device: &dyn Lab, pin: &mut KnownPin, plan: &Plan, tell: &mut dyn FnMut(Line)) -> Verdict {
     let mut run = steps::Run::new(device, pin, plan, tell);
     run.all();
     run.verdict()

@@ -8,16 +8,17 @@ use std::thread;
 
 use super::Plan;
 use super::figures::Figures;
+use super::known_pin::{KnownPin, NotLoggedIn};
 use super::report::{Device, Finding, Line, Outcome, Verdict};
 use super::signatures::objection;
 use crate::custody::PublicKey;
-use crate::custody::token::{KeySlot, Lab, Pin, TokenError, TokenSession, explain};
+use crate::custody::token::{KeySlot, Lab, TokenError, TokenSession, explain};
 use crate::custody::uri::KeyUri;
 
 /// A run in progress.
 pub(super) struct Run<'a> {
     pub(super) device: &'a dyn Lab,
-    pin: &'a Pin,
+    pin: &'a mut KnownPin,
     pub(super) plan: &'a Plan,
     tell: &'a mut dyn FnMut(Line),
     failed: bool,
@@ -38,7 +39,12 @@ pub(super) struct Failed {
 pub(super) type Checked<T> = Result<(T, String), Failed>;
 
 impl<'a> Run<'a> {
-    pub(super) fn new(device: &'a dyn Lab, pin: &'a Pin, plan: &'a Plan, tell: &'a mut dyn FnMut(Line)) -> Self {
+    pub(super) fn new(
+        device: &'a dyn Lab,
+        pin: &'a mut KnownPin,
+        plan: &'a Plan,
+        tell: &'a mut dyn FnMut(Line),
+    ) -> Self {
         Self { device, pin, plan, tell, failed: false, login_failed: false, signed: false, facts: None, figures: None }
     }
 
@@ -89,15 +95,22 @@ impl Run<'_> {
             let detail = "not logged in, and after a login that failed the PIN is not presented again".to_owned();
             return Err(Failed { detail, meaning: "look at the token and the PIN before you run this again" });
         }
-        session.login(self.pin).map_err(|error| {
+        let facts = self.device.facts().map_err(|error| failed(&error, "the token says nothing of its PIN"))?;
+        self.pin.present(session, &facts).map_err(|error| {
             self.login_failed = true;
-            let meaning = match error {
-                TokenError::PinRefused(_) => {
-                    "the PIN is wrong or locked; it was presented once. Correct it before you run this again"
+            match error {
+                NotLoggedIn::NotTried(error) => {
+                    Failed { detail: explain(&error), meaning: "the PIN was refused before, or may have been" }
                 }
-                _ => "the token may have counted the attempt; look at its state before you run this again",
-            };
-            failed(&error, meaning)
+                NotLoggedIn::Refused(error @ TokenError::PinRefused(_)) => failed(
+                    &error,
+                    "the PIN is wrong or locked; it was presented once. Correct it before you run this again",
+                ),
+                NotLoggedIn::Refused(error) => failed(
+                    &error,
+                    "the token may have counted the attempt; look at its state before you run this again",
+                ),
+            }
         })
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::custody::KeyAttributes;
-use crate::custody::testing::{FakeToken, GOOD, PIN};
-use crate::custody::token::{FoundKey, KeySlot, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
+use crate::custody::testing::{FakeToken, GOOD, PIN, SLOTS, slot_of};
+use crate::custody::token::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -49,8 +49,8 @@ impl Bench {
             Plan { sessions: NonZeroU32::new(3).unwrap(), signatures: 10, measure: Duration::from_millis(1), key };
         let mut findings = Vec::new();
         let mut last = None;
-        let pin = Pin::from_bytes(PIN.as_bytes()).unwrap();
-        let verdict = run(self, &pin, &plan, &mut |line| match line {
+        let mut pin = KnownPin::unknown(Pin::from_bytes(PIN.as_bytes()).unwrap());
+        let verdict = run(self, &mut pin, &plan, &mut |line| match line {
             Line::Finding(finding) => findings.push(finding),
             Line::Verdict(verdict) => last = Some(verdict),
             Line::Begin(_) => {}
@@ -152,14 +152,14 @@ impl TokenSession for BenchSession {
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
-        let known = key.0 < 256;
+        let known = key.0 < SLOTS;
         if !known && self.fault != Fault::SignsWithAnyHandle {
             return Err(refused("CKR_KEY_HANDLE_INVALID"));
         }
         if self.state.logged_out.load(SeqCst) && self.fault != Fault::SignsLoggedOut {
             return Err(refused("CKR_USER_NOT_LOGGED_IN"));
         }
-        let key = if known { key } else { KeySlot(u64::from(b'k')) };
+        let key = if known { key } else { slot_of("k") };
         let mut signature = self.inner.sign(key, digest)?;
         match self.fault {
             Fault::WrongSignature => signature[40] ^= 1,
@@ -206,7 +206,7 @@ fn a_pin_that_is_refused_is_presented_once_and_the_run_ends() {
     let bench = Bench::with(Fault::None);
     let plan = Plan { sessions: NonZeroU32::MIN, signatures: 1, measure: Duration::ZERO, key: existing() };
     let mut findings = Vec::new();
-    let verdict = run(&bench, &Pin::from_bytes(b"9999").unwrap(), &plan, &mut |line| {
+    let verdict = run(&bench, &mut KnownPin::unknown(Pin::from_bytes(b"9999").unwrap()), &plan, &mut |line| {
         if let Line::Finding(finding) = line {
             findings.push(finding);
         }
@@ -253,7 +253,7 @@ fn what_the_custody_gate_would_refuse_is_noted_attribute_by_attribute() {
 fn every_line_survives_the_pipe() {
     let bench = Bench::with(Fault::HasSessions(2));
     let plan = Plan { sessions: NonZeroU32::MIN, signatures: 1, measure: Duration::ZERO, key: existing() };
-    run(&bench, &Pin::from_bytes(PIN.as_bytes()).unwrap(), &plan, &mut |line| {
+    run(&bench, &mut KnownPin::unknown(Pin::from_bytes(PIN.as_bytes()).unwrap()), &plan, &mut |line| {
         let text = serde_json::to_string(&line).unwrap();
         assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
         assert!(!text.contains('\n'));

@@ -29,6 +29,7 @@ fn every_folder_is_embedded_under_its_own_name_and_can_be_read() {
 fn every_value_has_a_reason_of_more_than_a_word() {
     for profile in all() {
         let mut reasons = vec![&profile.sessions.reason, &profile.call_timeout.reason];
+        reasons.extend(profile.login_timeout.as_ref().map(|stated| &stated.reason));
         reasons.extend(profile.max_sessions.as_ref().map(|stated| &stated.reason));
         reasons.extend(profile.keep_alive.as_ref().map(|stated| &stated.reason));
         reasons.extend([&profile.login.pin.reason, &profile.login.warns.reason]);
@@ -49,6 +50,7 @@ fn every_value_has_a_reason_of_more_than_a_word() {
 fn what_was_never_run_here_claims_no_run_and_the_other_way_round() {
     for profile in all() {
         let mut sources = vec![&profile.sessions.source, &profile.call_timeout.source, &profile.login.pin.source];
+        sources.extend(profile.login_timeout.as_ref().map(|stated| &stated.source));
         sources.extend(profile.modules.iter().map(|module| &module.source));
         sources.extend(profile.retry_codes.iter().map(|code| &code.source));
         sources.extend(profile.quirks.iter().map(|quirk| &quirk.source));
@@ -72,6 +74,8 @@ fn the_sessions_of_a_profile_are_within_what_its_device_has() {
         }
         let (timeout, keep_alive) = (profile.call_timeout.value, profile.keep_alive.as_ref().map(|k| k.value));
         assert!(timeout <= Span::seconds(60), "{}: callers have long gone by then", profile.name);
+        let login = profile.login_timeout.as_ref().map_or(timeout, |stated| stated.value);
+        assert!((timeout..=Span::seconds(300)).contains(&login), "{}: a login is no quicker than a call", profile.name);
         assert!(keep_alive.is_none_or(|every| every >= Span::seconds(1)), "{}", profile.name);
     }
 }
@@ -96,6 +100,17 @@ fn every_line_of_a_drop_in_has_its_reason_above_it_and_is_a_directive_of_systemd
                 }
             }
         }
+    }
+}
+
+/// `IPAddressAllow=` alone forbids nothing.
+#[test]
+fn a_drop_in_that_allows_an_address_denies_all_others() {
+    let directives = |profile: &Profile, name: &str| profile.drop_in().lines().any(|line| line.starts_with(name));
+    let network: Vec<_> = all().iter().filter(|profile| directives(profile, "IPAddressAllow=")).collect();
+    assert!(network.len() > 3);
+    for profile in network {
+        assert!(directives(profile, "IPAddressDeny=any"), "{}", profile.name);
     }
 }
 
@@ -125,6 +140,7 @@ const SERVICE: &[&str] = &[
     "DeviceAllow",
     "Environment",
     "IPAddressAllow",
+    "IPAddressDeny",
     "InaccessiblePaths",
     "LimitMEMLOCK",
     "LoadCredential",

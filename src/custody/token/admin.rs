@@ -3,11 +3,14 @@
 //! Apart from [`Token`](super::Token) on purpose. A worker at work can sign and nothing else; only `signer-token
 //! admin`, started by an operator, makes and destroys.
 
+mod error;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Pin, TokenError, TokenFacts};
+pub use self::error::AdminError;
+use super::{Pin, PinState, TokenFacts};
 use crate::custody::PublicKey;
 use crate::custody::uri::{KeyUri, TokenUri};
 
@@ -88,13 +91,45 @@ pub trait AdminSession {
     /// When the key is not there or the device refuses.
     fn set_label(&self, uri: &KeyUri, label: &str) -> Result<(), AdminError>;
 
-    /// Destroys the private key whose public half has the fingerprint `expect`, and its public key and certificates.
-    /// Returns what is gone.
+    /// Destroys the private key whose public half is `expect`, and then its public key and certificates. Returns what
+    /// is gone. The private key goes first, and it can be run again: of a key whose private half is gone already, it
+    /// destroys what is left.
     ///
     /// # Errors
-    /// Before anything is touched: the key is not there, is another one, or has no public half that can be read.
-    /// Later: when the device refuses; then some of the objects may be gone.
-    fn delete(&self, uri: &KeyUri, expect: &str) -> Result<Vec<Object>, AdminError>;
+    /// Before anything is touched: the key is not there, is another one, or cannot be told apart. Later:
+    /// [`AdminError::Partly`] when the device refuses the rest.
+    fn delete(&self, uri: &KeyUri, expect: &PublicKey) -> Result<Vec<Object>, AdminError>;
+
+    /// What else there is to say of this kind of device: for the doctor.
+    fn concerns(&self) -> Vec<Concern> {
+        Vec::new()
+    }
+}
+
+/// What a doctor should say of a device that other devices do not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Concern {
+    /// About what.
+    pub kind: ConcernKind,
+    /// Is it wrong? `None`: that could not be found out.
+    pub problem: Option<bool>,
+    /// In words.
+    pub detail: String,
+    /// What would help.
+    pub remedy: String,
+}
+
+/// What a [`Concern`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConcernKind {
+    /// The authentication key that a device leaves the factory with.
+    FactoryKey,
+    /// The authentication key of the worker.
+    AuthenticationKey,
+    /// The device's own log.
+    Audit,
 }
 
 /// What [`TokenAdmin::initialise`] makes.
@@ -228,184 +263,54 @@ impl KeyFacts {
     }
 }
 
+/// A new key signs once, and the signature must verify.
+///
+/// # Errors
+/// [`AdminError::BadSignature`] when it does not, or what `sign` says.
+pub(super) fn proves_itself(
+    facts: &KeyFacts,
+    sign: impl FnOnce(&[u8; 32]) -> Result<[u8; 64], AdminError>,
+) -> Result<(), AdminError> {
+    let bad = AdminError::BadSignature { destroyed: None };
+    let Ok(key) = PublicKey::from_pem(facts.public_key.as_bytes()) else { return Err(bad) };
+    if signs_for(&key, sign)? { Ok(()) } else { Err(bad) }
+}
+
+/// Is what signs here the private half of this key? It has to sign what nobody could have asked it before.
+///
+/// # Errors
+/// When it does not sign at all.
+pub(super) fn signs_for(
+    key: &PublicKey,
+    sign: impl FnOnce(&[u8; 32]) -> Result<[u8; 64], AdminError>,
+) -> Result<bool, AdminError> {
+    let mut digest = [0x5a; 32];
+    // Without random numbers it is a signature over a constant, which proves as much to whoever asked for it.
+    let _ = aws_lc_rs::rand::fill(&mut digest);
+    let signature = sign(&digest)?;
+    Ok(key
+        .verifier()
+        .ok()
+        .zip(crate::dsse::Signature::from_raw(&signature).ok())
+        .is_some_and(|(key, signature)| crate::dsse::verify_digest(&key, &digest, &signature).is_ok()))
+}
+
+impl TokenSeen {
+    /// What the flags say of the PIN, as far as it may be tried at all.
+    #[must_use]
+    pub fn pin_state(&self) -> PinState {
+        if self.flags.iter().any(|flag| flag == USER_PIN_COUNT_LOW) { PinState::CountLow } else { PinState::Good }
+    }
+}
+
+/// Among [`TokenSeen::flags`]: `CKF_USER_PIN_COUNT_LOW`.
+pub(super) const USER_PIN_COUNT_LOW: &str = "wrong user PIN seen since the last good one";
+
 impl From<TokenFacts> for TokenSeen {
     fn from(facts: TokenFacts) -> Self {
         let TokenFacts { label, serial, manufacturer, model, firmware, pin } = facts;
         let pin_objection = pin.objection().map(str::to_owned);
         Self { label, serial, manufacturer, model, firmware, pin_objection, ..Self::default() }
-    }
-}
-
-/// Why a token was not administered. Nothing was changed, unless the variant says so.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// The device, its module, or what was asked of it.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// No slot to initialise.
-    #[error("{0}")]
-    NoSlot(String),
-    /// The token has an owner already.
-    #[error(
-        "slot {slot} holds the initialised token `{label}` (serial {serial}); initialising destroys every key on it"
-    )]
-    Initialised {
-        /// Its slot.
-        slot: u64,
-        /// Its label.
-        label: String,
-        /// Its serial number.
-        serial: String,
-    },
-    /// It is not the token that the operator agreed to destroy.
-    #[error(
-        "slot {slot} holds the token `{label}` (serial {serial}), which is not the one that was to be destroyed; it \
-         was left alone"
-    )]
-    OtherToken {
-        /// Its slot.
-        slot: u64,
-        /// Its label.
-        label: String,
-        /// Its serial number.
-        serial: String,
-    },
-    /// Another token in the module has the label already.
-    #[error("the token in slot {slot} is labelled `{label}` already; two of one label cannot be told apart by it")]
-    LabelTaken {
-        /// Its slot.
-        slot: u64,
-        /// The label.
-        label: String,
-    },
-    /// The label does not fit.
-    #[error("a label has 1 to 32 bytes of printable text (CK_TOKEN_INFO); `{0}` does not")]
-    Label(String),
-    /// The PIN does not fit.
-    #[error("{what} must have {least} to {most} bytes for this token")]
-    PinLength {
-        /// Which PIN.
-        what: &'static str,
-        /// At least.
-        least: usize,
-        /// At most.
-        most: usize,
-    },
-    /// The PIN is no text, which the call that sets it needs.
-    #[error("{0} is not UTF-8 text")]
-    PinText(&'static str),
-    /// The flags say that the PIN had better not be tried.
-    #[error("the PIN was not tried: {0}")]
-    PinNotTried(String),
-    /// The token is labelled, and has no user PIN: the second of two steps failed.
-    #[error("the token was initialised, but its user PIN could not be set")]
-    HalfInitialised(#[source] Box<AdminError>),
-    /// The object exists.
-    #[error("the token already has a {class} with label `{label}` and id {id}")]
-    Exists {
-        /// What it is.
-        class: String,
-        /// Its label.
-        label: String,
-        /// Its id, hex.
-        id: String,
-    },
-    /// The device made a key that must not be used.
-    #[error("the device made a key that is not as asked ({}); {}", objections.join(", "), if *destroyed { "it was destroyed again" } else { "IT COULD NOT BE DESTROYED and is still on the token" })]
-    Unsafe {
-        /// What is wrong with it.
-        objections: Vec<String>,
-        /// Is it gone again?
-        destroyed: bool,
-    },
-    /// The private key is not the one that was to be destroyed.
-    #[error("the private key {uri} is {is}, not {expected}; it was left alone")]
-    OtherKey {
-        /// How it was named.
-        uri: String,
-        /// Its fingerprint.
-        is: String,
-        /// The one that was meant.
-        expected: String,
-    },
-    /// It cannot be told which key it is.
-    #[error("the token shows no public half for the private key {uri} ({source}); it was left alone")]
-    Unrecognised {
-        /// How it was named.
-        uri: String,
-        /// Why not.
-        source: Box<AdminError>,
-    },
-    /// A signature by the key does not verify.
-    #[error("a signature by the key does not verify with its public key{}", match destroyed {
-        Some(true) => "; the new key was destroyed again",
-        Some(false) => "; THE NEW KEY COULD NOT BE DESTROYED and is still on the token",
-        None => "; the key is still on the token",
-    })]
-    BadSignature {
-        /// Is a key that was just made gone again? `None`: the key was there before.
-        destroyed: Option<bool>,
-    },
-}
-
-impl AdminError {
-    /// A stable word for scripts and for `signerctl`.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Token(TokenError::Absent { .. }) => "token_absent",
-            Self::Token(TokenError::SeveralTokens { .. }) => "several_tokens",
-            Self::Token(TokenError::KeyNotFound { .. }) => "key_not_found",
-            Self::Token(TokenError::SeveralKeys { .. }) => "several_keys",
-            Self::Token(TokenError::KeyUnsuitable { .. }) => "key_unsuitable",
-            Self::Token(TokenError::PinRefused(_)) => "pin_refused",
-            Self::Token(TokenError::LoginUnclear(_)) => "login_unclear",
-            Self::Token(TokenError::Device { operation: "C_Initialize", .. }) => "module_initialise",
-            // What else a device may say: it failed.
-            Self::Token(_) => "device_failed",
-            Self::NoSlot(_) => "no_slot",
-            Self::Initialised { .. } => "initialised",
-            Self::OtherToken { .. } => "other_token",
-            Self::LabelTaken { .. } => "label_taken",
-            Self::Label(_) => "label",
-            Self::PinLength { .. } | Self::PinText(_) => "pin_form",
-            Self::PinNotTried(_) => "pin_not_tried",
-            Self::HalfInitialised(_) => "half_initialised",
-            Self::Exists { .. } => "exists",
-            Self::Unsafe { .. } => "unsafe_key",
-            Self::OtherKey { .. } => "other_key",
-            Self::Unrecognised { .. } => "unrecognised_key",
-            Self::BadSignature { .. } => "bad_signature",
-        }
-    }
-
-    /// What would help, where the message does not say it.
-    #[must_use]
-    pub fn remedy(&self) -> Option<&'static str> {
-        match self {
-            Self::Token(TokenError::PinRefused(_)) => Some(
-                "the attempt was counted; make sure of the PIN before you try another one, a token locks after a few",
-            ),
-            Self::Token(TokenError::LoginUnclear(_)) => Some("look at the token's PIN flags before another attempt"),
-            Self::Initialised { .. } => {
-                Some("take an empty token (--slot), or give --reinitialise when every key on this one may be destroyed")
-            }
-            Self::OtherToken { .. } => Some("look at `signerctl token list`, and begin again"),
-            Self::LabelTaken { .. } => Some("choose another --label"),
-            Self::HalfInitialised(_) => {
-                Some("run the command again with --reinitialise: the security officer's PIN is the new one already")
-            }
-            Self::Exists { .. } => Some("choose another --id and --label"),
-            Self::OtherKey { .. } => Some("correct the key's `uri` in the configuration"),
-            Self::Unrecognised { .. } => Some(
-                "restore the public key object under the private key's CKA_ID, or make sure that it is the right one \
-                 and destroy it with the vendor's tool",
-            ),
-            Self::Unsafe { .. } => {
-                Some("this device or its configuration cannot hold a key that is safe; ask its vendor")
-            }
-            _ => None,
-        }
     }
 }
 

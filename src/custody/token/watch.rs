@@ -1,7 +1,7 @@
 //! Which calls into the device are under way, so that one that never returns is noticed.
 //!
 //! A vendor's module blocks for as long as it likes, and no signal gets a thread out of it. Whoever calls one says so
-//! first, with [`call`]; the worker's watchdog looks at [`longest`] and ends the process when a call takes too long.
+//! first, with [`call`]; the worker's watchdog looks at [`pending`] and ends the process when a call takes too long.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ pub struct Call {
     before: Option<Entered>,
 }
 
-/// The call that has been under way for longest.
+/// A call as others see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// Of the function, as its standard spells it: `C_Sign`.
@@ -43,6 +43,9 @@ thread_local! {
     };
 }
 
+/// The function that logs in, which may have a limit of its own.
+pub const LOGIN: &str = "C_Login";
+
 /// This thread goes into a function of the device's library, until what is returned is dropped.
 #[must_use = "the call counts as over when this is dropped"]
 pub fn call(name: &'static str) -> Call {
@@ -51,13 +54,13 @@ pub fn call(name: &'static str) -> Call {
     Call { slot, before }
 }
 
-/// The call of this process that has been under way for longest.
+/// The calls of this process that are under way, one a thread.
 #[must_use]
-pub fn longest() -> Option<Pending> {
+pub fn pending() -> Vec<Pending> {
     let mut threads = locked(&THREADS);
     threads.retain(|thread| thread.strong_count() > 0);
-    let entered = threads.iter().filter_map(Weak::upgrade).filter_map(|slot| *locked(&slot)).min_by_key(|e| e.at)?;
-    Some(Pending { name: entered.name, takes: entered.at.elapsed() })
+    let entered = threads.iter().filter_map(Weak::upgrade).filter_map(|slot| *locked(&slot));
+    entered.map(|entered| Pending { name: entered.name, takes: entered.at.elapsed() }).collect()
 }
 
 impl Drop for Call {
@@ -83,7 +86,7 @@ mod tests {
             })
         };
         let outer = call("C_Outer");
-        assert!(seen("C_Outer") && longest().is_some());
+        assert!(seen("C_Outer") && pending().iter().any(|call| call.name == "C_Outer"));
         let inner = call("C_Inner");
         assert!(seen("C_Inner"));
         drop(inner);

@@ -15,6 +15,8 @@ pub use codec::{decode_reply, decode_request, encode_reply, encode_request};
 pub use inbox::Inbox;
 pub use report::{Counters, StatusReport, WorkerState};
 
+use std::borrow::Cow;
+
 use super::{KeyAttributes, PublicKey};
 
 /// The version both sides must speak; there is no negotiation, because both come from one package.
@@ -217,18 +219,23 @@ impl Failure {
     /// A failure with its words made fit for the wire: bounded, no control characters.
     #[must_use]
     pub fn new(code: FailureCode, detail: impl AsRef<str>) -> Self {
-        Self { code, detail: fit(detail.as_ref()) }
+        Self { code, detail: fit(detail.as_ref()).into_owned() }
     }
 }
 
 /// Cuts at [`MAX_TEXT`] bytes and replaces control characters, so that what we send always decodes.
 #[must_use]
-pub fn fit(text: &str) -> String {
+pub fn fit(text: &str) -> Cow<'_, str> {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let text = &text[..end];
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 #[cfg(test)]

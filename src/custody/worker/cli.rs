@@ -104,7 +104,7 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
             (bound.listener, Some(bound.lock))
         }
     };
-    let watchdog = Watchdog::start(settings.call_timeout)?;
+    let watchdog = Watchdog::start(settings.limits)?;
     let token = backend::open(&settings)?;
     let name = &which.name;
     let worker = Worker::start(settings.plan, token, listener)?;

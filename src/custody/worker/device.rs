@@ -100,7 +100,7 @@ impl Device {
         let serial = if facts.serial.is_empty() { &facts.label } else { &facts.serial };
         let attempt = record.pins.attempt(&pin, serial, facts.pin).map_err(|error| match &error {
             // That passes without an operator.
-            PinMemoryError::Later(_) => {
+            PinMemoryError::Later(_) | PinMemoryError::Busy(_) => {
                 NoSession { state: WorkerState::TokenUnavailable, detail: explain(&error), remedy: None }
             }
             _ => refused(explain(&error)),

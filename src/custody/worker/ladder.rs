@@ -64,8 +64,7 @@ impl Ladder {
         }
     }
 
-    /// A session was lost, over a signature with this key if with any, or could not be had; and this is what its error
-    /// asks for.
+    /// A session was lost, over this key if over any, or could not be had; and this is what its error asks for.
     pub(super) fn failed(&self, remedy: Remedy, key: Option<KeyHandle>) -> Step {
         self.failed_at(remedy, key, Instant::now())
     }
@@ -109,8 +108,9 @@ impl Ladder {
         }
     }
 
-    /// Has no other key failed since the last good signature, while there is another one that signed well before?
-    fn ails_alone(&self, key: KeyHandle) -> bool {
+    /// Has no other key failed since the last good signature, while there is another one that signed well before? It
+    /// counts as failing from here on.
+    pub(super) fn ails_alone(&self, key: KeyHandle) -> bool {
         let failing = self.failing.fetch_or(bit(key), Relaxed) | bit(key);
         failing == bit(key) && self.signed.load(Relaxed) & !bit(key) != 0
     }

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ailing;
 mod backend;
 mod bench;
 mod cli;
@@ -16,11 +17,11 @@ mod gate;
 pub(super) mod harden;
 mod journal;
 mod ladder;
-mod pins;
+pub(super) mod pins;
 mod queue;
 mod reader;
 mod session;
-mod settings;
+pub(super) mod settings;
 mod socket;
 mod state;
 mod watchdog;
@@ -182,6 +183,8 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 /// Vendor modules are known to keep large buffers on the stack.
 const STACK: usize = 1024 * 1024;
 
+#[cfg(test)]
+mod fake_front;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]

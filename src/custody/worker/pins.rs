@@ -4,6 +4,9 @@
 //! An attempt is written down, durably, before it is made, so that one that a crash interrupts is not forgotten either.
 //! No PIN is written, nor what it could be found by at once: only a mark of it, PBKDF2 (RFC 8018, section 5.2) over a
 //! random key that is this installation's own, and the token's serial number.
+//!
+//! The worker and an operator's commands share the memory: whoever presents a PIN holds its lock from before the attempt
+//! until its end is written down.
 
 #![forbid(unsafe_code)]
 
@@ -17,13 +20,14 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::hmac;
 use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::custody::token::{Pin, PinState};
 
 /// The PINs of one token, in two files of the worker's state directory.
-pub(super) struct PinMemory {
+pub(in crate::custody) struct PinMemory {
     file: PathBuf,
     key: Zeroizing<[u8; KEY_BYTES]>,
     /// The last mark, by a quick code over what it was made of: making one costs time on purpose.
@@ -34,16 +38,18 @@ pub(super) struct PinMemory {
     most_unclear: u32,
     /// The PIN whose last attempt had no clear end, and when it may be tried again.
     not_before: Option<(Mark, Instant)>,
+    /// While an attempt is under way: no other process makes one.
+    held: Option<Flock<File>>,
 }
 
 /// Stands for a PIN and a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Mark(String);
+pub(in crate::custody) struct Mark(String);
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::custody) enum Outcome {
     /// The token took it.
     Accepted,
     /// The token took it for wrong, or takes none.
@@ -56,7 +62,7 @@ pub(super) enum Outcome {
 
 /// Why a PIN is not presented.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PinMemoryError {
+pub(in crate::custody) enum PinMemoryError {
     #[error("cannot keep the memory of PINs: {step} {path}; without it a refused PIN could be presented again")]
     Io { step: &'static str, path: PathBuf, source: io::Error },
     #[error(
@@ -78,6 +84,8 @@ pub(super) enum PinMemoryError {
     Unclear(PathBuf),
     #[error("the last attempt with the PIN in `pin_file` had no clear end; the next one is made in {0:.1?}")]
     Later(Duration),
+    #[error("another process presents a PIN to this token just now ({0} is locked); try again when it is done")]
+    Busy(PathBuf),
     #[error("{count} different PINs were refused; correct `pin_file`, then remove {path}")]
     Full { count: usize, path: PathBuf },
 }
@@ -116,7 +124,7 @@ impl PinMemory {
     ///
     /// # Errors
     /// When it cannot be used.
-    pub(super) fn open(directory: &Path, token: &str, warns: bool) -> Result<Self, PinMemoryError> {
+    pub(in crate::custody) fn open(directory: &Path, token: &str, warns: bool) -> Result<Self, PinMemoryError> {
         let io = |step, path: &Path| {
             let path = path.to_owned();
             move |source| PinMemoryError::Io { step, path, source }
@@ -127,7 +135,9 @@ impl PinMemory {
         }
         let metadata = fs::metadata(directory).map_err(io("look at", directory))?;
         let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-        if mode & 0o022 != 0 || (owner != 0 && owner != nix::unistd::geteuid().as_raw()) {
+        // Root acts for the worker, whose directory it is: see `replace`.
+        let ours = [0, nix::unistd::geteuid().as_raw()].contains(&owner) || nix::unistd::geteuid().is_root();
+        if mode & 0o022 != 0 || !ours {
             return Err(PinMemoryError::Open { path: directory.to_owned(), mode, owner });
         }
         let key_file = directory.join(format!("{token}.pins.key"));
@@ -139,6 +149,7 @@ impl PinMemory {
             unwritten: Vec::new(),
             most_unclear: if warns { MAX_UNCLEAR_WARNED } else { MAX_UNCLEAR },
             not_before: None,
+            held: None,
         })
     }
 
@@ -146,7 +157,19 @@ impl PinMemory {
     ///
     /// # Errors
     /// When it may not, or nothing can be written.
-    pub(super) fn attempt(&mut self, pin: &Pin, serial: &str, flags: PinState) -> Result<Mark, PinMemoryError> {
+    pub(in crate::custody) fn attempt(
+        &mut self,
+        pin: &Pin,
+        serial: &str,
+        flags: PinState,
+    ) -> Result<Mark, PinMemoryError> {
+        let held = self.lock()?;
+        let mark = self.begin(pin, serial, flags)?;
+        self.held = Some(held);
+        Ok(mark)
+    }
+
+    fn begin(&mut self, pin: &Pin, serial: &str, flags: PinState) -> Result<Mark, PinMemoryError> {
         let mut book = self.read()?;
         let mark = self.mark(pin, serial);
         if self.unwritten.contains(&mark) {
@@ -190,7 +213,9 @@ impl PinMemory {
     ///
     /// # Errors
     /// When nothing can be written: the attempt then counts as one of unclear end.
-    pub(super) fn resolve(&mut self, mark: &Mark, outcome: Outcome) -> Result<(), PinMemoryError> {
+    pub(in crate::custody) fn resolve(&mut self, mark: &Mark, outcome: Outcome) -> Result<(), PinMemoryError> {
+        // Given free when the end is written down, or cannot be.
+        let _held = self.held.take();
         if outcome == Outcome::Refused && !self.unwritten.contains(mark) {
             self.unwritten.push(mark.clone());
         }
@@ -218,6 +243,35 @@ impl PinMemory {
         self.write(&book)?;
         self.unwritten.retain(|unwritten| unwritten != mark);
         Ok(())
+    }
+
+    /// A PIN that was set to this value just now is right, whatever became of it before.
+    ///
+    /// # Errors
+    /// When nothing can be written.
+    pub(in crate::custody) fn set(&mut self, pin: &Pin, serial: &str) -> Result<(), PinMemoryError> {
+        let _held = self.lock()?;
+        let mark = self.mark(pin, serial);
+        self.unwritten.retain(|unwritten| *unwritten != mark);
+        let mut book = self.read()?;
+        if book.pins.iter().any(|record| record.mark == mark) {
+            book.pins.retain(|record| record.mark != mark);
+            self.write(&book)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<Flock<File>, PinMemoryError> {
+        let path = self.file.with_extension("lock");
+        let failed = |source| PinMemoryError::Io { step: "lock", path: path.clone(), source };
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(&path).map_err(failed)?;
+        given_to_owner(&file, &path).map_err(failed)?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => PinMemoryError::Busy(path.clone()),
+            errno => failed(errno.into()),
+        })
     }
 
     fn mark(&mut self, pin: &Pin, serial: &str) -> Mark {
@@ -260,11 +314,26 @@ impl PinMemory {
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    // Never through what somebody put in its place: the directory may be another user's.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    given_to_owner(&file, path)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// What root writes belongs to whom the directory belongs to, or the worker could not read it.
+fn given_to_owner(file: &File, path: &Path) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let directory = fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
+    std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()))
 }
 
 /// The key in the file, which is made at the first start. It appears there whole or not at all.

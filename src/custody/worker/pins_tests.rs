@@ -164,3 +164,36 @@ fn without_its_memory_no_pin_is_presented() {
     let nowhere = PinMemory::open(Path::new("/dev/null/state"), "main", true);
     assert!(matches!(nowhere, Err(PinMemoryError::Io { .. })));
 }
+
+#[test]
+fn two_processes_do_not_present_a_pin_at_the_same_time() {
+    let desk = Desk::new();
+    let mut first = desk.memory();
+    let mark = first.attempt(&desk.pin("1111"), "4711", PinState::Good).unwrap();
+    assert!(matches!(desk.attempt("2222", PinState::Good), Err(PinMemoryError::Busy(_))));
+    first.resolve(&mark, Outcome::Refused).unwrap();
+    assert!(matches!(desk.attempt("1111", PinState::Good), Err(PinMemoryError::Refused(_))));
+    desk.ends("2222", Outcome::Accepted);
+}
+
+#[test]
+fn a_pin_that_the_token_was_set_to_is_no_longer_a_refused_one() {
+    let desk = Desk::new();
+    desk.ends("1111", Outcome::Refused);
+    desk.memory().set(&desk.pin("1111"), "another").unwrap();
+    assert!(matches!(desk.attempt("1111", PinState::Good), Err(PinMemoryError::Refused(_))));
+    desk.memory().set(&desk.pin("1111"), "4711").unwrap();
+    desk.ends("1111", Outcome::Accepted);
+}
+
+#[test]
+fn a_link_in_the_place_of_what_is_written_is_not_followed() {
+    let desk = Desk::new();
+    desk.ends("1111", Outcome::Accepted);
+    let victim = desk.0.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    std::os::unix::fs::symlink(&victim, desk.0.path().join("state/main.pins.new")).unwrap();
+    desk.ends("2222", Outcome::Refused);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    assert!(matches!(desk.attempt("2222", PinState::Good), Err(PinMemoryError::Refused(_))));
+}

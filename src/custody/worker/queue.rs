@@ -6,7 +6,7 @@
 //! passes while it waits is answered at that moment, however busy the sessions are.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ pub(super) struct Queue {
     capacity: usize,
     /// Microseconds that a job takes on a session: a moving average. Zero until one was done.
     pace: AtomicU64,
+    /// `waiting`, to be read without the lock.
+    depth: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +89,7 @@ struct Inner {
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
         let (ready, expiry) = (Condvar::new(), Condvar::new());
-        Self { inner: Mutex::default(), ready, expiry, capacity, pace: AtomicU64::new(0) }
+        Self { inner: Mutex::default(), ready, expiry, capacity, pace: AtomicU64::new(0), depth: AtomicUsize::new(0) }
     }
 
     /// Puts in what can be done in time and gives back the rest, which may hold jobs of other lanes that had to give
@@ -116,6 +118,7 @@ impl Queue {
         // Waking costs a system call; a session that is not asleep looks again by itself.
         let wake = inner.idle.min(inner.waiting.saturating_sub(before));
         let sooner = inner.next_expiry != expiry;
+        self.depth.store(inner.waiting, Relaxed);
         drop(inner);
         for _ in 0..wake {
             self.ready.notify_one();
@@ -150,6 +153,7 @@ impl Queue {
     pub(super) fn put_back(&self, job: Job) {
         let mut inner = locked(&self.inner);
         inner.prepend(job);
+        self.depth.store(inner.waiting, Relaxed);
         drop(inner);
         self.ready.notify_one();
         self.expiry.notify_one();
@@ -163,6 +167,7 @@ impl Queue {
                 return Next::Leave;
             }
             if let Some(job) = inner.take() {
+                self.depth.store(inner.waiting, Relaxed);
                 return Next::Work(job);
             }
             if inner.closed {
@@ -193,6 +198,7 @@ impl Queue {
             inner = match inner.next_expiry {
                 Some(at) if at <= now => {
                     let expired = inner.remove_expired(now);
+                    self.depth.store(inner.waiting, Relaxed);
                     if !expired.is_empty() {
                         return Some(expired);
                     }
@@ -223,6 +229,13 @@ impl Queue {
         self.pace.store(pace.max(1), Relaxed);
     }
 
+    /// Would a job that is begun now most likely end after its deadline, while others wait that may do better? The last
+    /// one is begun whatever the average says: the average learns from what is done only.
+    pub(super) fn is_hopeless(&self, job: &Job) -> bool {
+        let pace = Duration::from_micros(self.pace.load(Relaxed));
+        self.is_waiting() && Instant::now() + pace > job.deadline
+    }
+
     /// Has the sessions closed, until it is called with `false`; jobs go on waiting.
     pub(super) fn recall(&self, recalled: bool) {
         locked(&self.inner).recalled = recalled;
@@ -234,6 +247,7 @@ impl Queue {
         let mut inner = locked(&self.inner);
         inner.turns.clear();
         (inner.waiting, inner.next_expiry) = (0, None);
+        self.depth.store(0, Relaxed);
         let jobs = inner.lanes.drain().flat_map(|(_, jobs)| jobs).collect();
         drop(inner);
         self.expiry.notify_one();
@@ -249,6 +263,11 @@ impl Queue {
 
     pub(super) fn depth(&self) -> usize {
         locked(&self.inner).waiting
+    }
+
+    /// Does something wait, as far as can be told without the lock?
+    pub(super) fn is_waiting(&self) -> bool {
+        self.depth.load(Relaxed) > 0
     }
 }
 

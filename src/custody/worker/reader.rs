@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::queue::{Job, Refusal, Work};
 use super::state::Shared;
 use super::thread;
-use crate::custody::wire::{FailureCode, Hello, Inbox, Reply, Request, WireError, decode_request};
+use crate::custody::wire::{Failure, FailureCode, Hello, Inbox, Reply, Request, WireError, decode_request};
 
 /// Runs until the worker stops.
 pub(super) fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
@@ -55,7 +55,7 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) {
             return;
         }
     };
-    let (reading, kept) = (Arc::clone(shared), Arc::clone(&connection));
+    let (reading, kept, writing) = (Arc::clone(shared), Arc::clone(&connection), Arc::clone(&connection));
     let started = thread("connection", move || {
         serve(&reading, &kept);
         // While the worker stops, only reading has ended: answers still go out.
@@ -64,8 +64,11 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) {
             reading.connections.forget(&kept);
         }
     });
+    // The one ends the other, whichever cannot be had.
+    let started = started.and_then(|_| thread("answers", move || writing.write_for_all()));
     if let Err(error) = started {
         tracing::error!(%error, "connection refused: no thread for it");
+        connection.close();
         shared.connections.forget(&connection);
     }
 }
@@ -119,6 +122,7 @@ fn read(shared: &Shared, connection: &Arc<Connection>) -> Result<(), End> {
         }
         if !jobs.is_empty() {
             submit(shared, &mut jobs);
+            connection.settle();
         }
     }
 }
@@ -152,7 +156,7 @@ fn take(
 fn submit(shared: &Shared, jobs: &mut Vec<Job>) {
     if let Some((code, detail)) = shared.state.unavailable() {
         for job in jobs.drain(..) {
-            job.connection.fail(job.id, code, &detail);
+            job.connection.leave(job.id, &Reply::Failed(Failure::new(code, &detail)));
         }
         return;
     }
@@ -173,7 +177,8 @@ fn submit(shared: &Shared, jobs: &mut Vec<Job>) {
         if code == FailureCode::QueueFull {
             shared.counters.refused_full.fetch_add(1, Relaxed);
         }
-        job.connection.fail(job.id, code, detail);
+        // Refusals come in bursts, and gathered they cost one system call.
+        job.connection.leave(job.id, &Reply::Failed(Failure::new(code, detail)));
     }
     // The last session may have been lost between the question and the push: nobody would take these jobs.
     shared.answer_orphans();

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::tests::{FakeFront, sign, started};
+use super::fake_front::{FakeFront, sign, started};
 use super::{Stopped, Worker};
 use crate::custody::KeyAttributes;
 use crate::custody::testing::{FakeToken, GOOD, Place, eventually};
 use crate::custody::token::Remedy;
-use crate::custody::wire::{FailureCode, Reply};
+use crate::custody::wire::{FailureCode, Reply, Request};
 
 fn stop(worker: Worker) {
     assert_eq!(worker.stop(Duration::from_secs(10)), Stopped::Clean);
@@ -142,4 +142,36 @@ fn a_key_is_judged_anew_in_each_session() {
     token.0.failures.lock().unwrap().push_back(Remedy::NewSession);
     assert_eq!(front.failure(&sign(key.handle, 5_000)), FailureCode::KeyUnsuitable);
     stop(worker);
+}
+
+#[test]
+fn a_key_that_costs_each_session_that_opens_it_is_opened_less_and_less_and_disturbs_nobody() {
+    let (place, token) = (Place::new(), FakeToken::new());
+    token.replace_key("broken");
+    for remedy in [Remedy::NewSession, Remedy::Reinitialize, Remedy::NewProcess] {
+        let worker = started(&place, &token, place.plan());
+        let (told, hears) = mpsc::channel();
+        worker.on_beyond_repair(Box::new(move || told.send(()).unwrap_or_default()));
+        let mut front = FakeFront::connect(&place);
+        let key = front.open();
+        assert!(matches!(front.ask(&sign(key.handle, 5_000)), Reply::Signed(_)));
+        token.0.unopenable.lock().unwrap().insert("broken".to_owned(), remedy);
+        let (sessions, reinitialized) = (token.0.sessions_made.load(SeqCst), token.0.reinitialized.load(SeqCst));
+        let open = Request::OpenKey { uri: "pkcs11:object=broken".into() };
+        let began = Instant::now();
+        let mut asked = 0;
+        while began.elapsed() < Duration::from_millis(2_500) {
+            asked += 1;
+            assert!(matches!(front.ask(&open), Reply::Failed(_)));
+            assert!(matches!(front.ask(&sign(key.handle, 5_000)), Reply::Signed(_)), "its neighbour goes on");
+        }
+        // Two at first, then after 250 ms, 500 ms, 1 s.
+        let lost = token.0.sessions_made.load(SeqCst) - sessions;
+        assert!(lost <= 6, "{remedy:?}: {lost} sessions were lost for {asked} requests");
+        assert_eq!(token.0.reinitialized.load(SeqCst), reinitialized, "{remedy:?}: the module stays as it is");
+        assert!(hears.try_recv().is_err(), "{remedy:?}: the process stays");
+        token.0.unopenable.lock().unwrap().clear();
+        eventually("it opens once it is mended", || matches!(front.ask(&open), Reply::KeyOpened(_)));
+        stop(worker);
+    }
 }

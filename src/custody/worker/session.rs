@@ -10,7 +10,7 @@ use super::state::{Shared, locked};
 use crate::custody::GateAttributes;
 use crate::custody::token::{FoundKey, KeySlot, Remedy, TokenError, TokenSession, explain};
 use crate::custody::uri::KeyUri;
-use crate::custody::wire::{FailureCode, KeyHandle, OpenedKey, Reply, WorkerState};
+use crate::custody::wire::{Failure, FailureCode, KeyHandle, OpenedKey, Reply, WorkerState};
 
 /// Keeps one session open until the worker stops. A session that returned a fatal code is closed and never used
 /// again. The next one is opened at once when the lost one had done some work, and with growing pauses otherwise; the
@@ -28,8 +28,8 @@ pub(super) fn run(shared: &Shared, number: usize) {
         let (trouble, step) = match end {
             End::Stopped => break,
             End::Recalled => continue,
-            End::Lost { error, key, worked } => {
-                let step = shared.ladder.failed(error.remedy(), key);
+            End::Lost { error, over, worked } => {
+                let step = lost(shared, &error, over);
                 if worked && step == Step::NewSession {
                     pause = FIRST_PAUSE;
                     continue;
@@ -70,10 +70,39 @@ enum End {
     Stopped,
     /// The module is to be initialised anew.
     Recalled,
-    /// It must not be used again. Was it over a signature with some key, and had it done some work?
-    Lost { error: TokenError, key: Option<KeyHandle>, worked: bool },
+    /// It must not be used again. Over which key, if any, and had it done some work?
+    Lost { error: TokenError, over: Option<Over>, worked: bool },
     /// There was none.
     Unopened(NoSession),
+}
+
+/// What a session was at with a key when it was lost.
+enum Over {
+    Signing(KeyHandle),
+    Opening(Box<KeyUri>),
+}
+
+/// What to do about a lost session. A key that fails alone costs its session and no more, and is tried less often.
+fn lost(shared: &Shared, error: &TokenError, over: Option<Over>) -> Step {
+    let (key, opening) = match over {
+        None => (None, None),
+        Some(Over::Signing(handle)) => (Some(handle), None),
+        Some(Over::Opening(uri)) => (Some(shared.keys.mark(&uri)), Some(uri)),
+    };
+    let (alone, remedy) = (key.is_some_and(|key| shared.ladder.ails_alone(key)), error.remedy());
+    match opening {
+        Some(uri) if alone => {
+            shared.ailing.failed(&uri, &explain(error), Instant::now());
+            // Whatever its code asks for: were it the module, others would hear of it, too, and soon.
+            shared.ladder.failed(remedy.min(Remedy::NewLogin), key)
+        }
+        _ => {
+            if !alone {
+                shared.ailing.forget();
+            }
+            shared.ladder.failed(remedy, key)
+        }
+    }
 }
 
 /// Has the other sessions closed, and finalises and initialises the module. Not while a call is in it: what PKCS#11
@@ -112,13 +141,13 @@ fn serve(shared: &Shared, number: usize, opened: Opened) -> End {
             Next::Leave => return End::Recalled,
             Next::End => return End::Stopped,
         };
-        if let Err(Lost { error, key }) = done {
+        if let Err(Lost { error, over }) = done {
             shared.counters.sessions_lost.fetch_add(1, Relaxed);
             tracing::error!("session closed: {}", explain(&error));
             if error.remedy() == Remedy::NewLogin {
                 shared.device.doubt_login(opened.login);
             }
-            return End::Lost { error, key, worked };
+            return End::Lost { error, over, worked };
         }
     }
 }
@@ -135,8 +164,7 @@ impl Drop for OpenSession<'_> {
 
 struct Lost {
     error: TokenError,
-    /// That the session was to sign with.
-    key: Option<KeyHandle>,
+    over: Option<Over>,
 }
 
 struct Session<'a> {
@@ -149,7 +177,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn carry_out(&mut self, job: Job) -> Result<(), Lost> {
-        if Instant::now() >= job.deadline {
+        if Instant::now() >= job.deadline || self.shared.queue.is_hopeless(&job) {
             expire(self.shared, &job);
             return Ok(());
         }
@@ -162,28 +190,29 @@ impl Session<'_> {
         };
         let Some(mut job) = locked(&self.shared.in_hand[self.number]).take() else { return Ok(()) };
         match done {
+            // What waits is worth more of this session's time than what is done.
+            Ok(reply) if self.shared.queue.is_waiting() => job.connection.leave(job.id, &reply),
             Ok(reply) => job.connection.reply(job.id, &reply),
             Err(Refused::Unknown(detail)) => job.connection.fail(job.id, FailureCode::UnknownKey, detail),
             Err(Refused::Unsuitable(detail)) => job.connection.fail(job.id, FailureCode::KeyUnsuitable, detail),
             Err(Refused::BadRequest(detail)) => job.connection.fail(job.id, FailureCode::BadRequest, detail),
             Err(Refused::Token(error)) => {
                 let lost = error.remedy() > Remedy::None;
+                let over = over(work);
                 // Where the device returned an error, no signature was handed out: one that it may have made all the
                 // same is nobody's, and another over the same digest does no harm. So another session may try, once;
-                // what the loss of a session costs is then borne here, not by callers.
+                // what the loss of a session costs is then borne here, not by callers. Not for a key that is known to
+                // cost every session that opens it.
                 let unsigned = !matches!(error, TokenError::OddSignature { .. });
-                if lost && unsigned && !job.retried {
+                let chronic = matches!(&over, Some(Over::Opening(uri)) if self.shared.ailing.times(uri) > 0);
+                if lost && unsigned && !job.retried && !chronic {
                     job.retried = true;
                     self.shared.queue.put_back(job);
                 } else {
                     self.shared.counters.failed.fetch_add(1, Relaxed);
                     job.connection.fail(job.id, code(&error), explain(&error));
                 }
-                let key = match work {
-                    Work::Sign { handle, .. } => Some(handle),
-                    Work::Open { .. } => None,
-                };
-                return if lost { Err(Lost { error, key }) } else { Ok(()) };
+                return if lost { Err(Lost { error, over }) } else { Ok(()) };
             }
         }
         Ok(())
@@ -200,9 +229,9 @@ impl Session<'_> {
                     remedy: Remedy::NewLogin,
                     source: "nobody is logged in any more".into(),
                 };
-                Err(Lost { error, key: None })
+                Err(Lost { error, over: None })
             }
-            Err(error) => Err(Lost { error, key: None }),
+            Err(error) => Err(Lost { error, over: None }),
         }
     }
 
@@ -237,7 +266,11 @@ impl Session<'_> {
 
     fn open(&mut self, uri: &str) -> Result<OpenedKey, Refused> {
         let uri: KeyUri = uri.parse().map_err(|error| Refused::BadRequest(format!("`{uri}`: {error}")))?;
+        if let Some(why) = self.shared.ailing.barred(&uri, Instant::now()) {
+            return Err(Refused::Unsuitable(format!("the key `{uri}` is not opened now: {why}")));
+        }
         let FoundKey { slot, public_key, attributes, attestation } = self.find(&uri)?;
+        self.shared.ailing.opened(&uri);
         let handle = self
             .shared
             .keys
@@ -271,10 +304,18 @@ impl Session<'_> {
     }
 }
 
+fn over(work: Work) -> Option<Over> {
+    match work {
+        Work::Sign { handle, .. } => Some(Over::Signing(handle)),
+        Work::Open { uri } => uri.parse().ok().map(|uri| Over::Opening(Box::new(uri))),
+    }
+}
+
 /// Answers a job whose deadline has passed.
 pub(super) fn expire(shared: &Shared, job: &Job) {
     shared.counters.expired.fetch_add(1, Relaxed);
-    job.connection.fail(job.id, FailureCode::DeadlineExceeded, "the request waited longer than it had time");
+    let late = Failure::new(FailureCode::DeadlineExceeded, "the request waited longer than it had time");
+    job.connection.leave(job.id, &Reply::Failed(late));
 }
 
 enum Refused {

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::Plan;
+use super::watchdog::Limits;
 use crate::config::{self, ConfigErrors, Key, Log, Span, Token, UnknownToken, Viewer};
 use crate::custody::profiles::{self, Defaults, Profile};
 use crate::custody::user_id;
 
 /// Why the worker cannot be configured.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SettingsError {
+pub(in crate::custody) enum SettingsError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     #[error(transparent)]
@@ -30,8 +30,8 @@ pub(super) enum SettingsError {
 pub(super) struct Settings {
     pub(super) token: Token,
     pub(super) plan: Plan,
-    /// Longest that a call into the module may take.
-    pub(super) call_timeout: Duration,
+    /// Longest that calls into the module may take.
+    pub(super) limits: Limits,
     /// Of the device, where the configuration names one.
     pub(super) profile: Option<&'static Profile>,
     pub(super) keys: BTreeMap<String, Key>,
@@ -65,7 +65,10 @@ impl Settings {
             keep_alive: token.keep_alive.or(defaults.keep_alive).map(Span::get),
             exceptions: exceptions.collect(),
         };
-        let call_timeout = token.call_timeout.unwrap_or(defaults.call_timeout).get();
+        let call = token.call_timeout.unwrap_or(defaults.call_timeout);
+        // What the configuration says of every call, it says of the login, too, unless it says more.
+        let login = token.login_timeout.or(defaults.login_timeout.map(|login| login.max(call))).unwrap_or(call);
+        let limits = Limits { call: call.get(), login: login.get() };
         config.keys.retain(|_, key| match key.in_token(name).map(str::to_owned) {
             Some(uri) => {
                 key.uri = uri;
@@ -73,12 +76,12 @@ impl Settings {
             }
             None => false,
         });
-        Ok(Self { token, plan, call_timeout, profile, keys: config.keys, log: config.log })
+        Ok(Self { token, plan, limits, profile, keys: config.keys, log: config.log })
     }
 }
 
 /// As configured, else the first of those that the service manager names (systemd.exec(5), `StateDirectory=`).
-fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> {
+pub(in crate::custody) fn state_directory(name: &str, token: &Token) -> Result<PathBuf, SettingsError> {
     let managed = || {
         let named = std::env::var_os("STATE_DIRECTORY")?;
         std::env::split_paths(&named).next().filter(|first| first.is_absolute())

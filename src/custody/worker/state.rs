@@ -1,11 +1,14 @@
 //! What the worker's threads share.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Plan;
+use super::ailing::Ailing;
 use super::connection::Connections;
 use super::device::Device;
 use super::gate::Gate;
@@ -27,6 +30,7 @@ pub(super) struct Shared {
     pub(super) in_hand: Vec<Mutex<Option<Job>>>,
     pub(super) connections: Connections,
     pub(super) keys: Keys,
+    pub(super) ailing: Ailing,
     pub(super) state: State,
     pub(super) counters: Counters,
 }
@@ -44,6 +48,7 @@ impl Shared {
             in_hand: (0..plan.sessions).map(|_| Mutex::default()).collect(),
             connections: Connections::default(),
             keys: Keys::default(),
+            ailing: Ailing::default(),
             state: State::default(),
             counters: Counters::new(),
             plan,
@@ -78,6 +83,7 @@ impl Shared {
             self.counters.failed.fetch_add(1, Relaxed);
             job.connection.fail(job.id, code, detail);
         }
+        self.connections.written(LAST_WORDS);
     }
 
     pub(super) fn report(&self) -> StatusReport {
@@ -178,8 +184,8 @@ impl State {
         let inner = locked(&self.inner);
         let (state, detail) = match &inner.trouble {
             _ if inner.stopping => (WorkerState::Stopping, String::new()),
-            Some((_, detail)) if inner.sessions > 0 => (WorkerState::Ready, wire::fit(detail)),
-            Some((state, detail)) => (*state, wire::fit(detail)),
+            Some((_, detail)) if inner.sessions > 0 => (WorkerState::Ready, wire::fit(detail).into_owned()),
+            Some((state, detail)) => (*state, wire::fit(detail).into_owned()),
             None if inner.sessions > 0 || inner.opened_once => (WorkerState::Ready, String::new()),
             None => (WorkerState::Starting, String::new()),
         };
@@ -232,7 +238,15 @@ impl State {
 
 /// The keys that were opened, by handle. Sessions look them up again for themselves.
 #[derive(Default)]
-pub(super) struct Keys(Mutex<Vec<Arc<KnownKey>>>);
+pub(super) struct Keys(Mutex<Opened>);
+
+#[derive(Default)]
+struct Opened {
+    /// In the order of their handles.
+    keys: Vec<Arc<KnownKey>>,
+    /// The newest handle of each URI.
+    places: HashMap<KeyUri, u32>,
+}
 
 #[derive(Debug)]
 pub(super) struct KnownKey {
@@ -241,23 +255,42 @@ pub(super) struct KnownKey {
 }
 
 impl Keys {
-    /// The handle of this key under this URI; the same one each time. `None` when there are too many.
+    /// The handle of this key under this URI; the same one each time, until there is another key under it. `None` when
+    /// there are too many.
     pub(super) fn handle(&self, uri: &KeyUri, public_key: PublicKey) -> Option<KeyHandle> {
-        let mut keys = locked(&self.0);
-        let known = keys.iter().position(|key| key.uri == *uri && key.public_key == public_key);
-        let index = match known {
-            Some(index) => index,
-            None if keys.len() >= MAX_KEYS => return None,
-            None => {
-                keys.push(Arc::new(KnownKey { uri: uri.clone(), public_key }));
-                keys.len() - 1
-            }
-        };
-        u32::try_from(index).ok().map(KeyHandle)
+        let mut opened = locked(&self.0);
+        let known = opened.places.get(uri).copied().map(KeyHandle);
+        if known.is_some_and(|handle| opened.key(handle).is_some_and(|key| key.public_key == public_key)) {
+            return known;
+        }
+        if opened.keys.len() >= MAX_KEYS {
+            return None;
+        }
+        let place = u32::try_from(opened.keys.len()).ok()?;
+        opened.keys.push(Arc::new(KnownKey { uri: uri.clone(), public_key }));
+        opened.places.insert(uri.clone(), place);
+        Some(KeyHandle(place))
     }
 
     pub(super) fn key(&self, handle: KeyHandle) -> Option<Arc<KnownKey>> {
-        locked(&self.0).get(usize::try_from(handle.0).ok()?).cloned()
+        locked(&self.0).key(handle).cloned()
+    }
+
+    /// What the ladder knows a key by before it has a handle: the one that it had, else a number of its URI's own.
+    pub(super) fn mark(&self, uri: &KeyUri) -> KeyHandle {
+        let known = locked(&self.0).places.get(uri).copied();
+        KeyHandle(known.unwrap_or_else(|| {
+            let mut hasher = DefaultHasher::new();
+            uri.hash(&mut hasher);
+            // The lower half is as good as the whole.
+            (hasher.finish() & u64::from(u32::MAX)) as u32
+        }))
+    }
+}
+
+impl Opened {
+    fn key(&self, handle: KeyHandle) -> Option<&Arc<KnownKey>> {
+        self.keys.get(usize::try_from(handle.0).ok()?)
     }
 }
 
@@ -319,5 +352,48 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A token holds a handful of keys; a front that opens thousands is broken.
-const MAX_KEYS: usize = 1024;
+/// For the last answers to go out.
+const LAST_WORDS: Duration = Duration::from_millis(150);
+
+/// Ten thousand keys, and room for those that are replaced. At some 300 bytes each, twice for the name, and 16 bytes in
+/// every session, that is 10 MB and 16 MB with 64 sessions; a front that opens more is broken.
+const MAX_KEYS: usize = 16 * 1024;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::custody::testing::key_pair;
+
+    fn uri(number: usize) -> KeyUri {
+        format!("pkcs11:object=key-{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn ten_thousand_keys_have_a_handle_each_and_there_is_an_end() {
+        let (keys, (_, public_key)) = (Keys::default(), key_pair());
+        let began = Instant::now();
+        for number in 0..10_000 {
+            assert_eq!(keys.handle(&uri(number), public_key), Some(KeyHandle(u32::try_from(number).unwrap())));
+        }
+        for number in 0..10_000 {
+            assert_eq!(keys.handle(&uri(number), public_key), Some(KeyHandle(u32::try_from(number).unwrap())), "again");
+        }
+        // With a search through all of them for each it would be a minute here.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let given_out = (10_000..).take_while(|number| keys.handle(&uri(*number), public_key).is_some()).count();
+        assert_eq!(given_out, MAX_KEYS - 10_000);
+        assert_eq!(keys.handle(&uri(7), public_key), Some(KeyHandle(7)), "those that are known stay");
+    }
+
+    #[test]
+    fn another_key_under_the_same_uri_has_another_handle_and_the_old_one_still_means_the_old_key() {
+        let (keys, (_, old), (_, new)) = (Keys::default(), key_pair(), key_pair());
+        let first = keys.handle(&uri(0), old).unwrap();
+        let second = keys.handle(&uri(0), new).unwrap();
+        assert_ne!(first, second);
+        assert_eq!((keys.key(first).unwrap().public_key, keys.key(second).unwrap().public_key), (old, new));
+        assert_eq!(keys.mark(&uri(0)), second);
+        assert_eq!(keys.mark(&uri(1)), keys.mark(&uri(1)), "a key without a handle is marked, too");
+    }
+}

@@ -20,15 +20,36 @@ pub(super) struct Watchdog {
     worker: Arc<Mutex<Weak<Shared>>>,
 }
 
+/// How long calls may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Any call but a login.
+    pub(super) call: Duration,
+    /// A login.
+    pub(super) login: Duration,
+}
+
+impl Limits {
+    /// The call that is furthest beyond its limit.
+    fn exceeded(self, pending: impl Iterator<Item = watch::Pending>) -> Option<watch::Pending> {
+        let beyond = pending.filter_map(|call| Some((call.takes.checked_sub(self.of(call.name))?, call)));
+        beyond.max_by_key(|(beyond, _)| *beyond).map(|(_, call)| call)
+    }
+
+    fn of(self, call: &str) -> Duration {
+        if call == watch::LOGIN { self.login } else { self.call }
+    }
+}
+
 impl Watchdog {
-    /// Starts to watch: a call may take `limit`.
+    /// Starts to watch.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn start(limit: Duration) -> io::Result<Self> {
+    pub(super) fn start(limits: Limits) -> io::Result<Self> {
         let watchdog = Self::default();
         let watching = watchdog.clone();
-        let look = (limit / 20).clamp(Duration::from_millis(5), Duration::from_millis(250));
+        let look = (limits.call.min(limits.login) / 20).clamp(Duration::from_millis(5), Duration::from_millis(250));
         thread("watchdog", move || {
             let mut frozen = Frozen::default();
             let mut before = Instant::now();
@@ -37,7 +58,8 @@ impl Watchdog {
                 let now = Instant::now();
                 frozen.slept(before, now, look);
                 before = now;
-                if let Some(call) = frozen.corrected(watch::longest(), now).filter(|call| call.takes >= limit) {
+                let pending = frozen.corrected(watch::pending(), now);
+                if let Some(call) = limits.exceeded(pending.into_iter()) {
                     watching.end_process(call);
                 }
             }
@@ -84,16 +106,17 @@ impl Frozen {
         }
     }
 
-    /// The call, without the time that nothing ran. The call that is oldest by the clock is so without it, too.
-    fn corrected(&mut self, call: Option<watch::Pending>, now: Instant) -> Option<watch::Pending> {
-        let Some(call) = call else {
-            self.0.clear();
-            return None;
-        };
-        let since = now.checked_sub(call.takes).unwrap_or(now);
-        self.0.retain(|(_, ended)| *ended > since);
-        let lost: Duration = self.0.iter().map(|(from, to)| to.duration_since(since.max(*from))).sum();
-        Some(watch::Pending { takes: call.takes.saturating_sub(lost), ..call })
+    /// The calls, without the time that nothing ran.
+    fn corrected(&mut self, mut calls: Vec<watch::Pending>, now: Instant) -> Vec<watch::Pending> {
+        let since = |call: &watch::Pending| now.checked_sub(call.takes).unwrap_or(now);
+        let oldest = calls.iter().map(since).min();
+        self.0.retain(|(_, ended)| oldest.is_some_and(|oldest| *ended > oldest));
+        for call in &mut calls {
+            let since = since(call);
+            let lost = self.0.iter().map(|(from, to)| to.saturating_duration_since(since.max(*from)));
+            call.takes = call.takes.saturating_sub(lost.sum());
+        }
+        calls
     }
 }
 
@@ -105,12 +128,12 @@ mod tests {
 
     const LOOK: Duration = Duration::from_millis(250);
 
-    fn call(takes: Duration) -> Option<watch::Pending> {
-        Some(watch::Pending { name: "C_Sign", takes })
+    fn call(name: &'static str, takes: Duration) -> watch::Pending {
+        watch::Pending { name, takes }
     }
 
     fn takes(frozen: &mut Frozen, wall: Duration, now: Instant) -> Option<Duration> {
-        frozen.corrected(call(wall), now).map(|call| call.takes)
+        frozen.corrected(vec![call("C_Sign", wall)], now).first().map(|call| call.takes)
     }
 
     #[test]
@@ -136,6 +159,30 @@ mod tests {
         let (mut frozen, start) = (Frozen::default(), Instant::now());
         frozen.slept(start, start + LOOK, LOOK);
         assert_eq!(takes(&mut frozen, LOOK * 4, start + LOOK), Some(LOOK * 4));
-        assert_eq!(frozen.corrected(None, start + LOOK), None);
+        assert_eq!(frozen.corrected(Vec::new(), start + LOOK), []);
+    }
+
+    #[test]
+    fn a_login_has_a_limit_of_its_own_and_hides_no_other_call() {
+        let second = Duration::from_secs(1);
+        let limits = Limits { call: second, login: 30 * second };
+        let exceeded = |calls: &[watch::Pending]| limits.exceeded(calls.iter().copied()).map(|call| call.name);
+        let login = |seconds: u32| call(watch::LOGIN, seconds * second);
+        assert_eq!(exceeded(&[login(29), call("C_Sign", second / 2)]), None);
+        assert_eq!(exceeded(&[login(29), call("C_Sign", second)]), Some("C_Sign"), "the older one may go on");
+        assert_eq!(exceeded(&[login(30)]), Some("C_Login"));
+        let strict = Limits { call: 30 * second, login: second };
+        assert_eq!(strict.exceeded([login(1)].into_iter()).map(|call| call.name), Some("C_Login"));
+    }
+
+    #[test]
+    fn each_call_is_credited_with_what_was_frozen_since_it_began() {
+        let (mut frozen, start) = (Frozen::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        frozen.slept(start, start + LOOK + 10 * second, LOOK);
+        let calls = vec![call("C_Login", 12 * second), call("C_Sign", second)];
+        let takes: Vec<Duration> =
+            frozen.corrected(calls, start + LOOK + 12 * second).iter().map(|call| call.takes).collect();
+        assert_eq!(takes, [2 * second, second]);
     }
 }

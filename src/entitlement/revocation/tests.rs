@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::fs::File;
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -3,13 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
 use crate::appliance::Settings;
-use crate::device::Device;
 pub use crate::device::TokenKey;
-use crate::{Context, Error, Result, hex, random_id, shell};
+use crate::device::{Device, Tool};
+use crate::{Context, Result};
 
 /// A token in a directory of its own, initialized, with a random PIN.
 pub struct SoftHsm {
@@ -21,9 +20,7 @@ pub struct SoftHsm {
     pub pin_file: PathBuf,
     /// The token's label.
     pub label: String,
-    dir: PathBuf,
-    pin: String,
-    keys: u8,
+    tool: Tool,
 }
 
 impl SoftHsm {
@@ -33,9 +30,6 @@ impl SoftHsm {
     /// When SoftHSM2 or pkcs11-tool is missing (the message says how to get them) or fails.
     pub fn create(dir: &Path, label: &str) -> Result<Self> {
         let module = find_module()?;
-        if shell::find_program("pkcs11-tool").is_none() {
-            return Err(Error::new("pkcs11-tool is missing: install the package opensc"));
-        }
         let tokens = dir.join("tokens");
         fs::create_dir_all(&tokens).context(format!("make {}", tokens.display()))?;
         let conf = dir.join("softhsm2.conf");
@@ -44,12 +38,7 @@ impl SoftHsm {
             tokens.display()
         );
         fs::write(&conf, text).context(format!("write {}", conf.display()))?;
-        let (pin, so_pin) = (random_id(), random_id());
-        let pin_file = dir.join(format!("{label}.pin"));
-        shell::write_private(&pin_file, format!("{pin}\n").as_bytes())?;
-        let token = Self { module, conf, pin_file, label: label.to_owned(), dir: dir.to_owned(), pin, keys: 0 };
-        token.initialize(&so_pin)?;
-        Ok(token)
+        Self::initialize(module, conf, dir, label)
     }
 
     /// Another token in the same module, so that one process environment serves the workers of both.
@@ -57,45 +46,20 @@ impl SoftHsm {
     /// # Errors
     /// As [`SoftHsm::create`].
     pub fn another(&self, label: &str) -> Result<Self> {
-        let (pin, so_pin) = (random_id(), random_id());
-        let pin_file = self.dir.join(format!("{label}.pin"));
-        shell::write_private(&pin_file, format!("{pin}\n").as_bytes())?;
-        let token = Self {
-            module: self.module.clone(),
-            conf: self.conf.clone(),
-            pin_file,
-            label: label.to_owned(),
-            dir: self.dir.clone(),
-            pin,
-            keys: 0,
-        };
-        token.initialize(&so_pin)?;
-        Ok(token)
+        Self::initialize(self.module.clone(), self.conf.clone(), &self.tool.dir, label)
     }
 
-    /// SoftHSM2 shows an uninitialized token behind those that are there.
-    fn initialize(&self, so_pin: &str) -> Result<()> {
-        let free = shell::run(self.tool().args(["--list-slots"]))?;
-        let free = String::from_utf8_lossy(&free).matches("token label").count().to_string();
-        let so_pin = |command: &mut Command| {
-            shell::run(command.env("TESTKIT_SO_PIN", so_pin).args(["--so-pin", "env:TESTKIT_SO_PIN"]))
-        };
-        so_pin(self.tool().args(["--init-token", "--slot-index", &free, "--label", &self.label]))?;
-        so_pin(self.tool_on_token().args([
-            "--init-pin",
-            "--login",
-            "--login-type",
-            "so",
-            "--new-pin",
-            "env:TESTKIT_PIN",
-        ]))
-        .map(drop)
+    fn initialize(module: PathBuf, conf: PathBuf, dir: &Path, label: &str) -> Result<Self> {
+        let environment = vec![("SOFTHSM2_CONF".to_owned(), conf.display().to_string())];
+        let mut tool = Tool::initialize_behind(module.clone(), dir, label, environment)?;
+        tool.profile = Some("softhsm2");
+        Ok(Self { module, conf, pin_file: tool.pin_file.clone(), label: label.to_owned(), tool })
     }
 
     /// RFC 7512 URI of the token.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("pkcs11:token={}", self.label)
+        self.tool.uri()
     }
 
     /// Imports a P-256 key pair: how two tokens come to hold the same key. `pkcs8` and `spki` are DER.
@@ -103,21 +67,7 @@ impl SoftHsm {
     /// # Errors
     /// When pkcs11-tool fails.
     pub fn import_key(&mut self, label: &str, pkcs8: &[u8], spki: &[u8]) -> Result<TokenKey> {
-        self.keys += 1;
-        let id = vec![0xb0, self.keys];
-        for (class, der, more) in [
-            ("privkey", pkcs8, &["--usage-sign", "--sensitive", "--private"][..]),
-            ("pubkey", spki, &["--usage-sign"][..]),
-        ] {
-            let file = self.dir.join(format!("{label}.{class}.der"));
-            shell::write_private(&file, der)?;
-            let path = file.to_str().context("name a file for the key")?;
-            let arguments = [&["--write-object", path, "--type", class][..], more].concat();
-            let imported = self.logged_in(&arguments, label, &id);
-            fs::remove_file(&file).context("remove the imported key's file")?;
-            imported?;
-        }
-        self.described(label, id)
+        self.tool.import_key(label, pkcs8, spki)
     }
 
     /// Makes a P-256 key pair inside the token.
@@ -125,63 +75,17 @@ impl SoftHsm {
     /// # Errors
     /// When pkcs11-tool fails.
     pub fn make_key(&mut self, label: &str) -> Result<TokenKey> {
-        self.keys += 1;
-        let id = vec![0xa0, self.keys];
-        self.logged_in(
-            &["--keypairgen", "--key-type", "EC:prime256v1", "--usage-sign", "--sensitive", "--private"],
-            label,
-            &id,
-        )?;
-        self.described(label, id)
-    }
-
-    /// The key pair as the token has it.
-    fn described(&self, label: &str, id: Vec<u8>) -> Result<TokenKey> {
-        let der_file = self.dir.join(format!("{label}.der"));
-        let der_path = der_file.to_str().context("name a file for the public key")?;
-        self.logged_in(&["--read-object", "--type", "pubkey", "--output-file", der_path], label, &id)?;
-        let der = fs::read(&der_file).context("read the public key back from the token")?;
-        let public_key = self.dir.join(format!("{label}.pub.pem"));
-        fs::write(&public_key, crate::pem("PUBLIC KEY", &der)).context(format!("write {}", public_key.display()))?;
-        let point = der.get(der.len().saturating_sub(65)..).unwrap_or_default().to_vec();
-        if der.len() != SPKI_P256_BYTES || point[0] != 4 {
-            return Err(Error(format!("pkcs11-tool wrote {} bytes that are no P-256 public key", der.len())));
-        }
-        let uri = format!("pkcs11:object={label};id=%{:02X}%{:02X};type=private", id[0], id[1]);
-        Ok(TokenKey { uri, label: label.to_owned(), id, public_key, point })
-    }
-
-    fn logged_in(&self, arguments: &[&str], label: &str, id: &[u8]) -> Result<()> {
-        let mut command = self.tool_on_token();
-        command.args(["--login", "--pin", "env:TESTKIT_PIN", "--label", label, "--id", &hex(id)]).args(arguments);
-        shell::run(&mut command).map(drop)
-    }
-
-    fn tool_on_token(&self) -> Command {
-        let mut command = self.tool();
-        command.args(["--token-label", &self.label]);
-        command
-    }
-
-    // PINs go by environment: a command line can be read by every user of the machine.
-    fn tool(&self) -> Command {
-        let mut command = Command::new("pkcs11-tool");
-        command.env("SOFTHSM2_CONF", &self.conf).env("TESTKIT_PIN", &self.pin).arg("--module").arg(&self.module);
-        command
+        self.tool.generate_key(label)
     }
 }
 
 impl Device for SoftHsm {
     fn configure(&self, settings: &mut Settings, token: &str) {
-        settings
-            .set(&format!("tokens.{token}.profile"), "softhsm2")
-            .set_path(&format!("tokens.{token}.module"), &self.module)
-            .set(&format!("tokens.{token}.uri"), self.uri())
-            .set_path(&format!("tokens.{token}.pin_file"), &self.pin_file);
+        self.tool.configure(settings, token);
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        vec![("SOFTHSM2_CONF".to_owned(), self.conf.display().to_string())]
+        self.tool.environment.clone()
     }
 
     fn generate_key(&mut self, label: &str) -> Result<TokenKey> {
@@ -209,8 +113,6 @@ pub fn find_module() -> Result<PathBuf> {
         .find(|path| path.is_file())
         .context("find libsofthsm2.so: install the package softhsm2 (Debian) or softhsm (Fedora)")
 }
-
-const SPKI_P256_BYTES: usize = 91;
 
 const MODULES: [&str; 7] = [
     "/usr/lib/softhsm/libsofthsm2.so",

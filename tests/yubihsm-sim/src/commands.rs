@@ -9,7 +9,8 @@ impl Device {
     /// Carries out a command for the session of `auth_key`.
     pub(crate) fn execute(&mut self, auth_key: u16, code: u8, data: &[u8]) -> Answer {
         let caller = self.objects.get(&(kind::AUTHENTICATION_KEY, auth_key)).ok_or(error::INVALID_SESSION)?;
-        let caller = Caller { domains: caller.domains, capabilities: caller.capabilities };
+        let Object { domains, capabilities, delegated, .. } = *caller;
+        let caller = Caller { domains, capabilities, delegated };
         match code {
             0x01 => Ok(data.to_vec()),
             0x06 => Ok(self.info()),
@@ -49,6 +50,9 @@ impl Device {
         caller.needs(capability::PUT_OPAQUE)?;
         let (params, bytes) = Params::read(data)?;
         let id = params.id;
+        if bytes.is_empty() || bytes.len() > MOST_OPAQUE {
+            return Err(error::WRONG_LENGTH);
+        }
         self.insert(caller, kind::OPAQUE, id, params.object(IMPORTED, Secret::Opaque(bytes.to_vec())))
     }
 
@@ -95,6 +99,10 @@ impl Device {
 
     fn insert(&mut self, caller: Caller, kind: u8, id: u16, object: Object) -> Answer {
         if object.domains & !caller.domains != 0 {
+            return Err(error::INSUFFICIENT_PERMISSIONS);
+        }
+        // Whoever makes an object gives it no more than he may give.
+        if (object.capabilities | object.delegated) & !caller.delegated != 0 {
             return Err(error::INSUFFICIENT_PERMISSIONS);
         }
         let id = match id {
@@ -210,6 +218,7 @@ impl Device {
 struct Caller {
     domains: u16,
     capabilities: u64,
+    delegated: u64,
 }
 
 impl Caller {
@@ -267,6 +276,8 @@ fn exactly<const N: usize>(data: &[u8]) -> Result<[u8; N], u8> {
     data.try_into().map_err(|_| error::WRONG_LENGTH)
 }
 
+/// What is left of the largest message, by our own count; a device may have room for less.
+const MOST_OPAQUE: usize = 3_061;
 const GENERATED: u8 = 1;
 const IMPORTED: u8 = 2;
 const FORCE_AUDIT: u8 = 1;

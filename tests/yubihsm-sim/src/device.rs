@@ -196,6 +196,9 @@ impl Device {
         self.force_audit = 0;
         self.command_audit.clear();
         self.put_authentication_key(1, b"password", 0xffff, u64::MAX);
+        if let Some(factory) = self.objects.get_mut(&(kind::AUTHENTICATION_KEY, 1)) {
+            factory.delegated = u64::MAX;
+        }
         self.start();
     }
 
@@ -212,6 +215,12 @@ impl Device {
         } else {
             self.log.push(0x00, 0, [0xffff, 0, 0], 0x00, 0);
         }
+    }
+
+    /// How many objects of this type it has, and the ids of those.
+    #[must_use]
+    pub fn ids(&self, kind: u8) -> Vec<u16> {
+        self.objects.keys().filter(|(of, _)| *of == kind).map(|(_, id)| *id).collect()
     }
 
     fn answer(&mut self, frame: &[u8]) -> Result<Vec<u8>, u8> {

@@ -30,6 +30,10 @@ struct Device {
     capacity: f64,
     /// Reached with enough requests waiting.
     saturated: f64,
+    /// By how much the operating system woke the device's threads late, on average. The device starts its next signature
+    /// earlier by it, so it is not the worker's loss; where it is a good part of the latency, the machine is too busy to
+    /// measure on.
+    woken_late_us: f64,
     /// Reached while four times as many come as can be made.
     overloaded: f64,
     /// The longest wait for any answer under overload, against the deadline of the requests.
@@ -50,7 +54,10 @@ struct Bare {
 #[derive(Serialize)]
 struct ManyKeys {
     keys: u32,
+    /// From the worker's start to the first key being open.
     start_ms: f64,
+    /// From there to all of them being open.
+    open_all_ms: f64,
     few_median_us: f64,
     many_median_us: f64,
 }
@@ -90,7 +97,9 @@ fn device(binaries: &Binaries, sessions: u32, latency_ms: u32, phase: Duration) 
     // The first tenth is the start: the queue fills.
     let (from, to) = (phase / 10, phase);
     let window = 4 * sessions as usize;
+    rig.control.reset_counters().context("begin to count")?;
     let saturated = rig.client()?.saturate(1, window, LONG, phase).context("saturate the worker")?;
+    let seen = rig.control.counters().context("read the device's counters")?;
     let flood = rig.client()?.offer(1, capacity * 4.0, budget, phase).context("overload the worker")?;
     let [large, small] = two(&rig, [capacity * 10.0, capacity], budget, phase)?;
     let (large, small) = (large.rate(from, to), small.rate(from, to));
@@ -99,6 +108,7 @@ fn device(binaries: &Binaries, sessions: u32, latency_ms: u32, phase: Duration) 
         latency_ms,
         capacity,
         saturated: saturated.rate(from, to),
+        woken_late_us: seen.late_us as f64 / seen.signatures.max(1) as f64,
         overloaded: flood.rate(from, to),
         longest_ms: millis(flood.longest),
         deadline_ms: millis(budget),
@@ -149,12 +159,13 @@ fn many_keys(binaries: &Binaries) -> Result<ManyKeys> {
         std::thread::sleep(Duration::from_millis(1));
     }
     let start = began.elapsed();
+    let all = (0..KEYS).map(|number| format!("pkcs11:object=virtual-{number:05}"));
+    let open_all = many.client()?.open_all(all).context("open every key")?;
     // In turns, so that both meet the same noise; the median of the rounds' medians.
     let mut medians = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         for (rig, medians) in [&few, &many].into_iter().zip(&mut medians) {
-            let mut outcome =
-                rig.client()?.saturate(1, 1, LONG, Duration::from_millis(300)).context("sign one by one")?;
+            let mut outcome = rig.client()?.saturate(1, 1, LONG, ROUND).context("sign one by one")?;
             medians.push(outcome.median());
         }
     }
@@ -162,7 +173,13 @@ fn many_keys(binaries: &Binaries) -> Result<ManyKeys> {
         medians.sort_unstable();
         medians[ROUNDS / 2].as_secs_f64() * 1e6
     });
-    Ok(ManyKeys { keys: KEYS, start_ms: millis(start), few_median_us: few, many_median_us: many })
+    Ok(ManyKeys {
+        keys: KEYS,
+        start_ms: millis(start),
+        open_all_ms: millis(open_all),
+        few_median_us: few,
+        many_median_us: many,
+    })
 }
 
 /// An appliance on a token that can be made slow.
@@ -206,12 +223,13 @@ impl Rig {
 impl Device {
     fn line(&self) -> String {
         format!(
-            "{:>2} × {:>3} ms         {:>8.0} signatures/s possible, {:.1} % reached, {:.1} % under fourfold load; \
-             longest answer {:.0} ms of {:.0}; 10:1 tenants: the small one has {:.1} %",
+            "{:>2} × {:>3} ms         {:>8.0} signatures/s possible, {:.1} % reached (threads woken {:.0} µs late), \
+             {:.1} % under fourfold load; longest answer {:.0} ms of {:.0}; 10:1 tenants: the small one has {:.1} %",
             self.sessions,
             self.latency_ms,
             self.capacity,
             self.saturated / self.capacity * 100.0,
+            self.woken_late_us,
             self.overloaded / self.capacity * 100.0,
             self.longest_ms,
             self.deadline_ms,
@@ -234,8 +252,8 @@ impl Bare {
 impl ManyKeys {
     fn line(&self) -> String {
         format!(
-            "{} keys          started in {:.0} ms; median {:.0} µs against {:.0} with a handful",
-            self.keys, self.start_ms, self.many_median_us, self.few_median_us
+            "{} keys          started in {:.0} ms, all open {:.0} ms later; median {:.0} µs against {:.0} with a handful",
+            self.keys, self.start_ms, self.open_all_ms, self.many_median_us, self.few_median_us
         )
     }
 }
@@ -259,8 +277,8 @@ impl Findings {
         }
         let share = self.bare.worker_per_second / self.bare.raw_per_second * 100.0;
         row("SoftHSM2 through the worker".to_owned(), share, "≥ 90 %", share >= 90.0);
-        let seconds = self.many_keys.start_ms / 1000.0;
-        row(format!("start with {} keys, s", self.many_keys.keys), seconds, "≤ 3", seconds <= 3.0);
+        let seconds = (self.many_keys.start_ms + self.many_keys.open_all_ms) / 1000.0;
+        row(format!("start and open {} keys, s", self.many_keys.keys), seconds, "≤ 3", seconds <= 3.0);
         let more = (self.many_keys.many_median_us / self.many_keys.few_median_us - 1.0) * 100.0;
         row("latency with them, more by %".to_owned(), more, "≤ 5", more <= 5.0);
         text
@@ -276,4 +294,5 @@ const LONG: Duration = Duration::from_secs(20);
 /// A key of the fixture.
 const LIKE: &str = "acme-active";
 const KEYS: u32 = 10_000;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 31;
+const ROUND: Duration = Duration::from_millis(100);

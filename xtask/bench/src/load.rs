@@ -17,6 +17,8 @@ use tokio::task::LocalSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::measure;
+
 /// Whom to load, and with which TLS.
 #[derive(Clone)]
 pub(crate) struct Target {
@@ -50,9 +52,7 @@ impl Seen {
     /// Latency that `share` of the answers stayed within.
     pub(crate) fn percentile(&mut self, share: f64) -> Duration {
         self.latencies.sort_unstable();
-        let last = self.latencies.len().saturating_sub(1);
-        let index = (last as f64 * share).round() as usize;
-        self.latencies.get(index).copied().unwrap_or_default()
+        measure::percentile(&self.latencies, share)
     }
 }
 
@@ -78,9 +78,6 @@ pub(crate) fn handshakes(target: &Target, threads: usize, time: Duration) -> io:
         .map(|_| {
             let target = target.clone();
             std::thread::spawn(move || -> io::Result<u64> {
-                let mut config = (*target.tls).clone();
-                config.resumption = rustls::client::Resumption::disabled();
-                let target = Target { tls: Arc::new(config), ..target };
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let until = Instant::now() + time;
                 let one = async || -> io::Result<u64> {

@@ -5,6 +5,7 @@
 mod bare_tls;
 mod custody;
 mod keyless;
+mod lean_client;
 mod load;
 mod measure;
 mod report;

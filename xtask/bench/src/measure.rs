@@ -1,6 +1,9 @@
 //! What the bench reads of processes and of the machine.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
@@ -45,6 +48,50 @@ pub(crate) fn primitives(threads: usize, time: Duration) -> Primitives {
         verify: all.iter().map(|one| one.verify).sum::<Duration>() / count,
         sha256_per_byte: all.iter().map(|one| one.sha256_per_byte).sum::<f64>() / f64::from(count),
     }
+}
+
+/// What the disk alone takes: appends of `bytes` bytes, each made durable, two in turn as a request needs them, due at a
+/// constant rate of so many syncs a second.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BareSyncs {
+    /// Of each append with its sync, in ascending order.
+    pub(crate) one: Vec<Duration>,
+    /// From when a pair was due to when it was durable, in ascending order.
+    pub(crate) two_in_turn: Vec<Duration>,
+}
+
+/// Times syncs on a new file in `directory`, whose disk is the one in question.
+pub(crate) fn bare_syncs(directory: &Path, bytes: usize, per_second: f64, time: Duration) -> io::Result<BareSyncs> {
+    let path = directory.join("bare-syncs");
+    let file = File::options().write(true).create_new(true).open(&path)?;
+    let line = vec![b'x'; bytes];
+    let pace = Duration::from_secs_f64(2.0 / per_second);
+    let pairs = (time.as_secs_f64() / pace.as_secs_f64()) as u32;
+    let mut seen = BareSyncs::default();
+    let (started, mut end) = (Instant::now(), 0);
+    for pair in 0..pairs {
+        let due = started + pace * pair;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        for _ in 0..2 {
+            let began = Instant::now();
+            file.write_all_at(&line, end)?;
+            file.sync_data()?;
+            end += line.len() as u64;
+            seen.one.push(began.elapsed());
+        }
+        seen.two_in_turn.push(due.elapsed());
+    }
+    drop(file);
+    std::fs::remove_file(path)?;
+    seen.one.sort_unstable();
+    seen.two_in_turn.sort_unstable();
+    Ok(seen)
+}
+
+/// The time that `share` of these, in ascending order, stayed within.
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
 }
 
 fn primitives_here(time: Duration) -> Primitives {

@@ -13,6 +13,9 @@ pub(crate) struct Report {
     pub(crate) saturation: Vec<Saturation>,
     pub(crate) open_loop: Vec<OpenLoop>,
     pub(crate) handshakes_per_second: f64,
+    /// CPU of the front for one, its answer included.
+    #[serde(serialize_with = "micros")]
+    pub(crate) handshake_cpu: Duration,
     /// Both sides in memory, without sockets and HTTP.
     pub(crate) bare_handshakes_per_second: f64,
     pub(crate) front_idle_bytes: u64,
@@ -61,6 +64,22 @@ pub(crate) struct OpenLoop {
     pub(crate) p99: Duration,
     #[serde(serialize_with = "micros")]
     pub(crate) p999: Duration,
+    pub(crate) disk: Disk,
+}
+
+/// The disk alone, right after a constant rate: as many syncs a second, as large, on the same directory.
+#[derive(Serialize)]
+pub(crate) struct Disk {
+    pub(crate) syncs_per_second: f64,
+    pub(crate) bytes_per_sync: usize,
+    #[serde(serialize_with = "micros")]
+    pub(crate) one_p50: Duration,
+    #[serde(serialize_with = "micros")]
+    pub(crate) one_p99: Duration,
+    #[serde(serialize_with = "micros")]
+    pub(crate) two_p50: Duration,
+    #[serde(serialize_with = "micros")]
+    pub(crate) two_p99: Duration,
 }
 
 impl Report {
@@ -71,6 +90,7 @@ impl Report {
             saturation: Vec::new(),
             open_loop: Vec::new(),
             handshakes_per_second: 0.0,
+            handshake_cpu: Duration::ZERO,
             bare_handshakes_per_second: 0.0,
             front_idle_bytes: 0,
             front_256_bytes: 0,
@@ -84,8 +104,11 @@ impl Report {
         let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
         let _ = writeln!(
             text,
-            "full handshakes     {:>8.0} /s, the client on the same {} cores; rustls with itself in memory: {:.0} /s",
-            self.handshakes_per_second, self.cores, self.bare_handshakes_per_second
+            "full handshakes     {:>8.0} /s, {} µs CPU of the front each, the client on the same {} cores; rustls with itself in memory: {:.0} /s",
+            self.handshakes_per_second,
+            self.handshake_cpu.as_micros(),
+            self.cores,
+            self.bare_handshakes_per_second
         );
         let _ = writeln!(
             text,
@@ -164,15 +187,29 @@ impl Saturation {
 }
 
 impl OpenLoop {
+    /// How many times as long as two bare syncs in turn the slowest hundredth takes.
+    pub(crate) fn ratio(&self) -> f64 {
+        self.p99.as_secs_f64() / self.disk.two_p99.as_secs_f64()
+    }
+
     pub(crate) fn line(&self) -> String {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let disk = &self.disk;
         format!(
-            "constant {:>2.0} % load   {:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+            "constant {:>2.0} % load   {:>7.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms\n  \
+             the disk alone     {:>7.0} syncs/s of {} bytes: one p50 {:.2} ms, p99 {:.2} ms; two in turn p50 {:.2} ms, p99 {:.2} ms: p99 is {:.1} × that",
             self.share * 100.0,
             self.per_second,
             ms(self.p50),
             ms(self.p99),
-            ms(self.p999)
+            ms(self.p999),
+            disk.syncs_per_second,
+            disk.bytes_per_sync,
+            ms(disk.one_p50),
+            ms(disk.one_p99),
+            ms(disk.two_p50),
+            ms(disk.two_p99),
+            self.ratio()
         )
     }
 }

@@ -9,9 +9,10 @@ use testkit::client::Client;
 use testkit::{Context, Error, Fixture, Result, sample};
 
 use crate::bare_tls;
+use crate::lean_client;
 use crate::load::{self, Prepared, Seen, Target};
 use crate::measure;
-use crate::report::{self, OpenLoop, Report, Saturation};
+use crate::report::{self, Disk, OpenLoop, Report, Saturation};
 
 /// How long and how hard.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +57,10 @@ pub(crate) fn run(binaries: testkit::appliance::Binaries, plan: Plan, json: Opti
 pub(crate) fn handshakes(binaries: testkit::appliance::Binaries, plan: Plan) -> Result<()> {
     let (mut fixture, cores) = fixture(binaries)?;
     let before = front_cpu(&mut fixture)?;
-    let count = load::handshakes(&target(&fixture)?, cores, plan.phase).context("make handshakes")?;
+    let target = lean(&fixture)?;
+    let count = load::handshakes(&target, cores, plan.phase).context("make handshakes")?;
     let each = (front_cpu(&mut fixture)? - before) / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-    let bare = bare_tls::handshakes(&fixture.pki, &fixture.client().tls().config()?, cores, plan.phase)?;
+    let bare = bare_tls::handshakes(&fixture.pki, &target.tls, cores, plan.phase)?;
     println!(
         "{:.0} full handshakes/s, {} µs CPU of the front each; rustls with itself in memory: {bare:.0}/s",
         count as f64 / plan.phase.as_secs_f64(),
@@ -76,6 +78,7 @@ pub(crate) fn constant_rate(binaries: testkit::appliance::Binaries, plan: Plan, 
     let before = fixture.appliance.metrics()?;
     let cpu = [front_cpu(&mut fixture)?, worker_cpu(&mut fixture)?];
     let seen = open_loop(&fixture, plan, rate, 1.0)?;
+    // Nothing else was asked of the appliance meanwhile: the disk alone does not count here.
     let cpu = [front_cpu(&mut fixture)? - cpu[0], worker_cpu(&mut fixture)? - cpu[1]];
     let after = fixture.appliance.metrics()?;
     println!("{}", seen.line());
@@ -176,13 +179,16 @@ fn saturation(
     })
 }
 
-/// Open loop: requests come at a constant rate, whether answers come or not.
+/// Open loop: requests come at a constant rate, whether answers come or not. Then the disk alone, at the same rate of
+/// syncs.
 fn open_loop(fixture: &Fixture, plan: Plan, capacity: f64, share: f64) -> Result<OpenLoop> {
     let target = target(fixture)?;
     let rate = capacity * share;
     let mut maker = Maker::new(fixture, 2 << 10)?;
     let requests = maker.make((rate * plan.phase.as_secs_f64()).ceil() as usize);
+    let before = LogSize::read(fixture)?;
     let mut seen = load::constant_rate(&target, plan.connections, requests, rate).context("run the constant load")?;
+    let after = LogSize::read(fixture)?;
     require_all_answered(&seen, "constant rate")?;
     Ok(OpenLoop {
         share,
@@ -190,14 +196,48 @@ fn open_loop(fixture: &Fixture, plan: Plan, capacity: f64, share: f64) -> Result
         p50: seen.percentile(0.5),
         p99: seen.percentile(0.99),
         p999: seen.percentile(0.999),
+        disk: disk(fixture, after.syncs - before.syncs, after.bytes - before.bytes, seen.took)?,
+    })
+}
+
+/// How far the audit log is.
+struct LogSize {
+    syncs: f64,
+    bytes: u64,
+}
+
+impl LogSize {
+    fn read(fixture: &Fixture) -> Result<Self> {
+        let syncs = fixture.appliance.metrics()?.sum("signer_audit_flush_seconds_count", &[]);
+        let bytes = fixture.appliance.audit_path().metadata().context("look at the audit log")?.len();
+        Ok(Self { syncs, bytes })
+    }
+}
+
+/// The disk under the audit log, with as many syncs of as many bytes as it had in that time.
+fn disk(fixture: &Fixture, syncs: f64, bytes: u64, time: Duration) -> Result<Disk> {
+    let path = fixture.appliance.audit_path();
+    let directory = path.parent().context("find the directory of the audit log")?;
+    let (per_second, each) = (syncs / time.as_secs_f64(), (bytes as f64 / syncs) as usize);
+    let seen = measure::bare_syncs(directory, each, per_second, time).context("sync a file of our own")?;
+    Ok(Disk {
+        syncs_per_second: per_second,
+        bytes_per_sync: each,
+        one_p50: measure::percentile(&seen.one, 0.5),
+        one_p99: measure::percentile(&seen.one, 0.99),
+        two_p50: measure::percentile(&seen.two_in_turn, 0.5),
+        two_p99: measure::percentile(&seen.two_in_turn, 0.99),
     })
 }
 
 fn memory_and_handshakes(fixture: &mut Fixture, plan: Plan, cores: usize, report: &mut Report) -> Result<()> {
+    let lean = lean(fixture)?;
+    let before = front_cpu(fixture)?;
+    let count = load::handshakes(&lean, cores, plan.phase).context("make handshakes")?;
+    report.handshake_cpu = (front_cpu(fixture)? - before) / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    report.handshakes_per_second = count as f64 / plan.phase.as_secs_f64();
+    report.bare_handshakes_per_second = bare_tls::handshakes(&fixture.pki, &lean.tls, cores, plan.phase)?;
     let target = target(fixture)?;
-    report.handshakes_per_second =
-        load::handshakes(&target, cores, plan.phase).context("make handshakes")? as f64 / plan.phase.as_secs_f64();
-    report.bare_handshakes_per_second = bare_tls::handshakes(&fixture.pki, &target.tls, cores, plan.phase)?;
     // A front that has just been under load keeps freed memory for a while; idle connections are measured on a
     // fresh one.
     fixture.appliance.restart_front()?;
@@ -225,6 +265,13 @@ fn target(fixture: &Fixture) -> Result<Target> {
     let mut config = client.tls().config()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Target { address: fixture.appliance.addr(), tls: Arc::new(config) })
+}
+
+/// As [`target`], for handshake after handshake.
+fn lean(fixture: &Fixture) -> Result<Target> {
+    let target = target(fixture)?;
+    let tls = lean_client::config(&target.tls, fixture.pki.server_roots())?;
+    Ok(Target { tls: Arc::new(tls), ..target })
 }
 
 /// Makes requests that differ in their DPoP proof alone, as those of a busy client do.

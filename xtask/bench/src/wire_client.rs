@@ -66,6 +66,29 @@ impl WireClient {
         }
     }
 
+    /// Opens these keys, many at a time; how long until the last was open.
+    pub(crate) fn open_all(&mut self, uris: impl Iterator<Item = String>) -> io::Result<Duration> {
+        let started = Instant::now();
+        let (mut uris, mut id, mut under_way) = (uris.peekable(), 1, 0);
+        let mut out = Vec::new();
+        while uris.peek().is_some() || under_way > 0 {
+            out.clear();
+            while under_way < OPENED_AT_ONCE
+                && let Some(uri) = uris.next()
+            {
+                id += 1;
+                under_way += 1;
+                encode_request(id, &Request::OpenKey { uri }, &mut out);
+            }
+            self.stream.write_all(&out)?;
+            match next(&mut self.stream, &mut self.inbox)? {
+                (_, Reply::KeyOpened(_)) => under_way -= 1,
+                other => return Err(io::Error::other(format!("a key was not opened: {other:?}"))),
+            }
+        }
+        Ok(started.elapsed())
+    }
+
     /// Keeps `window` requests in progress for `time`.
     pub(crate) fn saturate(
         mut self,
@@ -179,3 +202,5 @@ fn next(stream: &mut UnixStream, inbox: &mut Inbox) -> io::Result<(u64, Reply)> 
         inbox.filled(count);
     }
 }
+
+const OPENED_AT_ONCE: usize = 64;

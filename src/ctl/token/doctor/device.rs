@@ -12,7 +12,8 @@ pub(super) fn look(patient: &mut Patient<'_>, probe: &Probe) {
             "several_tokens" => "add `serial` to the URI; `signerctl token list` shows it",
             _ => "see whether the device is switched on, connected and reachable",
         };
-        return patient.problem("token", "uri", failure.message.as_str(), remedy);
+        let field = if patient.token.connector.is_some() { "connector" } else { "uri" };
+        return patient.problem("token", field, failure.message.as_str(), remedy);
     }
     let Some((slot, token)) = probe.token.as_ref().and_then(|slot| Some((slot, slot.token.as_ref()?))) else { return };
     let (label, serial) = (&token.label, &token.serial);

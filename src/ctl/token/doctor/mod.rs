@@ -10,6 +10,7 @@ mod module;
 mod pin_file;
 mod running;
 mod socket;
+mod yubihsm;
 
 use std::path::Path;
 
@@ -40,13 +41,15 @@ pub(crate) fn run(args: &TokenDoctorArgs) -> Result<Report, CtlError> {
     patient.ok("configuration", format!("{files} is valid"));
     let front = patient.user("front user", "front_user", &token.front_user);
     let worker = patient.user("worker user", "worker_user", &token.worker_user);
-    let loadable = module::look(&mut patient, worker.as_ref());
+    let yubihsm = token.connector.is_some();
+    let loadable = if yubihsm { yubihsm::look(&mut patient) } else { module::look(&mut patient, worker.as_ref()) };
     pin_file::look(&mut patient, worker.as_ref());
     socket::look(&mut patient, front.as_ref(), worker.as_ref());
     if loadable {
         let probe = patient.probe(args)?;
         if let Some(probe) = probe {
             device::look(&mut patient, &probe);
+            yubihsm::concerns(&mut patient, &probe);
             keys::look(&mut patient, &probe);
         }
     } else {
@@ -104,22 +107,31 @@ impl Patient<'_> {
             admin = admin.args(["--login"]);
         }
         let vendor = "ask the device's vendor; the worker would fare the same";
+        let yubihsm = self.token.connector.is_some();
+        // Whatever is wrong with the way there shows with the token itself.
+        let (way, field) = if yubihsm { ("connector", "connector") } else { ("module", "module") };
         match admin.end(Some(args.patience.get())) {
             Ok(Ended::Done(result)) => {
-                self.ok("module", "loads and initialises");
+                if !yubihsm {
+                    self.ok(way, "loads and initialises");
+                }
                 Failure::result(result).map(Some).map_err(CtlError::Token)
             }
             Ok(Ended::Failed(failure)) => {
-                module::refused(self, &failure);
+                if yubihsm {
+                    yubihsm::refused(self, &failure);
+                } else {
+                    module::refused(self, &failure);
+                }
                 Ok(None)
             }
             Ok(Ended::Died { step, how }) => {
-                self.problem("module", "module", format!("it ended the process ({how}) {}", during(step)), vendor);
+                self.problem(way, field, format!("it ended the process ({how}) {}", during(step)), vendor);
                 Ok(None)
             }
             Ok(Ended::Hung { step, patience }) => {
                 let detail = format!("it did not return in {patience:?} {}", during(step));
-                self.problem("module", "module", detail, "see whether the device is switched on and reachable");
+                self.problem(way, field, detail, "see whether the device is switched on and reachable");
                 Ok(None)
             }
             Err(error) => {

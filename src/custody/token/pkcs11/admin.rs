@@ -14,7 +14,9 @@ use cryptoki::types::AuthPin;
 use self::session::Pkcs11AdminSession;
 use super::classify::{failed, login_failed};
 use super::{ModuleError, PinnedModule, Pkcs11Token, facts};
-use crate::custody::token::admin::{AdminError, AdminSession, NewToken, Slot, TokenAdmin, TokenSeen};
+use crate::custody::token::admin::{
+    AdminError, AdminSession, NewToken, Slot, TokenAdmin, TokenSeen, USER_PIN_COUNT_LOW,
+};
 use crate::custody::token::{Pin, Remedy, TokenError};
 use crate::custody::uri::TokenUri;
 
@@ -172,8 +174,6 @@ fn flags(info: &TokenInfo) -> Vec<String> {
     ];
     all.into_iter().filter(|(set, _)| *set).map(|(_, words)| words.to_owned()).collect()
 }
-
-const USER_PIN_COUNT_LOW: &str = "wrong user PIN seen since the last good one";
 
 fn initialised(slot: SlotHandle, token: &TokenSeen) -> AdminError {
     AdminError::Initialised { slot: slot.id(), label: token.label.clone(), serial: token.serial.clone() }

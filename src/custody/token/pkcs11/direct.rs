@@ -1,7 +1,8 @@
-//! `C_SignInit` and `C_Sign`, called once each.
+//! Calls that the binding does not make as they are needed here.
 //!
-//! The binding's own `sign` calls `C_Sign` a second time to learn the length of the signature. It is always 64 bytes
-//! here, and on a network HSM that call may be a round trip.
+//! `C_SignInit` and `C_Sign`, once each: the binding's own `sign` calls `C_Sign` a second time to learn the length of the
+//! signature, which is always 64 bytes here; on a network HSM that call may be a round trip. And the search for objects:
+//! the binding keeps to itself what `C_FindObjectsFinal` returned, so that a session lost just then would be used again.
 
 #![allow(unsafe_code)]
 
@@ -10,21 +11,27 @@ use std::ptr;
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv};
+use cryptoki::object::ObjectHandle;
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CKM_ECDSA, Pkcs11 as Library,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
+    CK_ULONG, CKM_ECDSA, Pkcs11 as Library,
 };
 
-use super::super::watch;
+use super::super::{Remedy, TokenError, watch};
+use super::classify::failed;
 
-/// The two functions of a loaded module.
-pub(super) struct SignCalls {
+/// Functions of a loaded module.
+pub(super) struct DirectCalls {
     init: unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_MECHANISM, CK_OBJECT_HANDLE) -> CK_RV,
     sign: unsafe extern "C" fn(CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV,
+    find_init: unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_ATTRIBUTE, CK_ULONG) -> CK_RV,
+    find: unsafe extern "C" fn(CK_SESSION_HANDLE, *mut CK_OBJECT_HANDLE, CK_ULONG, *mut CK_ULONG) -> CK_RV,
+    find_final: unsafe extern "C" fn(CK_SESSION_HANDLE) -> CK_RV,
     // Keeps the module mapped while the pointers above are in use.
     _library: Library,
 }
 
-impl SignCalls {
+impl DirectCalls {
     /// Takes the functions from the module at `path`, which the caller has already loaded and will initialise: the
     /// loader gives the same mapping again.
     pub(super) fn of(path: &Path) -> Result<Self, Error> {
@@ -43,7 +50,12 @@ impl SignCalls {
         // some platforms pack the structure.
         let list = unsafe { ptr::read_unaligned(list) };
         let (Some(init), Some(sign)) = (list.C_SignInit, list.C_Sign) else { return Err(Error::NullFunctionPointer) };
-        Ok(Self { init, sign, _library: library })
+        let (Some(find_init), Some(find), Some(find_final)) =
+            (list.C_FindObjectsInit, list.C_FindObjects, list.C_FindObjectsFinal)
+        else {
+            return Err(Error::NullFunctionPointer);
+        };
+        Ok(Self { init, sign, find_init, find, find_final, _library: library })
     }
 
     /// Signs a digest with `CKM_ECDSA`: the signature, or how long it is where that is not 64 bytes.
@@ -68,6 +80,62 @@ impl SignCalls {
         check(watched("C_Sign", sign), Function::Sign)?;
         Ok(signature.first_chunk().copied().filter(|_| length == 64).ok_or(length))
     }
+
+    /// The objects that have all these attributes.
+    ///
+    /// # Errors
+    /// With whatever one of the three calls returned. After one that costs the session, none is made on it any more.
+    pub(super) fn objects(
+        &self,
+        session: CK_SESSION_HANDLE,
+        wanted: &[(CK_ATTRIBUTE_TYPE, &[u8])],
+    ) -> Result<Vec<ObjectHandle>, TokenError> {
+        let mut values: Vec<Vec<u8>> = wanted.iter().map(|(_, value)| value.to_vec()).collect();
+        let mut template: Vec<CK_ATTRIBUTE> = wanted
+            .iter()
+            .zip(&mut values)
+            .map(|((kind, _), value)| CK_ATTRIBUTE {
+                type_: *kind,
+                pValue: value.as_mut_ptr().cast(),
+                ulValueLen: value.len() as CK_ULONG,
+            })
+            .collect();
+        let count = template.len() as CK_ULONG;
+        // SAFETY: the template and the values that it points to outlive the call, have the lengths said, and are ours
+        // alone, because the interface takes them as mutable.
+        let init = || unsafe { (self.find_init)(session, template.as_mut_ptr(), count) };
+        check(watched("C_FindObjectsInit", init), Function::FindObjectsInit)
+            .map_err(|error| failed("C_FindObjectsInit", error))?;
+        let found = self.found(session).map_err(|error| failed("C_FindObjects", error));
+        if found.as_ref().is_err_and(|error| error.remedy() > Remedy::None) {
+            return found;
+        }
+        // SAFETY: the function pointer is of the mapped module and takes no memory of ours.
+        let end = || unsafe { (self.find_final)(session) };
+        check(watched("C_FindObjectsFinal", end), Function::FindObjectsFinal)
+            .map_err(|error| failed("C_FindObjectsFinal", error))?;
+        found
+    }
+
+    /// What the search that is under way finds.
+    fn found(&self, session: CK_SESSION_HANDLE) -> Result<Vec<ObjectHandle>, Error> {
+        let mut found = Vec::new();
+        loop {
+            let mut some = [0; AT_ONCE];
+            let mut count = 0;
+            // SAFETY: both outlive the call, and there is room for as many handles as said.
+            let next = || unsafe { (self.find)(session, some.as_mut_ptr(), AT_ONCE as CK_ULONG, &mut count) };
+            check(watched("C_FindObjects", next), Function::FindObjects)?;
+            let count = usize::try_from(count).unwrap_or(AT_ONCE).min(AT_ONCE);
+            // SAFETY: a handle is a number that the module gave out; what is unsafe is to make one up.
+            found.extend(some[..count].iter().map(|handle| unsafe { ObjectHandle::new_from_raw(*handle) }));
+            // Some modules return fewer than there are; only none means that there are no more. Of more than a few,
+            // nothing but their number is said, and it need not be exact.
+            if count == 0 || found.len() >= ENOUGH {
+                return Ok(found);
+            }
+        }
+    }
 }
 
 fn watched(name: &'static str, call: impl FnOnce() -> CK_RV) -> CK_RV {
@@ -85,3 +153,7 @@ fn check(code: CK_RV, function: Function) -> Result<(), Error> {
 /// More than the longest P-256 signature in any form, so that an odd module is recognised by its length instead of by
 /// `CKR_BUFFER_TOO_SMALL`, which would leave the operation open.
 const ROOM: usize = 128;
+
+/// Of a key pair one object is expected.
+const AT_ONCE: usize = 10;
+const ENOUGH: usize = 1000;

@@ -2,18 +2,22 @@
 
 #![forbid(unsafe_code)]
 
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use cryptoki::session::Session;
+use cryptoki_sys::{
+    CK_ATTRIBUTE_TYPE, CK_ULONG, CKA_CLASS, CKA_ID, CKA_KEY_TYPE, CKA_LABEL, CKK_EC, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY,
+};
 
 use super::super::watch;
 use super::super::{FoundKey, KeySlot, TokenError};
 use super::classify::failed;
+use super::direct::DirectCalls;
 use crate::custody::uri::KeyUri;
 use crate::custody::{KeyAttributes, PublicKey};
 
 /// Exactly one private key that matches, on P-256, its public half, and what the device says about it.
-pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, TokenError> {
-    let key = private_key(session, uri)?;
+pub(super) fn find_key(session: &Session, calls: &DirectCalls, uri: &KeyUri) -> Result<FoundKey, TokenError> {
+    let key = private_key(session, calls, uri)?;
     let unsuitable = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
     let read = attributes(session, key, WANTED)?;
     let described = Described::from(read);
@@ -27,7 +31,7 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     }
     let point = match described.ec_point {
         Some(point) if !point.is_empty() => point,
-        _ => public_point(session, described.id, described.label).map_err(|problem| match problem {
+        _ => public_point(session, calls, &described.id, &described.label).map_err(|problem| match problem {
             PublicPoint::Missing(why) => unsuitable(why),
             PublicPoint::Failed(error) => error,
         })?,
@@ -38,11 +42,12 @@ pub(super) fn find_key(session: &Session, uri: &KeyUri) -> Result<FoundKey, Toke
     Ok(FoundKey { slot, public_key, attributes: described.attributes, attestation: Vec::new() })
 }
 
-fn private_key(session: &Session, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
-    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
-    template.extend(uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
-    template.extend(uri.id.as_ref().map(|id| Attribute::Id(id.clone())));
-    match objects(session, &template)?[..] {
+fn private_key(session: &Session, calls: &DirectCalls, uri: &KeyUri) -> Result<ObjectHandle, TokenError> {
+    let class = number(CKO_PRIVATE_KEY);
+    let mut wanted: Vec<Wanted<'_>> = vec![(CKA_CLASS, &class)];
+    wanted.extend(uri.object.as_ref().map(|label| (CKA_LABEL, label.as_bytes())));
+    wanted.extend(uri.id.as_ref().map(|id| (CKA_ID, &id[..])));
+    match calls.objects(session.handle(), &wanted)?[..] {
         [key] => Ok(key),
         [] => Err(TokenError::KeyNotFound { uri: uri.to_string() }),
         ref several => Err(TokenError::SeveralKeys { uri: uri.to_string(), count: several.len() }),
@@ -55,14 +60,15 @@ enum PublicPoint {
 }
 
 /// `CKA_EC_POINT` of the public key object that shares the private key's id, or its label where it has no id.
-fn public_point(session: &Session, id: Vec<u8>, label: Vec<u8>) -> Result<Vec<u8>, PublicPoint> {
-    let partner = if id.is_empty() { Attribute::Label(label.clone()) } else { Attribute::Id(id) };
-    let mut template = vec![Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::KeyType(KeyType::EC), partner];
-    let find = |template: &[Attribute]| objects(session, template).map_err(PublicPoint::Failed);
-    let mut found = find(&template)?;
+fn public_point(session: &Session, calls: &DirectCalls, id: &[u8], label: &[u8]) -> Result<Vec<u8>, PublicPoint> {
+    let (class, kind) = (number(CKO_PUBLIC_KEY), number(CKK_EC));
+    let partner = if id.is_empty() { (CKA_LABEL, label) } else { (CKA_ID, id) };
+    let mut wanted: Vec<Wanted<'_>> = vec![(CKA_CLASS, &class), (CKA_KEY_TYPE, &kind), partner];
+    let find = |wanted: &[Wanted<'_>]| calls.objects(session.handle(), wanted).map_err(PublicPoint::Failed);
+    let mut found = find(&wanted)?;
     if found.len() > 1 {
-        template.push(Attribute::Label(label));
-        found = find(&template)?;
+        wanted.push((CKA_LABEL, label));
+        found = find(&wanted)?;
     }
     let [key] = found[..] else {
         return Err(PublicPoint::Missing(match found.len() {
@@ -74,9 +80,12 @@ fn public_point(session: &Session, id: Vec<u8>, label: Vec<u8>) -> Result<Vec<u8
     Ok(Described::from(read).ec_point.unwrap_or_default())
 }
 
-fn objects(session: &Session, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
-    let _call = watch::call("C_FindObjects");
-    session.find_objects(template).map_err(|e| failed("C_FindObjects", e))
+/// An attribute that is searched for.
+type Wanted<'a> = (CK_ATTRIBUTE_TYPE, &'a [u8]);
+
+/// As attributes hold it.
+fn number(value: CK_ULONG) -> [u8; size_of::<CK_ULONG>()] {
+    value.to_ne_bytes()
 }
 
 fn attributes(session: &Session, object: ObjectHandle, wanted: &[AttributeType]) -> Result<Vec<Attribute>, TokenError> {

@@ -25,7 +25,7 @@ pub use self::pinned::{PinError, PinnedModule};
 use self::classify::{failed, initialize_failed, login_failed};
 pub use self::quirks::{Quirks, set_quirks};
 
-use self::direct::SignCalls;
+use self::direct::DirectCalls;
 use super::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession, explain, watch};
 use crate::custody::uri::{KeyUri, TokenUri};
 
@@ -37,7 +37,7 @@ use crate::custody::uri::{KeyUri, TokenUri};
 /// without the end of the one before, and that is held by [`Module`] and its lock.
 pub struct Pkcs11Token {
     context: Pkcs11,
-    calls: Arc<SignCalls>,
+    calls: Arc<DirectCalls>,
     uri: TokenUri,
     module: Mutex<Module>,
 }
@@ -85,7 +85,7 @@ impl Pkcs11Token {
         let loading = watch::call("loading the PKCS#11 module");
         let context = Pkcs11::new(module.path()).map_err(load)?;
         module.check_again()?;
-        let calls = Arc::new(SignCalls::of(module.path()).map_err(load)?);
+        let calls = Arc::new(DirectCalls::of(module.path()).map_err(load)?);
         drop(loading);
         Ok(Self { context, calls, uri, module: Mutex::new(Module::Untouched) })
     }
@@ -202,7 +202,7 @@ struct Pkcs11Session {
     // Closed when it is dropped, which is watched by the field after it.
     session: Session,
     closing: Option<watch::Call>,
-    calls: Arc<SignCalls>,
+    calls: Arc<DirectCalls>,
     info: TokenInfo,
 }
 
@@ -222,7 +222,7 @@ impl TokenSession for Pkcs11Session {
     fn login(&self, pin: &Pin) -> Result<(), TokenError> {
         // Of its exact size, wiped on drop.
         let pin = RawAuthPin::new(Box::new(pin.expose().to_vec()));
-        let _call = watch::call("C_Login");
+        let _call = watch::call(watch::LOGIN);
         match self.session.login_with_raw(UserType::User, &pin) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
             Err(error) => Err(login_failed(error)),
@@ -238,7 +238,7 @@ impl TokenSession for Pkcs11Session {
         if !matches(&uri.token, None, &self.info) {
             return Err(TokenError::KeyNotFound { uri: uri.to_string() });
         }
-        lookup::find_key(&self.session, uri)
+        lookup::find_key(&self.session, &self.calls, uri)
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {

@@ -58,21 +58,33 @@ pub(super) struct AuthSession {
     key: authentication::Key,
     /// `None` when the device has dropped it, or nobody knows in which state it is.
     channel: Option<Channel>,
+    /// The device said within this session which one it is.
+    identified: bool,
     used: Instant,
     // Given back after `Drop` has closed the session.
     _place: Place,
 }
 
 impl Opener<'_> {
-    /// One attempt with this key.
+    /// One attempt with this key. A device whose log is full says nothing about itself: then the session is there, only
+    /// its log can be taken in it, and it is [identified](AuthSession::identify) after that.
     pub(super) fn open(&self, key: authentication::Key) -> Result<AuthSession, Fault> {
         let place = self.places.take()?;
         let channel = shake_hands(self.bus, self.auth_key, &key)?;
         let (bus, auth_key) = (Arc::clone(self.bus), self.auth_key);
-        let mut session =
-            AuthSession { bus, auth_key, key, channel: Some(channel), used: Instant::now(), _place: place };
-        session.identify()?;
-        Ok(session)
+        let mut session = AuthSession {
+            bus,
+            auth_key,
+            key,
+            channel: Some(channel),
+            identified: false,
+            used: Instant::now(),
+            _place: place,
+        };
+        match session.identify() {
+            Ok(()) | Err(Fault::Device(DeviceError::LogFull)) => Ok(session),
+            Err(fault) => Err(fault),
+        }
     }
 }
 
@@ -83,7 +95,7 @@ impl AuthSession {
         if spent || self.used.elapsed() >= RENEW_AFTER {
             self.renew()?;
         }
-        let mut outcome = self.once(command, parts);
+        let mut outcome = self.in_order(command, parts);
         for _ in 0..RENEWALS {
             // A device that does not know the session has not carried out the command. When it started anew, one of our
             // other sessions may have got the same number meanwhile: then the MAC was wrong to it.
@@ -93,23 +105,48 @@ impl AuthSession {
                 break;
             }
             self.renew()?;
-            outcome = self.once(command, parts);
+            outcome = self.in_order(command, parts);
         }
         outcome
     }
 
-    fn renew(&mut self) -> Result<(), Fault> {
-        self.close();
-        self.channel = Some(shake_hands(&self.bus, self.auth_key, &self.key)?);
-        self.used = Instant::now();
-        self.identify().inspect_err(|_| self.close())
+    /// Asks for the serial number within the session, where nobody between can answer: two devices may well have the
+    /// same password, and even the same keys. Done once a session.
+    ///
+    /// # Errors
+    /// [`DeviceError::LogFull`] while nothing but its log can be had of the device; the session goes on.
+    pub(super) fn identify(&mut self) -> Result<(), Fault> {
+        if self.identified {
+            return Ok(());
+        }
+        let known = self.once(Command::DeviceInfo, &[]).and_then(|body| self.bus.same_device(&body));
+        match known {
+            Ok(_) => self.identified = true,
+            Err(Fault::Device(DeviceError::LogFull)) => return Err(DeviceError::LogFull.into()),
+            Err(fault) => {
+                self.close();
+                return Err(fault);
+            }
+        }
+        Ok(())
     }
 
-    /// Asks for the serial number within the session, where nobody between can answer: two devices may well have the
-    /// same password, and even the same keys.
-    fn identify(&mut self) -> Result<(), Fault> {
-        let body = self.once(Command::DeviceInfo, &[])?;
-        self.bus.same_device(&body).map(drop)
+    fn renew(&mut self) -> Result<(), Fault> {
+        self.close();
+        self.identified = false;
+        self.channel = Some(shake_hands(&self.bus, self.auth_key, &self.key)?);
+        self.used = Instant::now();
+        Ok(())
+    }
+
+    /// Nothing is asked of a device that nobody knows, but for what a full log leaves possible: to take the log.
+    fn in_order(&mut self, command: Command, parts: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        match self.identify() {
+            Err(Fault::Device(DeviceError::LogFull))
+                if matches!(command, Command::GetLogEntries | Command::SetLogIndex) => {}
+            identified => identified?,
+        }
+        self.once(command, parts)
     }
 
     fn once(&mut self, command: Command, parts: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, Fault> {

@@ -83,6 +83,12 @@ impl Fault {
     }
 }
 
+/// Did the device refuse because its log is full? Nothing was carried out then.
+pub(super) fn is_log_full(error: &TokenError) -> bool {
+    let TokenError::Device { source, .. } = error else { return false };
+    matches!(source.downcast_ref(), Some(Fault::Device(DeviceError::LogFull)))
+}
+
 impl From<BadAnswer> for Fault {
     fn from(answer: BadAnswer) -> Self {
         match answer {

@@ -14,12 +14,18 @@ pub(super) enum Command {
     SessionMessage = 0x05,
     DeviceInfo = 0x06,
     CloseSession = 0x40,
+    PutOpaque = 0x42,
     GetOpaque = 0x43,
+    PutAuthenticationKey = 0x44,
+    GenerateAsymmetricKey = 0x46,
     ListObjects = 0x48,
     GetLogEntries = 0x4d,
     GetObjectInfo = 0x4e,
+    SetOption = 0x4f,
+    GetOption = 0x50,
     GetPublicKey = 0x54,
     SignEcdsa = 0x56,
+    DeleteObject = 0x58,
     SignAttestationCertificate = 0x64,
     SetLogIndex = 0x67,
 }
@@ -33,12 +39,18 @@ impl Command {
             Self::SessionMessage => "Session Message",
             Self::DeviceInfo => "Device Info",
             Self::CloseSession => "Close Session",
+            Self::PutOpaque => "Put Opaque",
             Self::GetOpaque => "Get Opaque",
+            Self::PutAuthenticationKey => "Put Authentication Key",
+            Self::GenerateAsymmetricKey => "Generate Asymmetric Key",
             Self::ListObjects => "List Objects",
             Self::GetLogEntries => "Get Log Entries",
             Self::GetObjectInfo => "Get Object Info",
+            Self::SetOption => "Set Option",
+            Self::GetOption => "Get Option",
             Self::GetPublicKey => "Get Public Key",
             Self::SignEcdsa => "Sign ECDSA",
+            Self::DeleteObject => "Delete Object",
             Self::SignAttestationCertificate => "Sign Attestation Certificate",
             Self::SetLogIndex => "Set Log Index",
         }
@@ -129,7 +141,7 @@ pub(super) fn encode(code: Command, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut message = Vec::with_capacity(3 + length);
     message.push(code as u8);
-    // Every body here is far below 3,136 bytes, the most that a device takes.
+    // The most that a device takes is 3,136 bytes, and it says so where a certificate is longer.
     message.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
     parts.iter().for_each(|part| message.extend_from_slice(part));
     message

@@ -11,11 +11,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 /// The file, and where its chain and the device's stand.
 pub(super) struct Journal {
     file: File,
+    // Of the same open file, for as long as the journal lives.
+    _lock: Flock<File>,
     /// Of what is durable.
     length: u64,
     /// Digest of the last durable line, and of the last line added.
@@ -62,6 +65,9 @@ pub(super) enum Line<'a> {
     Broken { device: u32, expected_after: u16, found: u16 },
     /// What the device counted and had no room to log.
     Overflow { device: u32, boots: u16, authentications: u16 },
+    /// The log was full, so it had to be taken before the device said which one it is; it was `found`, and the entries
+    /// that were taken just before this line are its own.
+    OtherDevice { device: u32, found: u32 },
 }
 
 /// A signature that this worker asked for.
@@ -96,9 +102,19 @@ struct Known {
 }
 
 impl Journal {
-    /// Opens or makes the file. A line that was being written when the power went is cut off.
+    /// Opens or makes the file, which is this journal's alone from then on. A line that was being written when the power
+    /// went is cut off.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::ResourceBusy`] while another process, or another journal of this one, has it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        // Before anything is cut off: what looks torn may be another worker's line in the making.
+        let lock =
+            Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+                nix::errno::Errno::EWOULDBLOCK => io::ErrorKind::ResourceBusy.into(),
+                errno => io::Error::from(errno),
+            })?;
         let size = file.metadata()?.len();
         // The file grows for years; what is needed of it is at its end.
         let start = size.saturating_sub(TAIL);
@@ -113,7 +129,7 @@ impl Journal {
         let mut lines = bytes[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).rev().peekable();
         let previous = lines.peek().map_or_else(|| "0".repeat(64), |line| hex(digest(&SHA256, line).as_ref()));
         let head = lines.find_map(|line| serde_json::from_slice::<Known>(line).ok()?.head());
-        Ok(Self { file, length, previous: [previous.clone(), previous], head, unwritten: Vec::new() })
+        Ok(Self { file, _lock: lock, length, previous: [previous.clone(), previous], head, unwritten: Vec::new() })
     }
 
     /// The last entry taken, and from which device.

@@ -102,6 +102,8 @@ impl Ledger {
     }
 
     /// Takes every entry that the device has, makes it durable here, then lets the device forget it.
+    ///
+    /// A session that could not be identified for want of room in the log is identified now.
     pub(super) fn drain(&self, session: &mut AuthSession, device: u32) -> Result<(), DrainError> {
         let mut inner = self.lock();
         let body = session.command(Command::GetLogEntries, &[]).map_err(DrainError::Device)?;
@@ -117,7 +119,17 @@ impl Ledger {
         if let Some(last) = last {
             session.command(Command::SetLogIndex, &[&last.to_be_bytes()]).map_err(DrainError::Device)?;
         }
-        Ok(())
+        let identified = session.identify();
+        if let Err(Fault::OtherDevice { found, .. }) = identified {
+            tracing::error!(
+                "what was taken from the log is not of YubiHSM {device}: when it had room again, the device said that \
+                 it is {found}"
+            );
+            let written =
+                inner.journal.add(&Line::OtherDevice { device, found }).and_then(|()| inner.journal.sync(None));
+            written.map_err(DrainError::Journal)?;
+        }
+        identified.map_err(DrainError::Device)
     }
 
     /// Writes elsewhere from now on.

@@ -6,13 +6,15 @@
 //! | `frame` | what a message looks like, and the errors of the device |
 //! | `channel` | SCP03: what is sent within a session |
 //! | `auth_session` | a session: opened, renewed before it expires, closed on every path |
+//! | `admin` | keys made and destroyed, a device set up, what is wrong with one |
 //! | `objects` | finding a key, and what its capabilities mean in the terms of PKCS#11 |
-//! | `attestation` | the device's certificate for a key, up to a pinned root |
+//! | `attestation` | the device's certificate for a key, led up to a pinned root |
 //! | `entry`, `journal`, `ledger`, `drain` | the device's log: read, kept, joined to our requests, in time |
 //! | `fault` | what went wrong, and what it takes to go on |
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod attestation;
 mod auth_session;
 mod bus;
@@ -34,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use yubihsm::authentication;
 
-use self::attestation::{Roots, Subject};
+use self::attestation::Roots;
 use self::auth_session::{AuthSession, Opener, Places};
 use self::bus::{Bus, DeviceInfo};
 use self::drain::{Drain, Signal};
@@ -46,6 +48,7 @@ use self::objects::DeviceKey;
 use super::{FoundKey, KeySlot, Pin, PinState, Remedy, Token, TokenError, TokenFacts, TokenSession};
 use crate::config::YubiHsmConnector;
 use crate::custody::PublicKey;
+use crate::custody::evidence::attestation::Subject;
 use crate::custody::uri::{KeyUri, TokenUri};
 use crate::dsse;
 
@@ -75,6 +78,12 @@ pub enum YubiHsmError {
     /// `attestation_roots` is of no use.
     #[error("attestation_roots: {0}")]
     Roots(String),
+    /// Another worker keeps its device's log there.
+    #[error(
+        "another process has {0} open: two workers cannot keep one file; stop the other one, or give each token a \
+         `state_dir` of its own"
+    )]
+    JournalInUse(PathBuf),
     /// The log of the device cannot be kept.
     #[error("the device's log cannot be kept in {path}")]
     Journal {
@@ -123,7 +132,10 @@ impl YubiHsmToken {
     pub fn new(options: &Options) -> Result<Self, YubiHsmError> {
         let roots = options.attestation_roots.as_deref().map(Roots::read).transpose().map_err(YubiHsmError::Roots)?;
         let path = Path::new(&options.state_dir).join("yubihsm-log.jsonl");
-        let failed = |source| YubiHsmError::Journal { path: path.clone(), source };
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::ResourceBusy => YubiHsmError::JournalInUse(path.clone()),
+            _ => YubiHsmError::Journal { path: path.clone(), source },
+        };
         let journal = Journal::open(&path).map_err(failed)?;
         let shared = Arc::new(Shared {
             bus: Arc::new(Bus::new(&options.connector, options.serial).map_err(YubiHsmError::Connector)?),
@@ -141,11 +153,11 @@ impl YubiHsmToken {
 
 impl Token for YubiHsmToken {
     fn facts(&self) -> Result<TokenFacts, TokenError> {
-        self.shared.facts()
+        facts(&self.shared.bus)
     }
 
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError> {
-        let facts = self.shared.facts()?;
+        let facts = facts(&self.shared.bus)?;
         Ok(Box::new(YubiHsmSession { shared: Arc::clone(&self.shared), session: RefCell::default(), facts }))
     }
 }
@@ -159,10 +171,14 @@ impl TokenSession for YubiHsmSession {
     fn login(&self, pin: &Pin) -> Result<(), TokenError> {
         let key = authentication::Key::derive_from_password(pin.expose());
         let opened = self.shared.opener().open(key.clone());
-        let session = opened.map_err(|fault| match fault {
+        let mut session = opened.map_err(|fault| match fault {
             Fault::WrongPassword => TokenError::PinRefused(format!("authentication key {:#06x}", self.shared.auth_key)),
             fault => fault.during(Command::CreateSession),
         })?;
+        match session.identify() {
+            Err(Fault::Device(DeviceError::LogFull)) => self.shared.make_room(&mut session)?,
+            identified => identified.map_err(|fault| fault.during(Command::DeviceInfo))?,
+        }
         *self.session.borrow_mut() = Some(session);
         self.shared.signal.opened(&key);
         Ok(())
@@ -174,11 +190,13 @@ impl TokenSession for YubiHsmSession {
         }
         let mut session = self.session.borrow_mut();
         let session = session.as_mut().ok_or_else(|| Fault::Over.during(Command::GetObjectInfo))?;
-        let DeviceKey { info, public_key } = objects::find(session, self.shared.auth_key, uri)?;
-        let attributes = info.attributes();
-        let unsuitable = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
-        let attestation = self.shared.attestation(session, &info, &public_key, &unsuitable)?;
-        Ok(FoundKey { slot: KeySlot(info.id.into()), public_key, attributes, attestation })
+        match self.shared.find_key(session, uri) {
+            Err(error) if fault::is_log_full(&error) => {
+                self.shared.make_room(session)?;
+                self.shared.find_key(session, uri)
+            }
+            found => found,
+        }
     }
 
     fn sign(&self, key: KeySlot, digest: &[u8; 32]) -> Result<[u8; 64], TokenError> {
@@ -188,11 +206,13 @@ impl TokenSession for YubiHsmSession {
             u16::try_from(key.0).map_err(|_| Fault::Device(DeviceError::ObjectNotFound).during(Command::SignEcdsa))?;
         let mut answer = self.shared.ledger.sign(session, object, digest);
         if let Err(Fault::Device(DeviceError::LogFull)) = answer {
-            // Nothing was signed. The log is taken here and now, and the device asked once more.
-            let drained = (self.shared.bus.serial().map_err(DrainError::Device))
-                .and_then(|device| self.shared.ledger.drain(session, device));
-            if let Err(error) = drained {
-                tracing::error!("the device's log is full and cannot be taken: {}", super::explain(&error));
+            // Nothing was signed. The log is taken here and now, and the device asked once more; whatever came of
+            // that, its answer says what is the matter. Another device is not asked.
+            if let Err(error) = self.shared.make_room(session) {
+                tracing::error!("{}", super::explain(&error));
+                if error.remedy() >= Remedy::NewLogin {
+                    return Err(error);
+                }
             }
             answer = self.shared.ledger.sign(session, object, digest);
         }
@@ -224,18 +244,25 @@ impl Shared {
         Opener { bus: &self.bus, places: &self.places, auth_key: self.auth_key }
     }
 
-    fn facts(&self) -> Result<TokenFacts, TokenError> {
-        let DeviceInfo { version: [major, minor, build], serial } =
-            self.bus.device_info().map_err(|fault| fault.during(Command::DeviceInfo))?;
-        Ok(TokenFacts {
-            label: "YubiHSM".to_owned(),
-            serial: serial.to_string(),
-            manufacturer: "Yubico".to_owned(),
-            model: "YubiHSM 2".to_owned(),
-            firmware: format!("{major}.{minor}.{build}"),
-            // The device counts no wrong passwords and locks nobody out.
-            pin: PinState::Good,
+    /// Takes a log that is full. Not from within [`Ledger::sign`], whose lock this takes, too.
+    fn make_room(&self, session: &mut AuthSession) -> Result<(), TokenError> {
+        let device = self.bus.serial().map_err(|fault| fault.during(Command::DeviceInfo))?;
+        self.ledger.drain(session, device).map_err(|error| match error {
+            DrainError::Device(fault @ Fault::OtherDevice { .. }) => fault.during(Command::DeviceInfo),
+            error => TokenError::Device {
+                operation: "taking the device's log, which is full,",
+                remedy: Remedy::NewSession,
+                source: Box::new(error),
+            },
         })
+    }
+
+    fn find_key(&self, session: &mut AuthSession, uri: &KeyUri) -> Result<FoundKey, TokenError> {
+        let DeviceKey { info, public_key } = objects::find(session, self.auth_key, uri)?;
+        let attributes = info.attributes();
+        let unsuitable = |why: String| TokenError::KeyUnsuitable { uri: uri.to_string(), why };
+        let attestation = self.attestation(session, &info, &public_key, &unsuitable)?;
+        Ok(FoundKey { slot: KeySlot(info.id.into()), public_key, attributes, attestation })
     }
 
     /// Takes the log in a session of its own, which is closed at once.
@@ -266,11 +293,14 @@ impl Shared {
         let chain = match (made, &self.roots) {
             (Ok(made), None) => made.to_vec(),
             (Ok([key, device]), Some(roots)) => {
-                let serial = self.bus.serial().map_err(|fault| fault.during(Command::DeviceInfo))?;
-                let subject = Subject { serial, object: info.id, public_key };
+                let serial = self.bus.serial().map_err(|fault| fault.during(Command::DeviceInfo))?.to_string();
+                let subject = Subject { key: public_key, serial: Some(&serial), object: Some(info.id) };
                 roots
                     .verify(&key, &device, &subject)
                     .map_err(|error| unsuitable(format!("its attestation does not hold: {error}")))?
+            }
+            (Err(fault @ Fault::Device(DeviceError::LogFull)), _) => {
+                return Err(fault.during(Command::SignAttestationCertificate));
             }
             (Err(fault), _)
                 if fault.remedy() > Remedy::None && !matches!(fault, Fault::Device(DeviceError::ObjectNotFound)) =>
@@ -288,6 +318,28 @@ impl Shared {
         attested().insert(cached, chain.clone());
         Ok(chain)
     }
+}
+
+/// How many certificates there are in a file of `attestation_roots`.
+///
+/// # Errors
+/// In words, when it is none.
+pub fn check_attestation_roots(file: &Path) -> Result<usize, String> {
+    Roots::read(file).map(|roots| roots.count())
+}
+
+fn facts(bus: &Bus) -> Result<TokenFacts, TokenError> {
+    let DeviceInfo { version: [major, minor, build], serial } =
+        bus.device_info().map_err(|fault| fault.during(Command::DeviceInfo))?;
+    Ok(TokenFacts {
+        label: "YubiHSM".to_owned(),
+        serial: serial.to_string(),
+        manufacturer: "Yubico".to_owned(),
+        model: "YubiHSM 2".to_owned(),
+        firmware: format!("{major}.{minor}.{build}"),
+        // The device counts no wrong passwords and locks nobody out.
+        pin: PinState::Good,
+    })
 }
 
 /// The device's log has 62 places, and opening sessions takes some, too.

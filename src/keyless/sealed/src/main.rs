@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-#[global_allocator]
+// A test harness has threads, which the arena is not made for.
+#[cfg_attr(not(test), global_allocator)]
 static ARENA: signer_keyless::Arena = signer_keyless::Arena::new();
 
 fn main() {

@@ -258,6 +258,12 @@ impl Appliance {
         tokens.find(|status| status["name"] == token).cloned().context(format!("find {token} in {readiness}"))
     }
 
+    /// Where the audit log is.
+    #[must_use]
+    pub fn audit_path(&self) -> PathBuf {
+        self.settings.audit_path()
+    }
+
     /// All complete records of the audit log, oldest first.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub(crate) struct Tool {
     pub(crate) environment: Vec<(String, String)>,
     /// Of `signer.toml`, for a device that has one.
     pub(crate) profile: Option<&'static str>,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     pin: String,
     keys: u8,
 }
@@ -42,20 +42,36 @@ impl Tool {
         Ok(Self { module, label, pin_file, environment, profile: None, dir, pin, keys: 0 })
     }
 
-    /// A fresh token in the module's first free slot, with a random PIN.
+    /// A fresh token in the module's first slot, with a random PIN.
     pub(crate) fn initialize(
         module: PathBuf,
         dir: &Path,
         label: &str,
         environment: Vec<(String, String)>,
     ) -> Result<Self> {
+        Self::new(module, dir, label, random_id(), environment)?.initialized("0")
+    }
+
+    /// One more in a module that shows an uninitialized token behind those that are there.
+    pub(crate) fn initialize_behind(
+        module: PathBuf,
+        dir: &Path,
+        label: &str,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self> {
         let token = Self::new(module, dir, label, random_id(), environment)?;
+        let slots = shell::run(token.tool().args(["--list-slots"]))?;
+        let free = String::from_utf8_lossy(&slots).matches("token label").count().to_string();
+        token.initialized(&free)
+    }
+
+    fn initialized(self, slot_index: &str) -> Result<Self> {
         let so_pin = random_id();
         let so_pin = |command: &mut Command| {
             shell::run(command.env("TESTKIT_SO_PIN", &so_pin).args(["--so-pin", "env:TESTKIT_SO_PIN"]))
         };
-        so_pin(token.tool().args(["--init-token", "--slot-index", "0", "--label", label]))?;
-        so_pin(token.tool_on_token().args([
+        so_pin(self.tool().args(["--init-token", "--slot-index", slot_index, "--label", &self.label]))?;
+        so_pin(self.tool_on_token().args([
             "--init-pin",
             "--login",
             "--login-type",
@@ -63,7 +79,7 @@ impl Tool {
             "--new-pin",
             "env:TESTKIT_PIN",
         ]))?;
-        Ok(token)
+        Ok(self)
     }
 
     /// Makes a P-256 key pair inside the token.
@@ -75,6 +91,30 @@ impl Tool {
             label,
             &id,
         )?;
+        self.described(label, id)
+    }
+
+    /// Imports a P-256 key pair. `pkcs8` and `spki` are DER.
+    pub(crate) fn import_key(&mut self, label: &str, pkcs8: &[u8], spki: &[u8]) -> Result<TokenKey> {
+        self.keys += 1;
+        let id = vec![0xb0, self.keys];
+        for (class, der, more) in [
+            ("privkey", pkcs8, &["--usage-sign", "--sensitive", "--private"][..]),
+            ("pubkey", spki, &["--usage-sign"][..]),
+        ] {
+            let file = self.dir.join(format!("{label}.{class}.der"));
+            shell::write_private(&file, der)?;
+            let path = file.to_str().context("name a file for the key")?;
+            let arguments = [&["--write-object", path, "--type", class][..], more].concat();
+            let imported = self.logged_in(&arguments, label, &id);
+            fs::remove_file(&file).context("remove the imported key's file")?;
+            imported?;
+        }
+        self.described(label, id)
+    }
+
+    /// The key pair as the token has it.
+    fn described(&self, label: &str, id: Vec<u8>) -> Result<TokenKey> {
         let der_file = self.dir.join(format!("{label}.der"));
         let der_path = der_file.to_str().context("name a file for the public key")?;
         self.logged_in(&["--read-object", "--type", "pubkey", "--output-file", der_path], label, &id)?;

@@ -13,16 +13,15 @@ use cryptoki_sys::CK_OBJECT_HANDLE;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::super::classify::{failed, login_failed};
-use super::super::direct::SignCalls;
-use super::USER_PIN_COUNT_LOW;
+use super::super::direct::DirectCalls;
 use crate::custody::PublicKey;
-use crate::custody::token::admin::{AdminError, AdminSession, KeyFacts, Object, Slot};
-use crate::custody::token::{Pin, TokenError};
+use crate::custody::token::admin::{AdminError, AdminSession, KeyFacts, Object, Slot, proves_itself, signs_for};
+use crate::custody::token::{Pin, PinState, TokenError};
 use crate::custody::uri::KeyUri;
 
 pub(super) struct Pkcs11AdminSession {
     pub(super) session: Session,
-    pub(super) calls: Arc<SignCalls>,
+    pub(super) calls: Arc<DirectCalls>,
     pub(super) slot: Slot,
 }
 
@@ -36,7 +35,7 @@ impl AdminSession for Pkcs11AdminSession {
         if let Some(objection) = token.and_then(|token| token.pin_objection.clone()) {
             return Err(AdminError::PinNotTried(objection));
         }
-        let low = token.is_some_and(|token| token.flags.iter().any(|flag| flag == USER_PIN_COUNT_LOW));
+        let low = token.is_some_and(|token| token.pin_state() == PinState::CountLow);
         if unattended && low {
             let why = "a wrong PIN was presented since the last good one (CKF_USER_PIN_COUNT_LOW), and the configured \
                        one may be it; name the PIN's file with --pin-file, or type it, when you are sure of it";
@@ -164,34 +163,32 @@ impl AdminSession for Pkcs11AdminSession {
 
     fn set_label(&self, uri: &KeyUri, label: &str) -> Result<(), AdminError> {
         let renamed = [Attribute::Label(label.as_bytes().to_vec())];
-        for (_, _, handle) in self.parts(uri)? {
+        let key = self.one(ObjectClass::PRIVATE_KEY, uri)?.ok_or_else(|| not_found(uri))?;
+        for (_, _, handle) in self.parts(uri, Some(key))? {
             self.session.update_attributes(handle, &renamed).map_err(|e| failed("C_SetAttributeValue", e))?;
         }
         Ok(())
     }
 
-    fn delete(&self, uri: &KeyUri, expect: &str) -> Result<Vec<Object>, AdminError> {
-        let held = self.key(uri).map_err(|error| match error {
-            AdminError::Token(TokenError::KeyUnsuitable { .. }) => {
-                AdminError::Unrecognised { uri: uri.to_string(), source: Box::new(error) }
-            }
-            other => other,
-        })?;
-        if held.keyid != expect {
-            return Err(AdminError::OtherKey { uri: uri.to_string(), is: held.keyid, expected: expect.to_owned() });
+    fn delete(&self, uri: &KeyUri, expect: &PublicKey) -> Result<Vec<Object>, AdminError> {
+        let private = self.one(ObjectClass::PRIVATE_KEY, uri)?;
+        if let Some(handle) = private {
+            self.recognise(handle, uri, expect)?;
         }
         let mut parts = Vec::new();
-        for (class, object, handle) in self.parts(uri)? {
+        for (class, object, handle) in self.parts(uri, private)? {
             // What lies under the same id or label and is of another key is not this command's.
-            let of = if class == ObjectClass::PRIVATE_KEY { None } else { Some(self.key_of(class, handle)?) };
-            if of.is_none_or(|key| key.is_some_and(|key| key.keyid() == expect)) {
+            if class == ObjectClass::PRIVATE_KEY || self.key_of(class, handle)?.as_ref() == Some(expect) {
                 parts.push((object, handle));
             }
         }
+        if parts.is_empty() {
+            return Err(not_found(uri));
+        }
         let mut gone = Vec::new();
-        // The private key last: as long as it is there, the command can be run again.
-        for (object, handle) in parts.into_iter().rev() {
-            self.destroy(handle)?;
+        // The private key first: without it nothing more is signed, and what is left can be told by its own key.
+        for (object, handle) in parts {
+            self.destroy(handle).map_err(|error| AdminError::after(&gone, error))?;
             gone.push(object);
         }
         Ok(gone)
@@ -207,6 +204,24 @@ impl Pkcs11AdminSession {
         self.session.destroy_object(handle).map_err(|e| failed("C_DestroyObject", e).into())
     }
 
+    /// Makes sure that it is the private half of this key: by the public half that the token shows with it, else, where
+    /// that is gone, by a signature.
+    fn recognise(&self, private: ObjectHandle, uri: &KeyUri, expect: &PublicKey) -> Result<(), AdminError> {
+        let other = |is: String| AdminError::OtherKey { uri: uri.to_string(), is, expected: expect.keyid() };
+        match self.key(uri) {
+            Ok(held) if held.keyid == expect.keyid() => Ok(()),
+            Ok(held) => Err(other(held.keyid)),
+            Err(error @ AdminError::Token(TokenError::KeyUnsuitable { .. })) => {
+                match signs_for(expect, |digest| self.ecdsa(private, digest)) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(other("another one, by its signature".to_owned())),
+                    Err(_) => Err(AdminError::Unrecognised { uri: uri.to_string(), source: Box::new(error) }),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The one object of the class that the URI names.
     fn one(&self, class: ObjectClass, uri: &KeyUri) -> Result<Option<ObjectHandle>, AdminError> {
         let mut template = vec![Attribute::Class(class)];
@@ -220,15 +235,24 @@ impl Pkcs11AdminSession {
     }
 
     /// The private key and what belongs to it: the public key and the certificates of its id. Without an id, the
-    /// private key and the public key of its label.
-    fn parts(&self, uri: &KeyUri) -> Result<Vec<(ObjectClass, Object, ObjectHandle)>, AdminError> {
-        let key = self.one(ObjectClass::PRIVATE_KEY, uri)?.ok_or_else(|| not_found(uri))?;
-        let (label, id) = self.label_and_id(key)?;
+    /// private key and the public key of its label. Where the private key is gone, what the URI itself names.
+    fn parts(
+        &self,
+        uri: &KeyUri,
+        private: Option<ObjectHandle>,
+    ) -> Result<Vec<(ObjectClass, Object, ObjectHandle)>, AdminError> {
+        let (label, id) = match private {
+            Some(key) => self.label_and_id(key)?,
+            None => {
+                let label = uri.object.as_ref().map(|label| label.clone().into_bytes()).unwrap_or_default();
+                (label, uri.id.clone().unwrap_or_default())
+            }
+        };
         let partner = partner(uri, &label, &id)?;
         let mut parts = Vec::new();
         for (class, name) in CLASSES {
             let found = match *class {
-                ObjectClass::PRIVATE_KEY => vec![key],
+                ObjectClass::PRIVATE_KEY => private.into_iter().collect(),
                 other => self.find(&[Attribute::Class(other), partner.clone()])?,
             };
             for handle in found {
@@ -271,14 +295,8 @@ impl Pkcs11AdminSession {
         if !objections.is_empty() {
             return Err(AdminError::Unsafe { objections, destroyed: false });
         }
-        let digest = [0x5a; 32];
-        let signature = self.ecdsa(private, &digest)?;
-        let verifies = PublicKey::from_pem(facts.public_key.as_bytes())
-            .and_then(|key| key.verifier())
-            .ok()
-            .zip(crate::dsse::Signature::from_raw(&signature).ok())
-            .is_some_and(|(key, signature)| crate::dsse::verify_digest(&key, &digest, &signature).is_ok());
-        if verifies { Ok(facts) } else { Err(AdminError::BadSignature { destroyed: None }) }
+        proves_itself(&facts, |digest| self.ecdsa(private, digest))?;
+        Ok(facts)
     }
 
     fn ecdsa(&self, key: ObjectHandle, digest: &[u8; 32]) -> Result<[u8; 64], AdminError> {

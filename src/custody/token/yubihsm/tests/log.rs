@@ -145,3 +145,71 @@ fn a_device_that_was_not_told_to_forget_is_told_again_though_nothing_is_new() {
     ledger.drain(&mut session, 7_550_140).unwrap();
     assert_eq!((world.simulator.with(|device| device.log_used()), world.lines().len()), (0, taken));
 }
+
+/// A worker that begins, one whose session has expired, and one that looks for a key: each finds the log full, and none
+/// stays outside.
+#[test]
+fn a_log_that_is_full_when_a_session_is_opened_or_renewed_keeps_nobody_out() {
+    let world = World::new();
+    world.audit_signatures();
+    world.simulator.control(Control::FillLog);
+    let token = world.token();
+    let session = world.session(&token);
+    let key = session.find_key(&acme()).unwrap();
+    session.sign(key.slot, &[1; 32]).unwrap();
+    assert!(world.lines().len() > 50, "what was in the log is kept");
+    eventually("the log was taken", || world.open_sessions() == 1);
+    for _ in 0..2 {
+        world.simulator.control(Control::FillLog);
+        world.simulator.control(Control::DropSessions);
+        session.sign(key.slot, &[2; 32]).unwrap();
+    }
+    world.simulator.control(Control::FillLog);
+    session.find_key(&acme()).unwrap();
+    world.simulator.control(Control::FillLog);
+    world.simulator.control(Control::DropSessions);
+    session.find_key(&acme()).unwrap();
+    assert!(world.lines().iter().all(|line| line["kind"] == "entry" || line["kind"] == "overflow"));
+}
+
+#[test]
+fn of_a_device_with_a_full_log_nothing_but_the_log_is_asked_before_it_says_which_one_it_is() {
+    let world = World::new();
+    world.audit_signatures();
+    let token = world.token();
+    let session = world.session(&token);
+    let key = session.find_key(&acme()).unwrap();
+    eventually("the log was taken", || world.open_sessions() == 1);
+    // Another device with the same password and keys, and no room to say its serial number.
+    world.simulator.control(Control::Serial { serial: 99 });
+    world.simulator.control(Control::FillLog);
+    let error = session.sign(key.slot, &[1; 32]).unwrap_err();
+    assert!(explain(&error).contains("this is YubiHSM 99"), "{error:?}");
+    assert_eq!(world.simulator.with(|device| device.signatures()), 0, "it signed nothing");
+    let other = |line: &serde_json::Value| line["kind"] == "other-device" && line["found"] == 99;
+    assert!(world.lines().iter().any(other), "whose entries they are is on record");
+}
+
+#[test]
+fn without_the_capability_to_read_it_a_full_log_says_why_nobody_can_log_in() {
+    let world = World::new();
+    world.audit_signatures();
+    world.simulator.with(|device| device.put_authentication_key(2, b"correct horse", 0b1, capability::SIGN_ECDSA));
+    world.simulator.control(Control::FillLog);
+    let token = world.token();
+    let error = token.open_session().unwrap().login(&world.pin("correct horse")).unwrap_err();
+    let said = explain(&error);
+    assert!(said.contains("log, which is full") && said.contains("insufficient permissions"), "{said}");
+}
+
+#[test]
+fn two_workers_do_not_keep_one_file() {
+    let world = World::new();
+    let first = world.token();
+    let second = YubiHsmToken::new(&world.options());
+    assert!(matches!(&second, Err(YubiHsmError::JournalInUse(path)) if path.ends_with("yubihsm-log.jsonl")));
+    let said = second.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(said.contains("`state_dir` of its own"), "{said}");
+    drop(first);
+    world.token();
+}

@@ -50,6 +50,13 @@ impl World {
         }
     }
 
+    /// Of another worker, which keeps the log elsewhere.
+    fn elsewhere(&self) -> Options {
+        let state_dir = self.dir.path().join("elsewhere");
+        std::fs::create_dir_all(&state_dir).unwrap();
+        Options { state_dir, ..self.options() }
+    }
+
     fn token(&self) -> YubiHsmToken {
         YubiHsmToken::new(&self.options()).unwrap()
     }
@@ -193,7 +200,7 @@ fn a_wrong_password_is_refused_once_and_leaves_no_session_on_the_device() {
     assert!(matches!(session.login(&world.pin("wrong")), Err(TokenError::PinRefused(_))));
     assert_eq!(world.open_sessions(), 0);
     assert!(!session.is_logged_in().unwrap());
-    let missing = YubiHsmToken::new(&Options { auth_key: 9, ..world.options() }).unwrap();
+    let missing = YubiHsmToken::new(&Options { auth_key: 9, ..world.elsewhere() }).unwrap();
     let error = missing.open_session().unwrap().login(&world.pin("correct horse")).unwrap_err();
     assert!(explain(&error).contains("no authentication key 0x0009"), "{error:?}");
 }
@@ -317,7 +324,7 @@ fn a_device_that_is_gone_is_said_so_and_must_be_the_same_when_it_is_back() {
     let error = session.sign(key.slot, &[1; 32]).unwrap_err();
     assert!(explain(&error).contains("this is YubiHSM 99"), "{error:?}");
     assert_eq!(world.simulator.with(|device| device.signatures()), signed, "it signed nothing");
-    let configured = YubiHsmToken::new(&Options { serial: Some(7_550_140), ..world.options() }).unwrap();
+    let configured = YubiHsmToken::new(&Options { serial: Some(7_550_140), ..world.elsewhere() }).unwrap();
     assert!(configured.facts().is_err());
 }
 
@@ -342,6 +349,37 @@ fn an_attestation_up_to_a_pinned_root_is_returned_and_any_other_refuses_the_key(
     assert!(said.contains("sign-attestation-certificate"), "{said}");
     let unpinned = world.session(&world.token()).find_key(&acme()).unwrap();
     assert!(unpinned.attestation.is_empty(), "nothing to pass on, and nothing was asked for");
+}
+
+/// A key that may sign anything, in a genuine device with a genuine certificate, issues a certificate to a key outside.
+#[test]
+fn a_certificate_that_a_mere_key_of_the_device_issued_proves_nothing() {
+    use crate::custody::evidence::attestation::{AttestationError, Subject, check};
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+
+    let world = World::new();
+    let [inside, outside] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    // The scalar of a P-256 key in PKCS#8 (RFC 5958 around RFC 5915) as this library writes it.
+    let scalar = &inside.serialized_der()[36..68];
+    world.simulator.with(|device| device.import_p256(0x0666, "busy", 0b1, capability::SIGN_ECDSA, scalar));
+    let genuine = world.session(&world.pinned()).find_key(&uri("pkcs11:object=busy")).unwrap();
+    let subject = |key| Subject { key, serial: Some("7550140"), object: None };
+    let now = jiff::Timestamp::now();
+    let root = genuine.attestation.last().unwrap();
+    assert_eq!(check(&genuine.attestation, &subject(&genuine.public_key), root, now), Ok(()));
+    assert_eq!(
+        check(&genuine.attestation, &Subject { serial: Some("99"), ..subject(&genuine.public_key) }, root, now),
+        Err(AttestationError::OtherSerial(0))
+    );
+
+    let mut issuer = CertificateParams::default();
+    issuer.distinguished_name.remove(DnType::CommonName);
+    issuer.distinguished_name.push(DnType::CommonName, "YubiHSM Attestation id:0x0666");
+    let forged = CertificateParams::default().signed_by(&outside, &Issuer::from_params(&issuer, &inside)).unwrap();
+    let chain = [&[forged.der().to_vec()], &genuine.attestation[..]].concat();
+    let key = PublicKey::from_pem(outside.public_key_pem().as_bytes()).unwrap();
+    assert_eq!(check(&chain, &subject(&key), root, now), Err(AttestationError::NotADevice(1)));
+    assert_eq!(check(&chain[..1], &subject(&key), &chain[1], now), Err(AttestationError::NotADevice(1)));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Arena;
 
-/// Most bytes of stack; a limit holds the process to it, so that wiping this much wipes all.
-pub(super) const STACK: usize = 512 << 10;
+/// Most bytes of stack, five times what a flow uses; a limit holds the process to it, so that wiping this much wipes all.
+pub(super) const STACK: usize = 128 << 10;
 
 /// What the process ends with. The parent believes messages; this is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub(crate) fn scrubbed<T>(work: impl FnOnce() -> T) -> T {
     clear_stack_below();
     result
 }
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the sealed helper clears its registers in assembly, which is written and proven for x86_64 alone");
 
 /// Clears heap, stack and registers and ends the process. Nothing is dropped and nothing is flushed.
 #[cfg(target_arch = "x86_64")]

@@ -1,16 +1,18 @@
 //! Every way out is shut, and by which layer.
 
-use std::fmt::Write as _;
-use std::fs;
+use std::env;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use signer_keyless::wire::{Layer, Layers};
+use signer_keyless::wire::{FromHelper, Layer, Layers};
 
-use super::attempts::{Argument, Attempt, Scene, attempts};
+use super::attempts::{Argument, Attempt, Behind, Scene, attempts};
 use super::observer::{Observed, Outcome};
 use super::program;
 use crate::fulcio::{Fulcio, Manner};
@@ -20,36 +22,86 @@ use crate::helper::Helper;
 #[ignore = "needs root and a release build: cargo xtask test sealed"]
 fn every_way_out_is_shut_and_by_which_layer() {
     let world = World::new();
-    let names: Vec<_> = world.list(0).into_iter().map(|attempt| attempt.name).collect();
-    assert!(names.len() >= 40);
-    let mut table = String::new();
+    let attempts = world.list(0);
+    assert!(attempts.len() >= 40);
     let mut broken = Vec::new();
-    writeln!(table, "{:<52} {:<16} {:<34} nothing sealed", "attempt", "sealed", "with seccomp named as missing")
-        .unwrap();
-    for (index, name) in names.iter().enumerate() {
-        let sealed = world.attempt(index, &[]);
-        let behind = world.attempt(index, &[Layer::Seccomp]);
-        let open = world.attempt(index, &Layer::ALL);
-        let by: Vec<Layer> = if behind == open { Vec::new() } else { world.who_refuses(index, behind) };
-        let second = match by[..] {
-            [] if same(behind, open) => "nothing else".to_owned(),
-            [] => format!("{}, several layers", say(behind)),
-            _ => format!("{}, {}", say(behind), by.iter().map(|layer| layer.name()).collect::<Vec<_>>().join(" or ")),
-        };
-        writeln!(table, "{name:<52} {:<16} {second:<34} {}", say(sealed), say(open)).unwrap();
+    println!("{:<52} {:<16} {:<18} {:<52} none", "the layers in force:", "all", "all but seccomp", "one alone");
+    for (index, attempt) in attempts.iter().enumerate() {
+        let name = attempt.name;
+        let sealed = world.attempt(index, Layers::all());
+        let behind = world.attempt(index, but(Layer::Seccomp));
+        let open = world.attempt(index, Layers::default());
+        let alone: Vec<(Layer, Outcome)> = ALONE
+            .into_iter()
+            .map(|layer| (layer, world.attempt(index, [layer].into_iter().collect())))
+            .filter(|(_, outcome)| !same(*outcome, open))
+            .collect();
+        let each = alone.iter().map(|(layer, outcome)| format!("{} {}", layer.name(), say(*outcome)));
+        let each = each.collect::<Vec<_>>().join(", ");
+        println!("{name:<52} {:<16} {:<18} {each:<52} {}", say(sealed), say(behind), say(open));
+
         if sealed != Outcome::Killed(Signal::SIGSYS) {
             broken.push(format!("{name}: sealed, it is {}", say(sealed)));
         }
         if matches!(open, Outcome::Killed(_)) {
             broken.push(format!("{name}: with nothing sealed it dies as well, so this proves nothing"));
         }
-        let expected = world.list(0).swap_remove(index).behind;
-        if !expected.is_empty() && same(behind, open) {
-            broken.push(format!("{name}: nothing stands behind the filter; {} should", expected[0].name()));
+        let expected = match attempt.behind {
+            Behind::Each(layers) => layers,
+            Behind::Together | Behind::Nothing => &[],
+        };
+        if !matches!(attempt.behind, Behind::Nothing) && same(behind, open) {
+            broken.push(format!("{name}: nothing stands behind the filter"));
+        }
+        // An older kernel's Landlock knows neither TCP nor signals.
+        let due = expected.iter().filter(|layer| **layer != Layer::Landlock || world.landlock_abi() >= 6);
+        for layer in due.filter(|layer| !alone.iter().any(|(refusing, _)| refusing == *layer)) {
+            broken.push(format!("{name}: {} by itself does not refuse it", layer.name()));
         }
     }
-    println!("{table}");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+#[ignore = "needs root and a release build: cargo xtask test sealed"]
+fn what_the_parent_left_open_is_closed() {
+    // A shell leaves two files open, and the helper is what it becomes.
+    let script = r#"exec 3</etc/passwd 7<&3; exec /usr/bin/env -i "$0""#;
+    let mut helper = Helper::from(Command::new("/bin/sh").args(["-c", script]).arg(program()));
+    helper.sealed();
+    let mut open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", helper.child.id()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    open.sort();
+    assert_eq!(open, ["0", "1", "2"]);
+}
+
+/// As it is in the field: `signerd` is not root, and the helper is root's to change and nobody's to read.
+#[test]
+#[ignore = "needs root and a release build: cargo xtask test sealed"]
+fn every_layer_is_to_be_had_by_a_user_without_any_right() {
+    let installed = env::temp_dir().join(format!("signer-keyless-installed-{}", process::id()));
+    fs::copy(program(), &installed).unwrap();
+    fs::set_permissions(&installed, Permissions::from_mode(0o711)).unwrap();
+    let fulcio = Fulcio::start(Manner::Issue);
+    let mut helper = Helper::from(Command::new(&installed).env_clear().uid(USER).gid(USER));
+    let sealed = helper.sealed();
+    assert_eq!((sealed.layers, sealed.uid), (Layers::all(), USER));
+    helper.work(&fulcio, |_| ());
+    assert!(matches!(helper.hear(), Some(FromHelper::Signed(_))));
+    assert_eq!(helper.end().code(), Some(0));
+    fs::remove_file(&installed).unwrap();
+}
+
+const USER: u32 = 61_000;
+
+/// The layers that stand behind the filter.
+const ALONE: [Layer; 5] =
+    [Layer::Limits, Layer::Landlock, Layer::Capabilities, Layer::Unprivileged, Layer::NotDumpable];
+
+fn but(layer: Layer) -> Layers {
+    [layer].into_iter().collect::<Layers>().missing()
 }
 
 /// Everything that the attempts are made with.
@@ -57,25 +109,37 @@ struct World {
     fulcio: Fulcio,
     elsewhere: TcpListener,
     victim: Child,
+    directory: PathBuf,
 }
 
 impl World {
     fn new() -> Self {
         let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
         let victim = Command::new("/bin/sleep").arg("600").spawn().unwrap();
-        Self { fulcio: Fulcio::start(Manner::Silent), elsewhere, victim }
+        let directory = env::temp_dir().join(format!("signer-keyless-{}", process::id()));
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+        Self { fulcio: Fulcio::start(Manner::Silent), elsewhere, victim, directory }
     }
 
     fn list(&self, scratch: u64) -> Vec<Attempt> {
-        attempts(&Scene { victim: self.victim.id(), elsewhere: self.elsewhere.local_addr().unwrap(), scratch })
+        attempts(&Scene {
+            directory: self.directory.clone(),
+            victim: self.victim.id(),
+            elsewhere: self.elsewhere.local_addr().unwrap(),
+            scratch,
+        })
     }
 
-    /// Makes one attempt from within a helper that waits for Fulcio's answer; what became of its last call.
-    fn attempt(&self, index: usize, without: &[Layer]) -> Outcome {
+    /// Makes one attempt from within a helper that waits for Fulcio's answer, with these layers in force; what became of
+    /// its last call.
+    fn attempt(&self, index: usize, layers: Layers) -> Outcome {
+        let file = self.directory.join("file");
+        fs::write(&file, "of everybody's").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
         let before = self.fulcio.requests().len();
-        let mut helper = Helper::start(&program(), without);
-        let sealed = helper.sealed();
-        assert_eq!(sealed.layers.missing(), without.iter().copied().collect::<Layers>());
+        let mut helper = Helper::start(&program(), &layers.missing().iter().collect::<Vec<_>>());
+        assert_eq!(helper.sealed().layers, layers);
         helper.work(&self.fulcio, |_| ());
         let pid = helper.child.id();
         until("the request is sent", || self.fulcio.requests().len() > before);
@@ -92,18 +156,8 @@ impl World {
         outcome
     }
 
-    /// The layers without which the outcome is another one.
-    fn who_refuses(&self, index: usize, outcome: Outcome) -> Vec<Layer> {
-        let candidates = [Layer::Limits, Layer::Landlock, Layer::Capabilities, Layer::Unprivileged, Layer::NotDumpable];
-        let changes = |layer: &Layer| {
-            // Capabilities go with root, and root with them.
-            let without: &[Layer] = match layer {
-                Layer::Capabilities => &[Layer::Seccomp, Layer::Capabilities, Layer::Unprivileged],
-                other => &[Layer::Seccomp, *other],
-            };
-            !same(self.attempt(index, without), outcome)
-        };
-        candidates.into_iter().filter(changes).collect()
+    fn landlock_abi(&self) -> u8 {
+        Helper::start(&program(), &[]).sealed().landlock_abi
     }
 }
 
@@ -111,6 +165,7 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = self.victim.kill();
         let _ = self.victim.wait();
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

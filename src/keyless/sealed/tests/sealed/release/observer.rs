@@ -12,7 +12,6 @@ use nix::unistd::Pid;
 /// A process that is watched by this thread. It dies with the thread.
 pub(super) struct Observed {
     pub(super) pid: Pid,
-    memory: File,
 }
 
 /// What became of a system call.
@@ -53,8 +52,7 @@ impl Observed {
             | Options::PTRACE_O_TRACEVFORK
             | Options::PTRACE_O_TRACECLONE;
         ptrace::seize(pid, options).expect("root may watch");
-        let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
-        Self { pid, memory }
+        Self { pid }
     }
 
     /// Stops it where it waits.
@@ -113,14 +111,19 @@ impl Observed {
         state.xmm_space.iter().chain(&state.st_space).flat_map(|word| word.to_le_bytes()).collect()
     }
 
+    /// Opened each time: what was opened before an exec is the memory of what was there before.
+    fn memory(&self) -> File {
+        File::options().read(true).write(true).open(format!("/proc/{}/mem", self.pid)).unwrap()
+    }
+
     pub(super) fn read(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
-        self.memory.read_exact_at(&mut bytes, address).unwrap();
+        self.memory().read_exact_at(&mut bytes, address).unwrap();
         bytes
     }
 
     pub(super) fn write(&self, address: u64, bytes: &[u8]) {
-        self.memory.write_all_at(bytes, address).unwrap();
+        self.memory().write_all_at(bytes, address).unwrap();
     }
 
     /// Every readable mapping: where it is, what it is called, what is in it.
@@ -163,7 +166,9 @@ impl Observed {
         self.set_registers(registers);
         loop {
             match self.step() {
-                Stop::Killed(signal) => return Outcome::Killed(signal),
+                Stop::Killed(signal) | Stop::Signal(signal @ (Signal::SIGSEGV | Signal::SIGKILL)) => {
+                    return Outcome::Killed(signal);
+                }
                 Stop::Exec => return Outcome::Done(0),
                 // The step is done behind the call, which has yet to return.
                 Stop::Made => (),

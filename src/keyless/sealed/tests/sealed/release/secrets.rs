@@ -48,6 +48,15 @@ impl Secrets {
         }
     }
 
+    /// What the program's own file holds is no secret: an issuer begins with `https://`, too.
+    pub(super) fn forget(&mut self, file: &[u8]) {
+        let before = self.pieces.len();
+        for piece in file.windows(8) {
+            self.pieces.remove(&u64::from_le_bytes(piece.try_into().unwrap()));
+        }
+        assert!(before - self.pieces.len() <= 8, "the token of the tests is too much like the program");
+    }
+
     fn add_scalar(&mut self, name: &'static str, scalar: Scalar) {
         // Multiplied by 2^256, as Montgomery arithmetic holds it.
         let montgomery = (0..256).fold(scalar, |value, _| value.double());

@@ -1,0 +1,131 @@
+//! The TLS of the Signer API in force, replaced when one of its files is.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+
+use super::tls::{ServerTls, TlsError, server_tls};
+use crate::config::Tls;
+use crate::live_file::FileState;
+use crate::telemetry::Metrics;
+
+/// What handshakes are made with, from the files of `[server.tls]`.
+pub(crate) struct LiveTls {
+    settings: Tls,
+    in_force: ArcSwap<ServerTls>,
+    files: Mutex<Files>,
+    /// Changes when other clients are trusted than before.
+    trust: watch::Sender<()>,
+}
+
+/// What a look at the files found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// They are those judged last.
+    Unchanged,
+    /// Certificate or key was written anew.
+    Replaced,
+    /// Client CAs or revocation lists were: connections made under the old ones end.
+    TrustReplaced,
+}
+
+struct Files {
+    /// Of all files, when they were judged last, whether or not they were taken.
+    judged: Vec<State>,
+    /// Of client CAs and revocation lists, when they were taken into force.
+    trusted: Vec<State>,
+}
+
+/// `None` for a file that is not there.
+type State = Option<FileState>;
+
+impl LiveTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the key and the file at fault.
+    pub(crate) fn open(settings: &Tls) -> Result<Self, TlsError> {
+        let files = Files { judged: states(all(settings)), trusted: states(trusted(settings)) };
+        let first = server_tls(settings)?;
+        Ok(Self {
+            settings: settings.clone(),
+            in_force: ArcSwap::from_pointee(first),
+            files: Mutex::new(files),
+            trust: watch::Sender::new(()),
+        })
+    }
+
+    /// For the next handshake.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.in_force.load().config)
+    }
+
+    /// Tells when other clients are trusted than now. To be asked for before [`config`](Self::config).
+    pub(super) fn trust(&self) -> watch::Receiver<()> {
+        self.trust.subscribe()
+    }
+
+    /// Looks whether a file has changed, and if so, takes all of them into force together. What was judged and refused is
+    /// not judged again until something changes.
+    ///
+    /// # Errors
+    /// [`TlsError`]; what is in force stays.
+    pub(crate) fn refresh(&self) -> Result<Looked, TlsError> {
+        // Held throughout: two looks at once could otherwise put older files after newer ones.
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let (judged, trusted) = (states(all(&self.settings)), states(trusted(&self.settings)));
+        if files.judged == judged {
+            return Ok(Looked::Unchanged);
+        }
+        files.judged = judged;
+        self.in_force.store(Arc::new(server_tls(&self.settings)?));
+        if files.trusted == trusted {
+            return Ok(Looked::Replaced);
+        }
+        files.trusted = trusted;
+        self.trust.send_replace(());
+        Ok(Looked::TrustReplaced)
+    }
+
+    /// Calls [`refresh`](Self::refresh) every second, for ever, logs what comes of it, and keeps the metrics.
+    pub(crate) async fn watch(self: Arc<Self>, metrics: &Metrics) {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let in_force = self.in_force.load_full();
+            metrics.certificate_expiry("server", in_force.certificate_expires.0);
+            if let Some(next_update) = in_force.lists_end {
+                metrics.client_crl_next_update(next_update.0);
+            }
+            ticks.tick().await;
+            let this = Arc::clone(&self);
+            let Ok(looked) = tokio::task::spawn_blocking(move || this.refresh()).await else { continue };
+            match looked {
+                Ok(Looked::Unchanged) => {}
+                Ok(Looked::Replaced) => tracing::info!("a new server certificate is in force"),
+                Ok(Looked::TrustReplaced) => {
+                    tracing::warn!("new client CAs or revocation lists are in force; open connections end");
+                }
+                Err(error) => tracing::error!(%error, "the files of [server.tls] were not taken; those in force stay"),
+            }
+        }
+    }
+}
+
+fn all(settings: &Tls) -> impl Iterator<Item = &Path> {
+    [&*settings.certificate, &*settings.private_key].into_iter().chain(trusted(settings))
+}
+
+fn trusted(settings: &Tls) -> impl Iterator<Item = &Path> {
+    std::iter::once(&*settings.client_ca).chain(settings.client_crl.iter().map(|path| &**path))
+}
+
+fn states<'p>(paths: impl Iterator<Item = &'p Path>) -> Vec<State> {
+    paths.map(|path| std::fs::metadata(path).ok().map(|found| FileState::of(&found))).collect()
+}
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
