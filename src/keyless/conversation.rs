@@ -76,6 +76,12 @@ impl Helper {
         matches!(self.socket.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Returns when it says something, or ends.
+    pub(super) async fn stirs(&self) {
+        // That it cannot even be watched is as good as its end.
+        let _ = self.socket.readable().await;
+    }
+
     /// Lets it end by itself.
     pub(super) fn dismiss(self) {
         self.process.dismiss();

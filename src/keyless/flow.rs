@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,8 +123,7 @@ impl Keyless {
         digest: &[u8; 32],
         deadline: Instant,
     ) -> Result<KeylessSigned, KeylessError> {
-        // Whichever of the two fails first ends the other: a helper that is dropped is killed.
-        let (helper, fulcio) = tokio::try_join!(self.sealed(deadline), self.connected(deadline))?;
+        let (helper, fulcio) = self.helper_and_fulcio(deadline).await?;
         let (helper, signed) = self.entrust(helper, fulcio, token, digest, deadline).await?;
         self.metrics.certs_issued.inc();
         let judging = Instant::now();
@@ -139,6 +139,28 @@ impl Keyless {
             self.kept.put(&who.tenant, KeptHelper { helper, issued: Arc::clone(&issued), left, until });
         }
         Ok(KeylessSigned { signature, issued, reused: false })
+    }
+
+    /// Both at once. Whichever fails first ends the other: a helper that is dropped is killed.
+    async fn helper_and_fulcio(&self, deadline: Instant) -> Result<(Helper, OwnedFd), KeylessError> {
+        let mut sealing = pin!(self.sealed(deadline));
+        let mut connecting = pin!(self.connected(deadline));
+        let mut fulcio = None;
+        let helper = loop {
+            tokio::select! {
+                sealed = &mut sealing => break sealed?,
+                connected = &mut connecting, if fulcio.is_none() => fulcio = Some(connected?),
+            }
+        };
+        let fulcio = match fulcio {
+            Some(fulcio) => fulcio,
+            // A sealed helper has nothing to say before it has its job: when it stirs, it is gone or not what it was.
+            None => tokio::select! {
+                connected = &mut connecting => connected?,
+                () = helper.stirs() => return Err(failed(helper, FlowStep::Sealed, TalkError::Ended, deadline).await),
+            },
+        };
+        Ok((helper, fulcio))
     }
 
     /// A new helper that has said that it is sealed.

@@ -268,6 +268,54 @@ mod tests {
         assert_eq!(read(chunked).unwrap(), (400, b"abcde".to_vec()));
     }
 
+    /// A server that answers one request and closes.
+    async fn served(answer: &'static [u8]) -> Exchange {
+        use tokio_rustls::TlsAcceptor;
+        let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"body=1") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let (provider, tap) = Tap::provider(MAX_ANSWER);
+        let roots = crate::outbound::OutboundTls { roots: vec![own.cert.der().clone()], identity: None };
+        let tls = roots.into_client_config_with(provider, &[&rustls::version::TLS13]).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let (host, authority, target) = ("127.0.0.1".to_owned(), "localhost".to_owned(), "/token".to_owned());
+        Exchange { host, port, authority, target, name, tls: Arc::new(tls), tap }
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_through_tls_whole() {
+        let exchange = served(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\":\"b\"}").await;
+        let answer = exchange.post("text/plain", b"body=1").await.unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"{\"a\":\"b\"}"[..]));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_or_a_server_that_nobody_vouches_for_is_none() {
+        let short = served(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{").await;
+        assert!(matches!(short.post("text/plain", b"body=1").await, Err(ExchangeError::Malformed(_))));
+        let mut strange = served(b"").await;
+        strange.name = ServerName::try_from("other.example").unwrap();
+        assert!(matches!(strange.post("text/plain", b"body=1").await, Err(ExchangeError::Tls(_))));
+    }
+
     #[test]
     fn half_an_answer_or_an_ambiguous_one_is_none() {
         for text in [

@@ -98,7 +98,7 @@ const CERTIFICATES: [(CertificateFault, &str); 18] = [
     (CaLeaf, "certificate_is_ca"),
 ];
 
-const ANSWERS: [(AnswerFault, &str, &str); 22] = [
+const ANSWERS: [(AnswerFault, &str, &str); 23] = [
     (Status(400), "signing_unavailable", "fulcio_refused"),
     (Status(401), "signing_unavailable", "fulcio_refused"),
     (Status(403), "signing_unavailable", "fulcio_refused"),
@@ -107,17 +107,18 @@ const ANSWERS: [(AnswerFault, &str, &str); 22] = [
     (Status(500), "dependency_unavailable", "fulcio_busy"),
     (Status(502), "dependency_unavailable", "fulcio_busy"),
     (Status(503), "dependency_unavailable", "fulcio_busy"),
-    (Status(204), "signing_unavailable", "fulcio_bad_answer"),
-    (Redirect(301), "signing_unavailable", "fulcio_bad_answer"),
-    (Redirect(302), "signing_unavailable", "fulcio_bad_answer"),
-    (Redirect(307), "signing_unavailable", "fulcio_bad_answer"),
+    (Status(204), "signing_unavailable", "fulcio_refused"),
+    (Redirect(301), "signing_unavailable", "fulcio_refused"),
+    (Redirect(302), "signing_unavailable", "fulcio_refused"),
+    (Redirect(307), "signing_unavailable", "fulcio_refused"),
     (NotJson, "signing_unavailable", "fulcio_bad_answer"),
     (NoCertificate, "signing_unavailable", "fulcio_bad_answer"),
     (EmptyChain, "signing_unavailable", "fulcio_bad_answer"),
     (NotPem, "signing_unavailable", "fulcio_bad_answer"),
-    (NotACertificate, "signing_unavailable", "fulcio_bad_answer"),
+    (NotACertificate, "signing_unavailable", "certificate_malformed"),
     (Huge, "signing_unavailable", "fulcio_answer_too_large"),
     (Endless, "signing_unavailable", "fulcio_answer_too_large"),
+    (Unbounded, "signing_unavailable", "fulcio_bad_answer"),
     (HugeHeader, "signing_unavailable", "fulcio_answer_too_large"),
     (LongChain, "signing_unavailable", "fulcio_answer_too_large"),
     (DeepJson, "signing_unavailable", "fulcio_bad_answer"),

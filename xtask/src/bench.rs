@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
             "bench-custody.json"
         }
         Subject::Keyless => {
+            cargo::build_helper("release")?;
             bench.arg("--keyless");
             "bench-keyless.json"
         }

@@ -25,15 +25,24 @@ pub(crate) fn root() -> PathBuf {
 /// Builds the programs with `profile`, and the package that drives them: in one build, so that what they share is
 /// compiled once. Returns the folder with the programs.
 pub(crate) fn build_programs(profile: &str, package: &str) -> Outcome<PathBuf> {
-    let built = cargo()
-        .args(["build", "--profile", profile, "--locked", "--bins"])
-        .args(["--package", "stellaops-signer", "--package", package])
-        .status()
-        .map_err(|error| format!("cannot run cargo: {error}"))?;
-    if !built.success() {
-        return Err("the programs cannot be built; cargo says why above".to_owned());
-    }
+    build(profile, &["stellaops-signer", package])?;
     Ok(target_dir(&metadata()?).join(profile))
+}
+
+/// Builds the sealed helper with `profile`, alone, so that it has no feature of another package's.
+pub(crate) fn build_helper(profile: &str) -> Outcome {
+    build(profile, &["signer-keyless"])
+}
+
+fn build(profile: &str, packages: &[&str]) -> Outcome {
+    let mut build = cargo();
+    build.args(["build", "--profile", profile, "--locked", "--bins"]);
+    build.args(packages.iter().flat_map(|package| ["--package", package]));
+    match build.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err("the programs cannot be built; cargo says why above".to_owned()),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
 }
 
 /// `cargo metadata` of the locked workspace.

@@ -76,8 +76,7 @@ fn build(suites: &[&Suite]) -> Outcome<(bool, Peers)> {
     thread::scope(|scope| {
         let building: Vec<_> = wanted.values().map(|peer| (*peer, scope.spawn(move || peer.provide()))).collect();
         // The sealed helper is a program of a package of its own, which no test of another package has built.
-        let helper = cargo().args(["build", "--locked", "--package", "signer-keyless", "--bins"]).status();
-        let mut built = helper.map_err(|error| format!("cannot run cargo: {error}"))?.success();
+        let mut built = cargo::build_helper("dev").is_ok();
         for arguments in suites.iter().flat_map(|suite| suite.runs).filter(|run| !run.contains(&"--doc")) {
             let status = cargo().args(["test", "--locked", "--no-run"]).args(*arguments).status();
             built &= status.map_err(|error| format!("cannot run cargo: {error}"))?.success();

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,8 +14,7 @@ use crate::appliance::{Process, free_port};
 use crate::ct_log::CtLog;
 use crate::fulcio_ca::FulcioCa;
 use crate::pki::Pki;
-use crate::raw::Raw;
-use crate::tls_front::TlsFront;
+use crate::tls_front::{Behind, TlsFront};
 use crate::{Context, Error, Result, peers};
 
 /// A running Fulcio; it ends when dropped.
@@ -23,7 +24,7 @@ pub struct Fulcio {
     /// What clients connect to.
     pub front: TlsFront,
     /// Where it answers without TLS, as in `127.0.0.1:PORT`.
-    pub plain: std::net::SocketAddr,
+    pub plain: SocketAddr,
     process: Process,
 }
 
@@ -71,9 +72,9 @@ impl Fulcio {
             }
         };
         let mut process = Process::start("fulcio", command, &dir)?;
-        let plain = ([127, 0, 0, 1], http).into();
-        wait_until_it_answers(&mut process, plain, "/healthz")?;
-        Ok(Self { ca, front: TlsFront::start(&pki.services, plain)?, plain, process })
+        let plain = SocketAddr::from(([127, 0, 0, 1], http));
+        wait_until_it_answers(&mut process, "/healthz", |request| exchange(TcpStream::connect(plain)?, request))?;
+        Ok(Self { ca, front: TlsFront::start(&pki.services, Behind::Tcp(plain))?, plain, process })
     }
 
     /// `https://127.0.0.1:PORT`.
@@ -95,16 +96,16 @@ impl Fulcio {
     }
 }
 
-/// Waits until a server answers 200 for a path.
-pub(crate) fn wait_until_it_answers(process: &mut Process, addr: std::net::SocketAddr, path: &str) -> Result<()> {
+/// Waits until a server answers 200 for a path; `ask` sends a request and returns the answer.
+pub(crate) fn wait_until_it_answers(
+    process: &mut Process,
+    path: &str,
+    ask: impl Fn(&str) -> Result<Vec<u8>>,
+) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let answers = || -> Result<bool> {
-        let mut raw = Raw::plain(addr)?;
-        raw.send(request.as_str())?;
-        Ok(raw.receive_answer(Duration::from_secs(5))?.status == 200)
-    };
-    while !answers().unwrap_or(false) {
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let answers = || ask(&request).is_ok_and(|answer| answer.starts_with(b"HTTP/1.0 200"));
+    while !answers() {
         if !process.is_running() || Instant::now() > deadline {
             let log = crate::shell::tail(&process.log, 20);
             return Err(Error(format!("{} does not answer {path}\n{log}", process.name)));
@@ -112,6 +113,14 @@ pub(crate) fn wait_until_it_answers(process: &mut Process, addr: std::net::Socke
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Sends a request over a stream and reads until its end.
+pub(crate) fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Vec<u8>> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
 }
 
 fn configuration(issuers: &[OidcIssuer]) -> Result<serde_json::Value> {

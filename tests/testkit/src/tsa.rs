@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,11 +11,11 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 
-use crate::appliance::{Process, free_port};
-use crate::fulcio::wait_until_it_answers;
+use crate::appliance::Process;
+use crate::fulcio::{exchange, wait_until_it_answers};
 use crate::pki::{Pki, at};
-use crate::tls_front::TlsFront;
-use crate::{Context, Result, der, now, peers, pem, shell};
+use crate::tls_front::{Behind, TlsFront};
+use crate::{Context, Result, der, now, peers, pem, shell, verifiers};
 
 /// A running timestamp-server; it ends when dropped.
 pub struct TimestampServer {
@@ -39,20 +39,22 @@ impl TimestampServer {
         let certificates: String = chain.iter().map(|link| pem("CERTIFICATE", link)).collect();
         std::fs::write(&chain_file, certificates).context(format!("write {}", chain_file.display()))?;
         shell::write_private(&key_file, key.as_bytes())?;
-        let port = free_port()?;
+        let socket = dir.join("tsa.sock");
         let mut command = Command::new(peers::timestamp_server()?);
         command
-            .args(["serve", "--host", "127.0.0.1", "--port", &port.to_string(), "--disable-ntp-monitoring"])
+            .args(["serve", "--scheme", "unix", "--disable-ntp-monitoring", "--socket-path"])
+            .arg(&socket)
             // Else it looks for a configuration in the home of whoever runs the tests.
             .env("HOME", &dir)
             .args(["--timestamp-signer", "file", "--file-signer-key-path"])
             .arg(key_file)
             .arg("--certificate-chain-path")
             .arg(chain_file);
+        // Its metrics have one port, which cannot be chosen: each has a network of its own, and a socket to leave it by.
+        let command = verifiers::offline(&command);
         let mut process = Process::start("timestamp-server", command, &dir)?;
-        let plain = SocketAddr::from(([127, 0, 0, 1], port));
-        wait_until_it_answers(&mut process, plain, "/ping")?;
-        Ok(Self { chain, front: TlsFront::start(&pki.services, plain)?, process })
+        wait_until_it_answers(&mut process, "/ping", |request| exchange(UnixStream::connect(&socket)?, request))?;
+        Ok(Self { chain, front: TlsFront::start(&pki.services, Behind::Unix(socket))?, process })
     }
 
     /// Where queries are posted.

@@ -69,13 +69,15 @@ pub enum AnswerFault {
     NotACertificate,
     /// More JSON than anybody should read, as its length says.
     Huge,
-    /// More than its length could say: it says none and goes on.
+    /// As many chunks as anybody cares to read.
     Endless,
+    /// One without a length, which ends when the connection does.
+    Unbounded,
     /// A header of a megabyte.
     HugeHeader,
     /// Ten thousand certificates.
     LongChain,
-    /// A hundred thousand brackets.
+    /// Ten thousand brackets.
     DeepJson,
 }
 
@@ -85,6 +87,7 @@ pub(super) struct Answer {
     headers: String,
     pub(super) body: Vec<u8>,
     pub(super) endless: bool,
+    unbounded: bool,
 }
 
 /// The answer to a request's body.
@@ -98,7 +101,7 @@ pub(super) fn to(body: &[u8], behaviour: Behaviour, state: &State) -> Answer {
 impl Answer {
     fn json(status: u16, body: &Value) -> Self {
         let headers = "Content-Type: application/json\r\n".to_owned();
-        Self { status, headers, body: body.to_string().into_bytes(), endless: false }
+        Self { status, headers, body: body.to_string().into_bytes(), endless: false, unbounded: false }
     }
 
     fn header(mut self, name: &str, value: &str) -> Self {
@@ -107,7 +110,11 @@ impl Answer {
     }
 
     pub(super) fn head(&self) -> String {
-        let length = if self.endless { String::new() } else { format!("Content-Length: {}\r\n", self.body.len()) };
+        let length = match (self.endless, self.unbounded) {
+            (true, _) => "Transfer-Encoding: chunked\r\n".to_owned(),
+            (false, true) => String::new(),
+            (false, false) => format!("Content-Length: {}\r\n", self.body.len()),
+        };
         format!("HTTP/1.1 {} Whatever\r\n{}{length}Connection: close\r\n\r\n", self.status, self.headers)
     }
 }
@@ -188,12 +195,13 @@ fn spoiled(certificates: &[Vec<u8>], behaviour: Behaviour) -> Answer {
         AnswerFault::Huge => {
             Answer::json(200, &json!({"padding": " ".repeat(32 << 20), "signedCertificateEmbeddedSct": {}}))
         }
-        AnswerFault::Endless => Answer { endless: true, ..good(&pems) },
+        AnswerFault::Endless => Answer { endless: true, body: Vec::new(), ..good(&pems) },
+        AnswerFault::Unbounded => Answer { unbounded: true, ..good(&pems) },
         AnswerFault::HugeHeader => good(&pems).header("X-Padding", &"x".repeat(1 << 20)),
         AnswerFault::LongChain => {
             let links = std::iter::repeat_n(pems[1].clone(), 10_000);
             good(&std::iter::once(pems[0].clone()).chain(links).collect::<Vec<_>>())
         }
-        AnswerFault::DeepJson => Answer { body: vec![b'['; 100_000], ..good(&pems) },
+        AnswerFault::DeepJson => Answer { body: vec![b'['; 10_000], ..good(&pems) },
     }
 }

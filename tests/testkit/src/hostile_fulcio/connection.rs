@@ -58,12 +58,12 @@ async fn try_serve(mut stream: TcpStream, behaviour: Behaviour, state: &State) -
         Behaviour::Connection(fault) => Some(fault),
         _ => None,
     };
-    if ends(fault, Stage::Connected).await {
+    if ends(fault, Stage::Connected, state).await {
         return Ok(());
     }
     if matches!(fault, Some(ConnectionFault::HangUp(Stage::Hello) | ConnectionFault::FallSilent(Stage::Hello))) {
         stream.read_u8().await?;
-        ends(fault, Stage::Hello).await;
+        ends(fault, Stage::Hello, state).await;
         return Ok(());
     }
     let tls = match fault {
@@ -76,23 +76,24 @@ async fn try_serve(mut stream: TcpStream, behaviour: Behaviour, state: &State) -
         _ => &state.tls,
     };
     let mut stream = tls.accept(stream).await?;
-    if ends(fault, Stage::Handshake).await {
+    if ends(fault, Stage::Handshake, state).await {
         return Ok(());
     }
     let body = read_request(&mut stream).await?;
     let answer = answer::to(&body, behaviour, state);
-    if ends(fault, Stage::Request).await {
+    if ends(fault, Stage::Request, state).await {
         return Ok(());
     }
-    send(&mut stream, &answer, fault).await?;
+    send(&mut stream, &answer, fault, state).await?;
     stream.shutdown().await
 }
 
 /// Whether it ends here: at once, or when the client has enough of waiting.
-async fn ends(fault: Option<ConnectionFault>, here: Stage) -> bool {
+async fn ends(fault: Option<ConnectionFault>, here: Stage, state: &State) -> bool {
     match fault {
         Some(ConnectionFault::HangUp(stage)) => stage == here,
         Some(ConnectionFault::FallSilent(stage)) if stage == here => {
+            *state.silent.lock().expect("no holder panics") += 1;
             tokio::time::sleep(SILENCE).await;
             true
         }
@@ -120,7 +121,12 @@ async fn read_request(stream: &mut TlsStream<TcpStream>) -> io::Result<Vec<u8>> 
     Ok(bytes.split_off(end_of_head))
 }
 
-async fn send(stream: &mut TlsStream<TcpStream>, answer: &Answer, fault: Option<ConnectionFault>) -> io::Result<()> {
+async fn send(
+    stream: &mut TlsStream<TcpStream>,
+    answer: &Answer,
+    fault: Option<ConnectionFault>,
+    state: &State,
+) -> io::Result<()> {
     let head = answer.head();
     if fault == Some(ConnectionFault::SlowDrip) {
         for byte in head.bytes().chain(answer.body.iter().copied()) {
@@ -139,13 +145,13 @@ async fn send(stream: &mut TlsStream<TcpStream>, answer: &Answer, fault: Option<
         if fault.is_some_and(here) {
             stream.write_all(&whole[..end]).await?;
             stream.flush().await?;
-            ends(fault, stage).await;
+            ends(fault, stage, state).await;
             return Ok(());
         }
     }
     stream.write_all(&whole).await?;
     if answer.endless {
-        let more = vec![b' '; 64 * 1024];
+        let more = [b"10000\r\n", &[b' '; 0x10000][..], b"\r\n"].concat();
         for _ in 0..ENDLESS_PIECES {
             stream.write_all(&more).await?;
         }

@@ -61,6 +61,7 @@ struct State {
     behaviour: Mutex<Behaviour>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<u64>,
+    silent: Mutex<u64>,
     ca: Arc<FulcioCa>,
     stranger_ca: FulcioCa,
     log: Arc<LogKey>,
@@ -84,6 +85,7 @@ impl HostileFulcio {
             behaviour: Mutex::default(),
             seen: Mutex::default(),
             connections: Mutex::default(),
+            silent: Mutex::default(),
             ca: ca.clone(),
             stranger_ca: FulcioCa::generate("StellaOps hostile Fulcio")?,
             log: log.clone(),
@@ -119,6 +121,12 @@ impl HostileFulcio {
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().expect("no holder panics").clone()
+    }
+
+    /// How often it came to where it says nothing more.
+    #[must_use]
+    pub fn silences(&self) -> u64 {
+        *self.state.silent.lock().expect("no holder panics")
     }
 
     /// Connections taken so far, whatever became of them.
