@@ -50,7 +50,8 @@ fn a_tenant_without_an_identity_does_not_sign_keyless() {
 
 #[test]
 fn a_file_without_a_usable_token_is_a_503_with_its_reason_and_fulcio_is_not_asked() {
-    let cases: [(&str, fn(Jwt) -> Jwt); 4] = [
+    type Spoil = fn(Jwt) -> Jwt;
+    let cases: [(&str, Spoil); 4] = [
         ("identity_expired", |token| token.shift("exp", -600)),
         ("identity_audience", |token| token.claim("aud", "elsewhere")),
         ("identity_issuer", |token| token.claim("iss", "https://elsewhere.test")),

@@ -117,6 +117,7 @@ pub const OID: u8 = 0x06;
 const EXTENSIONS: u8 = 0xa3;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
