@@ -78,8 +78,9 @@ impl Helper {
 
     /// Returns when it says something, or ends.
     pub(super) async fn stirs(&self) {
-        // That it cannot even be watched is as good as its end.
-        let _ = self.socket.readable().await;
+        // Readable may only be left over from what it said before, until a look finds nothing. That it cannot even be
+        // watched is as good as its end.
+        while self.socket.readable().await.is_ok() && self.is_waiting() {}
     }
 
     /// Lets it end by itself.
