@@ -78,8 +78,7 @@ impl Helper {
 
     /// Returns when it says something, or ends.
     pub(super) async fn stirs(&self) {
-        // Readable may only be left over from what it said before, until a look finds nothing. That it cannot even be
-        // watched is as good as its end.
+        // Readiness is remembered from before until a read finds nothing. That it cannot be watched is as good as its end.
         while self.socket.readable().await.is_ok() && self.is_waiting() {}
     }
 
