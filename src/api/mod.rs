@@ -11,6 +11,7 @@ mod local;
 pub mod openapi;
 mod operator;
 pub mod problem;
+mod referrers;
 pub mod request;
 pub(crate) mod response;
 mod routes;

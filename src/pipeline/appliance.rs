@@ -86,7 +86,7 @@ impl Appliance {
             authenticator: Arc::new(authenticator),
             entitlements: Arc::new(entitlements),
             quotas: Quotas::new(),
-            releases: TrustedReleases::new(&config.release)?,
+            releases: TrustedReleases::new(&config.release, background, metrics.release.clone())?,
             custody: Arc::new(Custody::new(&config)?),
             bodies: Arc::new(BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get())),
             reports: Reports::default(),

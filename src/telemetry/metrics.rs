@@ -19,6 +19,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::Stage;
 use super::custody::CustodyMetrics;
+use super::release::ReleaseMetrics;
 use crate::audit::Kind;
 
 /// The content type of [`Metrics::render`] (OpenMetrics 1.0).
@@ -45,6 +46,8 @@ pub struct Metrics {
     tokens: TokenMetrics,
     /// Keys in their tokens.
     pub custody: CustodyMetrics,
+    /// Look-ups of scanner images.
+    pub release: ReleaseMetrics,
     revocation_list: Gauge,
     certificate_expiry: Family<Named, Gauge>,
     audit: AuditMetrics,
@@ -172,6 +175,7 @@ impl Metrics {
         );
         let tokens = TokenMetrics::new(&mut registry);
         let custody = CustodyMetrics::new(&mut registry);
+        let release = ReleaseMetrics::new(&mut registry);
         let revocation_list = registered(
             &mut registry,
             "revocation_list_fresh_until_seconds",
@@ -204,6 +208,7 @@ impl Metrics {
             plans: Mutex::default(),
             tokens,
             custody,
+            release,
             revocation_list,
             certificate_expiry,
             audit,

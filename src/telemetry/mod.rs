@@ -6,7 +6,9 @@ mod custody;
 mod laps;
 pub mod log;
 mod metrics;
+mod release;
 
 pub use custody::CustodyMetrics;
 pub use laps::{Laps, Stage};
 pub use metrics::{AuditMetrics, CONTENT_TYPE, Metrics, PlanLabels, TokenFigures};
+pub use release::ReleaseMetrics;
