@@ -38,6 +38,7 @@ pub mod daemon;
 pub mod dsse;
 pub mod entitlement;
 pub mod jose;
+pub mod keyless;
 pub mod outbound;
 pub mod pipeline;
 pub mod quota;

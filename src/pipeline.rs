@@ -15,6 +15,7 @@ mod appliance;
 mod case;
 mod refusal;
 mod report;
+mod signer;
 mod verdict;
 
 use std::sync::Arc;
@@ -24,12 +25,11 @@ use http::HeaderName;
 use http::request::Parts;
 use hyper::body::Incoming;
 
-use crate::api::request::{Options, ReturnBundle, SignRequest};
+use crate::api::request::{Options, SignRequest};
 use crate::api::response::Answer;
 use crate::api::{Held, take_body};
 use crate::auth::{Authenticated, PeerCertificate, Presented};
-use crate::custody::TenantKey;
-use crate::dsse::{Bundle, Form, Signature};
+use crate::dsse::Bundle;
 use crate::entitlement::{Entitlement, PoeError, PresentedPoe};
 use crate::quota::Permit;
 use crate::statement::Statement;
@@ -40,6 +40,8 @@ pub(crate) use case::{Case, json};
 pub(crate) use refusal::{RATE_LIMIT, RATE_LIMIT_POLICY, Refusal};
 pub(crate) use report::custody_report;
 pub(crate) use verdict::Verdict;
+
+use signer::Signer;
 
 /// Signs what an authenticated, entitled caller sent, or says why not.
 ///
@@ -88,12 +90,12 @@ pub(crate) async fn sign(
     let (statement, held) = off_the_loop_if_large(body_bytes, move || (request.into_statement(), held)).await?;
     case.stated(&statement);
 
-    // With which key?
-    let key = appliance.custody.resolve(&caller.tenant, options.signing_mode.unwrap_or(tenant.default_mode))?;
-    case.resolved(key.key());
+    // By which key, or under which identity?
+    let signer = appliance.signer(&caller.tenant, options.signing_mode.unwrap_or(tenant.default_mode))?;
+    case.resolved(&signer);
 
     // Record the intent, sign, verify, record the outcome.
-    let order = Order { statement, key, options, entitlement, permit, held };
+    let order = Order { statement, signer, options, entitlement, permit, held };
     let task = tokio::spawn(fulfil(Arc::clone(appliance), case.hand_over(), order));
     let (body, permit, held) = task.await.map_err(|error| Refusal::lost(&error))??;
     Ok(Answer { body, permit, held, dpop_nonce })
@@ -102,7 +104,7 @@ pub(crate) async fn sign(
 /// Everything that was authorised, and nothing that was not.
 struct Order {
     statement: Statement,
-    key: TenantKey,
+    signer: Signer,
     options: Options,
     entitlement: Arc<Entitlement>,
     permit: Permit,
@@ -121,27 +123,24 @@ async fn fulfil(appliance: Arc<Appliance>, mut case: Case, order: Order) -> Resu
     Ok((signed?, order.permit, order.held))
 }
 
-/// Has the token sign, and writes an answer that was read back and found to be what was authorised.
+/// Has it signed, and writes an answer that was read back and found to be what was authorised.
 async fn sign_and_check(appliance: &Appliance, case: &mut Case, order: &Order) -> Result<Vec<u8>, Refusal> {
-    let Order { statement, key, options, entitlement, permit, held: _ } = order;
+    let Order { statement, signer, options, entitlement, permit, held: _ } = order;
     let deadline = case.deadline();
-    // Custody verifies the signature against the pinned key before it hands it over.
-    let signed = appliance.custody.sign(key, statement.pae_sha256(), deadline).await?;
-    let signature = Signature::from_raw(&signed.signature).map_err(|error| Refusal::lost(&error))?.to_der();
-    case.signed(&signed.token);
+    let mut signed = appliance.sign(signer, statement.pae_sha256(), *options, deadline).await?;
+    case.signed(&signed);
 
+    // When was it signed, says somebody else?
+    appliance.stamp(&mut signed, *options, deadline).await?;
+    case.stamped(&signed);
+
+    let timestamps = signed.timestamps();
     let bundle = Bundle {
         statement: statement.canonical(),
-        signature: &signature,
-        keyid: key.keyid(),
-        form: match options.return_bundle {
-            ReturnBundle::Dsse => Form::Dsse,
-            ReturnBundle::DsseCert => Form::DsseCert(key.certificate_chain()),
-            ReturnBundle::Sigstore => Form::Sigstore,
-        },
-        key: key.name(),
-        token: &signed.token,
-        custody: signed.custody,
+        signature: signed.signature(),
+        keyid: signed.keyid(),
+        form: signed.form(options.return_bundle, &timestamps),
+        by: signed.by(),
     };
     let body = Answer::write(&bundle, entitlement, permit, case.audit_id());
     bundle.reread(&body)?;

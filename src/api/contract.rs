@@ -73,7 +73,8 @@ pub struct OptionsBody {
     /// Absent: the tenant's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_mode: Option<SigningMode>,
-    /// Wanted life of a certificate, a hint for keyless signing.
+    /// Wanted life of a certificate in seconds, a hint for keyless signing: Fulcio decides how long one lives. A certificate
+    /// that was used before is not used again when it lives shorter than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiry_seconds: Option<u32>,
     /// Absent: `dsse+cert`.
@@ -122,8 +123,8 @@ pub struct BundleBody {
     pub sigstore: Option<Value>,
     /// How it was signed.
     pub mode: SigningMode,
-    /// With which key.
-    pub signing_identity: KeyIdentityBody,
+    /// By which key, or under which identity.
+    pub signing_identity: SigningIdentityBody,
 }
 
 /// A DSSE envelope (dsse `envelope.md`).
@@ -147,6 +148,28 @@ pub struct SignatureBody {
     pub keyid: Option<String>,
     /// ECDSA P-256 with SHA-256 over the PAE, ASN.1 DER, in base64.
     pub sig: String,
+}
+
+/// Who signed.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SigningIdentityBody {
+    /// With `kms`: a key in a token.
+    Key(KeyIdentityBody),
+    /// With `keyless`: whoever Fulcio issued the certificate to.
+    Certificate(CertificateIdentityBody),
+}
+
+/// The certificate of a keyless signature.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateIdentityBody {
+    /// The OIDC issuer that vouched for the identity.
+    pub issuer: String,
+    /// The subject alternative name: a URI or an email address.
+    pub san: String,
+    /// Until when the certificate is valid (RFC 3339).
+    pub cert_expiry: String,
 }
 
 /// The key that signed.

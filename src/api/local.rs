@@ -22,8 +22,10 @@ use tokio::sync::{Semaphore, watch};
 use super::operator::Order;
 use crate::config::{KeyState, LocalListen};
 use crate::custody::{KeyHealth, KeyListing, TokenStatus};
+use crate::keyless::{CircuitState, KeylessStatus};
 use crate::pipeline::Appliance;
 use crate::telemetry::CONTENT_TYPE as METRICS_TYPE;
+use crate::timestamp::AuthorityHealth;
 
 /// A bound local listener.
 pub(crate) enum LocalListener {
@@ -133,6 +135,66 @@ pub(crate) struct Readiness {
     pub(crate) keys: Vec<KeyReadiness>,
     /// How each key is in each of its tokens.
     pub(crate) custody: Vec<CustodyReadiness>,
+    /// Keyless signing, where it is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keyless: Option<KeylessReadiness>,
+    /// The timestamp authorities, where any is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timestamps: Option<Vec<TimestampReadiness>>,
+}
+
+/// Keyless signing: whether it is usable now. Ready does not depend on it but for tenants that have nothing else.
+#[derive(Serialize)]
+pub(crate) struct KeylessReadiness {
+    usable: bool,
+    /// `closed`, `open` or `half_open`.
+    circuit: &'static str,
+    identities: Vec<IdentityReadiness>,
+}
+
+/// One identity.
+#[derive(Serialize)]
+struct IdentityReadiness {
+    name: Arc<str>,
+    /// When the token that is held ends, in Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<i64>,
+    /// Why no new token can be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// One timestamp authority.
+#[derive(Serialize)]
+pub(crate) struct TimestampReadiness {
+    name: String,
+    usable: bool,
+    /// Failures since it last answered rightly.
+    failures: u32,
+}
+
+impl KeylessReadiness {
+    /// What is known now.
+    pub(crate) fn of(status: &KeylessStatus) -> Self {
+        let identities: Vec<IdentityReadiness> = status
+            .identities
+            .iter()
+            .map(|identity| IdentityReadiness {
+                name: Arc::clone(&identity.name),
+                expires: identity.expires,
+                detail: identity.trouble.clone(),
+            })
+            .collect();
+        let usable = status.circuit != CircuitState::Open && identities.iter().all(|one| one.expires.is_some());
+        Self { usable, circuit: status.circuit.name(), identities }
+    }
+}
+
+impl TimestampReadiness {
+    /// What is known now.
+    pub(crate) fn of(health: &AuthorityHealth) -> Self {
+        Self { name: health.name.clone(), usable: health.paused.is_none(), failures: health.failures }
+    }
 }
 
 /// One key in one token.

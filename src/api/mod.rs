@@ -21,7 +21,7 @@ mod tls;
 mod verify;
 
 pub(crate) use body::{BodyBudget, Held, take as take_body};
-pub(crate) use local::{CustodyReadiness, LocalListener, Readiness};
+pub(crate) use local::{CustodyReadiness, KeylessReadiness, LocalListener, Readiness, TimestampReadiness};
 pub(crate) use sending::Sending;
 pub(crate) use server::EventLoops;
 pub(crate) use tls::server_tls;

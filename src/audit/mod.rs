@@ -32,7 +32,10 @@ use std::thread::JoinHandle;
 use crate::config;
 
 pub use batch::Append;
-pub use record::{AuditId, Detail, Facts, KeyFacts, Kind, MAX_SUBJECTS, Record, Refused, ReleaseFacts, StatementFacts};
+pub use record::{
+    AuditId, CertificateFacts, Detail, Facts, IdentityFacts, KeyFacts, Kind, MAX_SUBJECTS, Record, Refused,
+    ReleaseFacts, StatementFacts,
+};
 pub use recovery::{Recovery, Torn};
 
 /// The audit log. Closing it, by dropping it, writes what is pending.

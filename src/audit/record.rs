@@ -83,6 +83,12 @@ pub struct Facts<'a> {
     pub statement: Option<StatementFacts<'a>>,
     /// With which key.
     pub key: Option<KeyFacts<'a>>,
+    /// As whom, where no key of ours signs.
+    pub identity: Option<IdentityFacts<'a>>,
+    /// Under which certificate.
+    pub certificate: Option<CertificateFacts<'a>>,
+    /// Names of the authorities that stamped the signature, and when (RFC 3339).
+    pub timestamps: &'a [(&'a str, &'a str)],
     /// How.
     pub mode: Option<SigningMode>,
 }
@@ -124,6 +130,28 @@ pub struct KeyFacts<'a> {
     pub token: &'a str,
 }
 
+/// As whom something is signed keyless.
+#[derive(Clone, Copy, Debug)]
+pub struct IdentityFacts<'a> {
+    /// Its name under `[keyless.identity]`.
+    pub name: &'a str,
+    /// The subject alternative name that the certificate must have.
+    pub san: &'a str,
+    /// The OIDC issuer that it must name.
+    pub issuer: &'a str,
+}
+
+/// A certificate that Fulcio issued for one signature, or for a few.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateFacts<'a> {
+    /// SHA-256 of its DER, in hexadecimal.
+    pub sha256: &'a str,
+    /// `SHA256:<base64>`, of its key.
+    pub keyid: &'a str,
+    /// Until when it is valid (RFC 3339).
+    pub expires: &'a str,
+}
+
 /// Why a request got no signature.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused<'a> {
@@ -133,6 +161,8 @@ pub struct Refused<'a> {
     pub code: &'static str,
     /// The precise reason, stable.
     pub reason: &'static str,
+    /// The last step of a keyless flow that was completed.
+    pub step: Option<&'static str>,
     /// More of it in words, for the auditor only.
     pub detail: Option<&'a str>,
 }
@@ -177,6 +207,9 @@ impl Facts<'_> {
             release: None,
             statement: None,
             key: None,
+            identity: None,
+            certificate: None,
+            timestamps: &[],
             mode: None,
         }
     }
@@ -359,6 +392,19 @@ impl Facts<'_> {
             line.text("keyid", key.keyid);
             line.text("token", key.token);
         }
+        if let Some(identity) = &self.identity {
+            line.text("identity", identity.name);
+            line.text("san", identity.san);
+            line.text("oidcIssuer", identity.issuer);
+        }
+        if let Some(certificate) = &self.certificate {
+            line.text("certificateSha256", certificate.sha256);
+            line.text("certificateExpires", certificate.expires);
+            line.text("keyid", certificate.keyid);
+        }
+        if !self.timestamps.is_empty() {
+            line.pairs("timestamps", self.timestamps.iter().copied());
+        }
         if let Some(mode) = self.mode {
             line.word(
                 "mode",
@@ -376,6 +422,9 @@ impl Refused<'_> {
         line.number("status", self.status.into());
         line.word("code", self.code);
         line.word("reason", self.reason);
+        if let Some(step) = self.step {
+            line.word("step", step);
+        }
         if let Some(detail) = self.detail {
             line.text("detail", detail);
         }

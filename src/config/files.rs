@@ -12,7 +12,7 @@ use super::error::ConfigErrors;
 use super::load::Loaded;
 use super::tree::Step;
 use super::validate::{Report, key};
-use super::{JwksSource, Token};
+use super::{ClientAuthentication, Identity, IdentitySource, JwksSource, Keyless, Timestamps, Token};
 
 /// On whose behalf files are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,12 @@ impl Loaded {
                 check.own(key!["keys", name, "certificate_chain"], file, Kind::Certificates);
             }
         }
+        if let Some(keyless) = &config.keyless {
+            keyless_files(keyless, check);
+        }
+        if let Some(timestamps) = &config.timestamps {
+            timestamp_files(timestamps, check);
+        }
         check.audit_directory(key!["audit", "path"], &config.audit.path);
     }
 
@@ -118,6 +124,51 @@ impl Loaded {
     }
 }
 
+fn keyless_files(keyless: &Keyless, check: &mut Check<'_>) {
+    if let Some(ca) = &keyless.ca {
+        check.own(key!["keyless", "ca"], ca, Kind::Certificates);
+    }
+    check.own(key!["keyless", "trusted_root"], &keyless.trusted_root, Kind::TrustedRoot);
+    if let Some(helper) = &keyless.helper {
+        check.program(key!["keyless", "helper"], helper);
+    }
+    for (name, identity) in &keyless.identity {
+        identity_files(name, identity, check);
+    }
+}
+
+fn identity_files(name: &String, identity: &Identity, check: &mut Check<'_>) {
+    match &identity.source {
+        IdentitySource::File(file) => {
+            check.own(key!["keyless", "identity", name, "source", "file"], file, Kind::Plain);
+        }
+        // It exists only while the unit runs.
+        IdentitySource::Credential(_) => {}
+        IdentitySource::ClientCredentials(client) => {
+            let at = |field: &str| key!["keyless", "identity", name, "source", "client_credentials", field].to_vec();
+            check.own(&at("ca"), &client.ca, Kind::Certificates);
+            if let ClientAuthentication::Mtls(own) = &client.authentication {
+                let within = |field: &str| {
+                    let mut path = at("authentication");
+                    path.extend([Step::from("mtls"), Step::from(field)]);
+                    path
+                };
+                check.own(&within("certificate"), &own.certificate, Kind::Certificates);
+                check.own(&within("private_key"), &own.private_key, Kind::PrivateKey);
+            }
+        }
+    }
+}
+
+fn timestamp_files(timestamps: &Timestamps, check: &mut Check<'_>) {
+    check.own(key!["timestamps", "trusted_root"], &timestamps.trusted_root, Kind::TrustedRoot);
+    for (name, authority) in &timestamps.authority {
+        if let Some(ca) = &authority.ca {
+            check.own(key!["timestamps", "authority", name, "ca"], ca, Kind::Certificates);
+        }
+    }
+}
+
 fn worker(name: &String, token: &Token, check: &mut Check<'_>) {
     if let Some(module) = &token.module {
         check.workers(key!["tokens", name, "module"], module, Kind::Module);
@@ -130,6 +181,9 @@ fn worker(name: &String, token: &Token, check: &mut Check<'_>) {
 
 /// Permission bits that no secret has: a group of its own may read it, nobody else, and none but its owner may write it.
 pub(crate) const SECRET_OPEN: u32 = 0o037;
+
+/// The one spelling that cosign and sigstore-go take.
+const TRUSTED_ROOT: &str = "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -162,6 +216,21 @@ impl Check<'_> {
     fn own(&mut self, path: &[Step], file: &Path, kind: Kind) {
         let judged = match File::open(file).and_then(|open| open.metadata()) {
             Ok(metadata) => mode(&metadata, kind).and_then(|()| content(file, kind)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && self.viewer == Viewer::Operator => Ok(()),
+            Err(error) => Err(unopened(&error)),
+        };
+        self.report.expect(path, judged);
+    }
+
+    /// A program that the front starts. It may be executable and no more: mode 0711 keeps others from reading it.
+    fn program(&mut self, path: &[Step], file: &Path) {
+        let judged = match fs::metadata(file) {
+            Ok(metadata) => mode(&metadata, Kind::Module).and_then(|()| {
+                if metadata.permissions().mode() & 0o111 == 0 {
+                    return Err("it is no program; run `chmod 0711` on it".to_owned());
+                }
+                Ok(())
+            }),
             Err(error) if error.kind() == ErrorKind::PermissionDenied && self.viewer == Viewer::Operator => Ok(()),
             Err(error) => Err(unopened(&error)),
         };
@@ -250,8 +319,17 @@ fn content(file: &Path, kind: Kind) -> Result<(), String> {
             }
         }
         Kind::ReleaseKey => crate::release::check_public_key(file).map_err(|why| format!("it {why}")),
-        Kind::TrustedRoot => crate::release::check_trusted_root(file),
         Kind::Credentials => crate::release::check_credentials(file).map_err(|why| format!("it {why}")),
+        Kind::TrustedRoot => {
+            let text = fs::read(file).map_err(|error| unopened(&error))?;
+            let root: Result<serde_json::Value, _> = serde_json::from_slice(&text);
+            match root.as_ref().ok().and_then(|root| root.get("mediaType")).and_then(serde_json::Value::as_str) {
+                Some(TRUSTED_ROOT) => crate::release::check_trusted_root(file),
+                _ => Err(format!(
+                    "it is no Sigstore trusted root; write a JSON file whose `mediaType` is {TRUSTED_ROOT}"
+                )),
+            }
+        }
         Kind::Module | Kind::Pin | Kind::Plain => Ok(()),
     }
 }

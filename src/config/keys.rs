@@ -7,7 +7,7 @@ use super::{Config, Key, rules};
 
 /// Every problem of the keys.
 pub(super) fn judge(config: &Config, report: &mut Report<'_>) {
-    if config.keys.is_empty() {
+    if config.keys.is_empty() && config.needs_tokens() {
         report.problem(key!["keys"], "there is no key to sign with; add [keys.NAME]");
     }
     let mut objects: BTreeMap<(&str, &str), &str> = BTreeMap::new();

@@ -9,6 +9,8 @@ mod de;
 mod error;
 mod files;
 mod key;
+mod keyless;
+mod keyless_rules;
 mod keys;
 mod load;
 mod profile;
@@ -34,6 +36,10 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub(crate) use files::SECRET_OPEN;
 pub use files::Viewer;
 pub use key::{CustodyException, Key, Replica};
+pub use keyless::{
+    AssertionKey, Circuit, ClientAuthentication, ClientCertificate, ClientCredentials, Identity, IdentitySource,
+    Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
+};
 pub use load::{Loaded, UnknownToken, load, open, open_with};
 pub use release::{Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest};
 pub use token::{Backend, BackendError, YubiHsmConnector};
@@ -55,9 +61,15 @@ pub struct Config {
     /// Which scanner images are trusted releases.
     #[serde(default)]
     pub release: Release,
+    /// Keyless signing.
+    pub keyless: Option<Keyless>,
+    /// RFC 3161 timestamps in Sigstore bundles.
+    pub timestamps: Option<Timestamps>,
     /// The tokens (HSMs), each served by its own worker process.
+    #[serde(default)]
     pub tokens: BTreeMap<String, Token>,
     /// The signing keys, by the name the audit log knows them under.
+    #[serde(default)]
     pub keys: BTreeMap<String, Key>,
     /// The tenants, by the OpTok's `tid`.
     pub tenants: BTreeMap<String, Tenant>,
@@ -365,13 +377,16 @@ pub enum KeyState {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
-    /// Names under `[keys]`; exactly one of them signs at any time.
+    /// Names under `[keys]`; exactly one of them signs at any time. A tenant that signs keyless may have none.
+    #[serde(default)]
     pub keys: Vec<String>,
     /// Predicate types this tenant may have signed, exactly as the catalog lists them; `"*"` is the whole catalog.
     pub predicate_types: Vec<String>,
     /// Mode when a request names none.
     #[serde(default)]
     pub default_mode: SigningMode,
+    /// As whom the tenant signs keyless. Absent: it does not.
+    pub keyless: Option<TenantKeyless>,
 }
 
 /// How a signature is made.

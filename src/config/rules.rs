@@ -44,6 +44,47 @@ pub(super) fn public_url(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Scheme, host and port of a service, and nothing after them.
+pub(super) fn origin(text: &str, scheme: &str, example: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("`{text}` {why}; write scheme, host and port, as in \"{example}\""));
+    let Ok(uri) = text.parse::<http::Uri>() else { return wrong("is no URL") };
+    if uri.scheme_str() != Some(scheme) {
+        return wrong(&format!("is not {scheme}"));
+    }
+    let Some(authority) = uri.authority() else { return wrong("names no host") };
+    if authority.as_str().contains('@') {
+        return Err("the URL carries a user name or password; secrets do not belong in the configuration".to_owned());
+    }
+    if text.len() != scheme.len() + "://".len() + authority.as_str().len() {
+        return wrong("has something after the authority");
+    }
+    Ok(())
+}
+
+/// An `https://` URL, on this machine too: what comes back is a credential.
+pub(super) fn https_url(text: &str) -> Result<(), String> {
+    outbound_url(text)?;
+    if text.starts_with("https://") {
+        Ok(())
+    } else {
+        Err(format!("`{text}` is not https, and a credential comes back from there; write an https URL"))
+    }
+}
+
+/// What a certificate of Fulcio names its subject by: a URI, or an email address.
+pub(super) fn subject_alternative_name(text: &str) -> Result<(), String> {
+    let plain = !text.is_empty() && text.len() <= 2048 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let scheme = text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty());
+    let email = text.split_once('@').is_some_and(|(user, domain)| !user.is_empty() && !domain.is_empty());
+    if plain && (scheme || email) {
+        Ok(())
+    } else {
+        Err("this is no subject alternative name; write it as the certificate has it, as in \
+             \"spiffe://example.org/signer\" or \"signer@example.org\""
+            .to_owned())
+    }
+}
+
 /// An issuer identifier (RFC 8414, section 2): a URL without query and fragment.
 pub(super) fn issuer(text: &str) -> Result<(), String> {
     outbound_url(text)?;

@@ -23,6 +23,7 @@ pub(super) fn problems(config: &Config, tree: &Node) -> Vec<ConfigError> {
     super::releases::judge(config, &mut report);
     tokens(config, &mut report);
     super::keys::judge(config, &mut report);
+    super::keyless_rules::judge(config, &mut report);
     custody(config, &mut report);
     tenants(config, &mut report);
     audit_and_log(config, &mut report);
@@ -211,7 +212,7 @@ fn plans(config: &Config, report: &mut Report<'_>) {
 }
 
 fn tokens(config: &Config, report: &mut Report<'_>) {
-    if config.tokens.is_empty() {
+    if config.tokens.is_empty() && config.needs_tokens() {
         report.problem(key!["tokens"], "there is no token to sign with; add [tokens.NAME]");
     }
     let mut sockets: BTreeMap<&Path, &str> = BTreeMap::new();
@@ -281,10 +282,6 @@ fn tenants(config: &Config, report: &mut Report<'_>) {
             let message =
                 "the tenant may have nothing signed; list predicate types, or write [\"*\"] for the whole catalog";
             report.problem(key!["tenants", tid, "predicate_types"], message);
-        }
-        if tenant.default_mode == SigningMode::Keyless {
-            let message = "keyless signing is not part of this version; write \"kms\" or leave it out";
-            report.problem(key!["tenants", tid, "default_mode"], message);
         }
         let mut seen = BTreeSet::new();
         for (i, predicate_type) in tenant.predicate_types.iter().enumerate() {
@@ -388,8 +385,8 @@ pub(super) fn known<'a>(
 
 /// What the strict JSON reader addresses is below 256 MiB.
 const MAX_BODY: u64 = 255 << 20;
-const MINUTE: Duration = Duration::from_secs(60);
-const MAX_SKEW: Duration = Duration::from_secs(300);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MAX_SKEW: Duration = Duration::from_secs(300);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);

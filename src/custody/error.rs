@@ -10,6 +10,7 @@ use super::PublicKeyError;
 use super::client::LinkError;
 use super::uri::UriError;
 use super::wire::FailureCode;
+use crate::config::SigningMode;
 
 /// Why a digest was not signed. `Display` and `source()` are for the log.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +71,9 @@ pub enum ResolveError {
     /// Not in the configuration.
     #[error("tenant `{0}` is not configured")]
     UnknownTenant(String),
-    /// No keyless signing here.
-    #[error("this appliance does not sign keyless; ask for the signing mode \"kms\"")]
-    ModeUnavailable,
+    /// The tenant does not sign in this way.
+    #[error("{}", unavailable(*.0))]
+    ModeUnavailable(SigningMode),
     /// The tenant has keys, none of them in state `active`.
     #[error("tenant `{0}` has no active key")]
     NoActiveKey(String),
@@ -300,7 +301,7 @@ impl ResolveError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::ModeUnavailable | Self::NotSigning { .. } => "invalid_request",
+            Self::ModeUnavailable(_) | Self::NotSigning { .. } => "invalid_request",
             Self::UnknownKey(_) => "not_found",
             _ => "signing_unavailable",
         }
@@ -311,7 +312,7 @@ impl ResolveError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownTenant(_) => "unknown_tenant",
-            Self::ModeUnavailable => "mode_unavailable",
+            Self::ModeUnavailable(_) => "mode_unavailable",
             Self::NoActiveKey(_) => "no_active_key",
             Self::KeyNotYetValid { .. } => "key_not_yet_valid",
             Self::KeyExpired { .. } => "key_expired",
@@ -327,13 +328,20 @@ impl ResolveError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ModeUnavailable | Self::UnknownKey(_) | Self::NotSigning { .. } => None,
+            Self::ModeUnavailable(_) | Self::UnknownKey(_) | Self::NotSigning { .. } => None,
             Self::KeyNotSeen { .. } | Self::KeyOutOfService { why: OutOfService::Canary(_), .. } => {
                 Some(Duration::from_secs(5))
             }
             // An operator has to act first, or a window to open.
             _ => Some(LONGEST_WAIT),
         }
+    }
+}
+
+fn unavailable(mode: SigningMode) -> &'static str {
+    match mode {
+        SigningMode::Keyless => "this tenant does not sign keyless; ask for the signing mode \"kms\"",
+        SigningMode::Kms => "this tenant has no key in a token; ask for the signing mode \"keyless\"",
     }
 }
 

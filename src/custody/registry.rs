@@ -255,8 +255,8 @@ impl Registry {
     pub(super) fn resolve(&self, tenant: &str, mode: SigningMode, now: Timestamp) -> Result<TenantKey, ResolveError> {
         let TenantKeys { lane, keys } =
             self.tenants.get(tenant).ok_or_else(|| ResolveError::UnknownTenant(tenant.to_owned()))?;
-        if mode == SigningMode::Keyless {
-            return Err(ResolveError::ModeUnavailable);
+        if mode == SigningMode::Keyless || keys.is_empty() {
+            return Err(ResolveError::ModeUnavailable(mode));
         }
         let active = || keys.iter().map(|index| &self.entries[*index]).filter(|key| key.state == KeyState::Active);
         let mut signing = active().filter(|key| key.begun(now) && !key.ended(now));

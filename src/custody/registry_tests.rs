@@ -87,7 +87,7 @@ fn the_signing_key_is_the_active_one_inside_its_window() {
         assert_eq!(got, expected, "{tenant} at {now}");
     }
     let keyless = registry.resolve("acme", SigningMode::Keyless, "2026-05-01T00:00:00Z".parse().unwrap());
-    assert_eq!(keyless.unwrap_err(), ResolveError::ModeUnavailable);
+    assert_eq!(keyless.unwrap_err(), ResolveError::ModeUnavailable(SigningMode::Keyless));
 }
 
 #[test]

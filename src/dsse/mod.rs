@@ -9,7 +9,7 @@ mod envelope;
 mod key;
 mod pae;
 
-pub use bundle::{Bundle, Form, RereadError};
+pub use bundle::{Bundle, Form, RereadError, SignedBy};
 pub use ecdsa::{DerSignature, Signature, SignatureError};
 pub use envelope::Envelope;
 pub use key::{PublicKey, PublicKeyError, keyid, verify_digest};

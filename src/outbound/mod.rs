@@ -301,7 +301,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// The form serialisation of the URL standard (section 5.2).
-fn form_urlencoded(form: &[(&str, &str)]) -> String {
+pub(crate) fn form_urlencoded(form: &[(&str, &str)]) -> String {
     let mut out = String::with_capacity(form.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
     let mut encode = |text: &str, lead: Option<char>| {
         out.extend(lead);

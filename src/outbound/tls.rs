@@ -41,7 +41,8 @@ impl OutboundTls {
         Ok(Self { roots, identity })
     }
 
-    pub(super) fn into_client_config(self) -> Result<ClientConfig, OutboundError> {
+    /// What rustls needs.
+    pub(crate) fn into_client_config(self) -> Result<ClientConfig, OutboundError> {
         let mut roots = RootCertStore::empty();
         // System bundles hold a certificate now and then that webpki does not parse; it is then simply not trusted.
         roots.add_parsable_certificates(self.roots);

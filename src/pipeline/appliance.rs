@@ -12,18 +12,21 @@ use tokio::sync::watch;
 
 use super::Refusal;
 use super::report::Reports;
-use crate::api::{BodyBudget, CustodyReadiness, Readiness};
-use crate::audit::{AuditLog, Record};
+use crate::api::{BodyBudget, CustodyReadiness, KeylessReadiness, Readiness, TimestampReadiness};
+use crate::audit::{AuditLog, Detail, Record};
 use crate::auth::{Authenticator, Caller, PeerCertificate};
 use crate::clock::UnixTime;
-use crate::config::{Config, SigningMode};
+use crate::config::{self, Config, KeyState, SigningMode};
 use crate::custody::{Custody, TokenStatus};
 use crate::entitlement::{Entitlements, Limits};
+use crate::keyless::Keyless;
 use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
 use crate::quota::{Permit, Quotas};
 use crate::release::TrustedReleases;
+use crate::sigstore::TrustedRoot;
 use crate::statement::catalog::{Allowed, PredicateType};
 use crate::telemetry::{Metrics, TokenFigures};
+use crate::timestamp::{AuthoritySettings, TimestampPolicy, TimestampSettings, Timestamps};
 
 /// The front, without its listeners.
 pub(crate) struct Appliance {
@@ -34,6 +37,10 @@ pub(crate) struct Appliance {
     pub(crate) quotas: Quotas,
     pub(crate) releases: TrustedReleases,
     pub(crate) custody: Arc<Custody>,
+    /// Absent where the configuration has no Fulcio.
+    pub(super) keyless: Option<Arc<Keyless>>,
+    /// Absent where the configuration has no timestamp authority.
+    pub(super) timestamps: Option<Timestamps>,
     pub(crate) metrics: Metrics,
     pub(crate) bodies: Arc<BodyBudget>,
     pub(super) reports: Reports,
@@ -44,6 +51,8 @@ pub(crate) struct Appliance {
 pub(crate) struct TenantPolicy {
     allowed: Allowed,
     pub(crate) default_mode: SigningMode,
+    /// It has no key that signs, so that it is ready when keyless signing is.
+    only_keyless: bool,
 }
 
 impl Appliance {
@@ -79,15 +88,23 @@ impl Appliance {
             .iter()
             .map(|(name, tenant)| {
                 let allowed = Allowed::new(&tenant.predicate_types)?;
-                Ok((name.as_str().into(), TenantPolicy { allowed, default_mode: tenant.default_mode }))
+                let signs = |key: &String| config.keys.get(key).is_some_and(|key| key.state == KeyState::Active);
+                let only_keyless = tenant.keyless.is_some() && !tenant.keys.iter().any(signs);
+                let policy = TenantPolicy { allowed, default_mode: tenant.default_mode, only_keyless };
+                Ok((name.as_str().into(), policy))
             })
             .collect::<Result<_, Box<dyn Error + Send + Sync>>>()?;
+        let custody = Arc::new(Custody::new(&config)?);
+        let keyless = Keyless::new(&config, &custody, &metrics.keyless)?.map(Arc::new);
+        let timestamps = config.timestamps.as_ref().map(|stamps| timestamps(stamps, background)).transpose()?;
         Ok(Self {
             authenticator: Arc::new(authenticator),
             entitlements: Arc::new(entitlements),
             quotas: Quotas::new(),
             releases: TrustedReleases::new(&config.release, background, metrics.release.clone())?,
-            custody: Arc::new(Custody::new(&config)?),
+            custody,
+            keyless,
+            timestamps,
             bodies: Arc::new(BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get())),
             reports: Reports::default(),
             tenants,
@@ -105,6 +122,8 @@ impl Appliance {
                 Arc::clone(&self.entitlements).watch(),
                 Arc::clone(&self.custody).watch(),
                 self.write_down_custody_events(),
+                self.keep_keyless(),
+                self.write_down_assertions(),
             )
         };
         tokio::select! {
@@ -122,6 +141,39 @@ impl Appliance {
                 // The log says for itself that it fails, and nothing is signed while it does.
                 tracing::error!(%error, ?event, "an event of custody could not be recorded");
             }
+        }
+    }
+
+    async fn keep_keyless(&self) {
+        if let Some(keyless) = &self.keyless {
+            Arc::clone(keyless).upkeep().await;
+        }
+    }
+
+    /// What the sandbox of helpers may lack, and each client assertion before a key signs it, into the audit log.
+    async fn write_down_assertions(&self) {
+        let Some(keyless) = &self.keyless else { return };
+        for exception in keyless.sandbox_exceptions() {
+            let details = [("layer", Detail::Text(&exception.layer)), ("reason", Detail::Text(&exception.reason))];
+            let written = self.audit.append(&Record::Event { event: "sandbox_exception", details: &details }).await;
+            if let Err(error) = written {
+                tracing::error!(%error, "an exception from the sandbox could not be recorded");
+            }
+        }
+        let Some(mut assertions) = keyless.assertions() else { return };
+        while let Some(assertion) = assertions.recv().await {
+            let written = assertion.as_record(|record| self.audit.append(record)).await;
+            assertion.recorded(written.is_ok());
+        }
+    }
+
+    /// Can something be signed for the tenant now? Whoever has a key is ready by that; Fulcio matters to those alone who
+    /// have nothing else.
+    fn can_sign(&self, tenant: &str, policy: &TenantPolicy) -> bool {
+        if policy.only_keyless {
+            self.keyless.as_ref().is_some_and(|keyless| keyless.can_sign(tenant))
+        } else {
+            self.custody.can_sign(tenant)
         }
     }
 
@@ -164,13 +216,18 @@ impl Appliance {
             ready: audit
                 && authority
                 && revocations
-                && self.config.tenants.keys().all(|tenant| self.custody.can_sign(tenant)),
+                && self.tenants.iter().all(|(tenant, policy)| self.can_sign(tenant, policy)),
             audit: now(audit, "failed"),
             authority: now(authority, "unavailable"),
             revocations: now(revocations, "stale"),
             tokens: self.custody.status().into_iter().map(Into::into).collect(),
             custody: keys.iter().flat_map(CustodyReadiness::of).collect(),
             keys: keys.into_iter().map(Into::into).collect(),
+            keyless: self.keyless.as_ref().map(|keyless| KeylessReadiness::of(&keyless.status())),
+            timestamps: self
+                .timestamps
+                .as_ref()
+                .map(|timestamps| timestamps.health().iter().map(TimestampReadiness::of).collect()),
         }
     }
 
@@ -196,6 +253,9 @@ impl Appliance {
                 self.metrics.custody.exception(key, exception.attribute);
             }
         }
+        if let Some(keyless) = &self.keyless {
+            keyless.observe();
+        }
         self.metrics.body_bytes_held.set(self.bodies.held().cast_signed());
         if let Some(list) = self.entitlements.revocation_list() {
             self.metrics.revocation_list_fresh_until(list.fresh_until.0);
@@ -203,6 +263,36 @@ impl Appliance {
         self.metrics.verify_after_sign_failures.inner().store(bad_signatures, Ordering::Relaxed);
         self.metrics.render()
     }
+}
+
+fn timestamps(config: &config::Timestamps, background: &Handle) -> Result<Timestamps, Box<dyn Error + Send + Sync>> {
+    let root = TrustedRoot::load(&config.trusted_root)?;
+    if root.timestamp_authorities.is_empty() {
+        return Err("timestamps.trusted_root names no timestamp authority, so no timestamp could be trusted".into());
+    }
+    let authorities = config
+        .authority
+        .iter()
+        .map(|(name, authority)| {
+            let tls = if authority.url.starts_with("http:") {
+                OutboundTls::default()
+            } else {
+                OutboundTls::load(authority.ca.as_deref(), None)?
+            };
+            Ok(AuthoritySettings { name: name.clone(), url: authority.url.clone(), tls })
+        })
+        .collect::<Result<_, Box<dyn Error + Send + Sync>>>()?;
+    let settings = TimestampSettings {
+        authorities,
+        policy: match config.policy {
+            config::TimestampPolicy::One => TimestampPolicy::One,
+            config::TimestampPolicy::All => TimestampPolicy::All,
+        },
+        timeout: config.timeout.get(),
+        failures: STAMP_FAILURES,
+        pause: STAMP_PAUSE,
+    };
+    Ok(Timestamps::new(settings, Arc::new(root), background)?)
 }
 
 fn figures(token: &TokenStatus) -> Option<TokenFigures> {
@@ -235,6 +325,9 @@ impl TenantPolicy {
 
 /// Verifying a large envelope keeps a core busy for a while.
 const MAX_READS_AT_ONCE: u32 = 16;
+/// After so many failures in a row a timestamp authority is left alone.
+const STAMP_FAILURES: u32 = 3;
+const STAMP_PAUSE: Duration = Duration::from_secs(1);
 const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_JWKS_BYTES: usize = 1 << 20;
 const MAX_INTROSPECTION_BYTES: usize = 64 << 10;

@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response};
 
+use super::signer::{Signed, Signer};
 use super::{Appliance, Refusal, Verdict};
 use crate::api::Sending;
-use crate::audit::{Append, AuditId, Facts, KeyFacts, MAX_SUBJECTS, Record, ReleaseFacts, StatementFacts};
+use crate::audit::{
+    Append, AuditId, CertificateFacts, Facts, IdentityFacts, KeyFacts, MAX_SUBJECTS, Record, ReleaseFacts,
+    StatementFacts,
+};
 use crate::auth::{Caller, PeerCertificate};
 use crate::config::SigningMode;
 use crate::custody::SigningKey;
 use crate::entitlement::Entitlement;
+use crate::keyless::{Issued, TenantIdentity};
 use crate::release::TrustedRelease;
 use crate::statement::Statement;
 use crate::telemetry::Stage;
@@ -44,6 +49,12 @@ struct Known {
     key: Option<Arc<SigningKey>>,
     /// Of the key's tokens, the one that signed.
     token: Option<Arc<str>>,
+    /// As whom it is signed, where no key of ours signs.
+    identity: Option<Arc<TenantIdentity>>,
+    /// The certificate that was issued for it.
+    issued: Option<Arc<Issued>>,
+    /// Who stamped the signature, and when, in the form of the record.
+    stamps: Vec<(String, String)>,
     /// An intent is in the log, which an outcome must follow.
     intended: bool,
     started: Instant,
@@ -87,6 +98,9 @@ impl Case {
             statement: None,
             key: None,
             token: None,
+            identity: None,
+            issued: None,
+            stamps: Vec::new(),
             intended: false,
             started: now,
             stage_began: now,
@@ -163,7 +177,17 @@ impl Case {
         });
     }
 
-    pub(crate) fn resolved(&mut self, key: &Arc<SigningKey>) {
+    pub(super) fn resolved(&mut self, signer: &Signer) {
+        match signer {
+            Signer::Kms(key) => self.resolved_key(key.key()),
+            Signer::Keyless(identity) => self.note(|known| {
+                known.identity = Some(Arc::clone(identity));
+                known.passed(Stage::Resolve);
+            }),
+        }
+    }
+
+    pub(crate) fn resolved_key(&mut self, key: &Arc<SigningKey>) {
         self.note(|known| {
             known.key = Some(Arc::clone(key));
             known.passed(Stage::Resolve);
@@ -214,8 +238,30 @@ impl Case {
         late.map_or(Ok(()), Err)
     }
 
-    /// Notes a signature by this token: the step that everything else is there for.
-    pub(crate) fn signed(&mut self, token: &Arc<str>) {
+    /// Notes a signature: the step that everything else is there for.
+    pub(super) fn signed(&mut self, signed: &Signed) {
+        match (signed.token(), signed.issued()) {
+            (Some(token), _) => self.signed_in(token),
+            (None, issued) => self.note(|known| {
+                known.issued = issued.cloned();
+                known.passed(Stage::Sign);
+            }),
+        }
+    }
+
+    /// Notes the timestamps of a signature.
+    pub(super) fn stamped(&mut self, signed: &Signed) {
+        let stamps: Vec<_> = signed.stamped().map(|(authority, at)| (authority.to_owned(), at.rfc3339())).collect();
+        self.note(|known| {
+            if !stamps.is_empty() {
+                known.stamps = stamps;
+                known.passed(Stage::Timestamp);
+            }
+        });
+    }
+
+    /// Notes a signature by this token.
+    pub(crate) fn signed_in(&mut self, token: &Arc<str>) {
         self.note(|known| {
             known.token = Some(Arc::clone(token));
             known.passed(Stage::Sign);
@@ -321,6 +367,8 @@ impl Known {
             Some(stated) => stated.subjects.iter().map(|(name, hex)| (&**name, &**hex)).collect(),
             None => Vec::new(),
         };
+        let stamps: Vec<(&str, &str)> = self.stamps.iter().map(|(by, at)| (by.as_str(), at.as_str())).collect();
+        let expires = self.issued.as_ref().map(|issued| issued.not_after.rfc3339());
         let facts = Facts {
             remote: self.remote,
             peer: self.peer.as_deref(),
@@ -345,7 +393,22 @@ impl Known {
                 keyid: key.keyid(),
                 token: self.token.as_ref().unwrap_or_else(|| key.tokens()),
             }),
-            mode: self.key.as_ref().map(|_| SigningMode::Kms),
+            identity: self.identity.as_ref().map(|identity| IdentityFacts {
+                name: identity.identity(),
+                san: identity.san(),
+                issuer: identity.issuer(),
+            }),
+            certificate: self.issued.as_ref().zip(expires.as_deref()).map(|(issued, expires)| CertificateFacts {
+                sha256: &issued.sha256,
+                keyid: &issued.keyid,
+                expires,
+            }),
+            timestamps: &stamps,
+            mode: match (&self.key, &self.identity) {
+                (Some(_), _) => Some(SigningMode::Kms),
+                (None, Some(_)) => Some(SigningMode::Keyless),
+                (None, None) => None,
+            },
             ..Facts::new(self.audit_id, self.operation)
         };
         enter(&facts)

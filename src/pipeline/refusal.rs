@@ -12,9 +12,11 @@ use crate::auth::AuthError;
 use crate::custody::{CustodyError, ResolveError};
 use crate::dsse::RereadError;
 use crate::entitlement::PoeError;
+use crate::keyless::{FlowStep, KeylessError};
 use crate::quota;
 use crate::release::ReleaseError;
 use crate::telemetry::Metrics;
+use crate::timestamp::StampError;
 
 /// A refusal of one step.
 pub(crate) struct Refusal {
@@ -25,6 +27,8 @@ pub(crate) struct Refusal {
     /// The same in words, for the auditor and the log alone.
     pub(super) detail: String,
     source: Source,
+    /// The last step of a keyless flow that was completed.
+    step: Option<&'static str>,
 }
 
 /// Which step refused: decides what is counted, and how loudly it is logged.
@@ -45,7 +49,7 @@ enum Source {
 
 impl Refusal {
     fn new(source: Source, problem: Problem, reason: &'static str, detail: &dyn ToString) -> Self {
-        Self { problem, reason, detail: detail.to_string(), source }
+        Self { problem, reason, detail: detail.to_string(), source, step: None }
     }
 
     /// What any scanner of ports can cause: recorded at a bounded rate.
@@ -93,6 +97,7 @@ impl Refusal {
             status: code.status().as_u16(),
             code: code.as_str(),
             reason: self.reason,
+            step: self.step,
             detail: Some(self.detail.as_str()).filter(|detail| !detail.is_empty()),
         }
     }
@@ -234,6 +239,29 @@ impl From<CustodyError> for Refusal {
     }
 }
 
+impl From<KeylessError> for Refusal {
+    fn from(error: KeylessError) -> Self {
+        let code = match error.code() {
+            "overloaded" => Code::Overloaded,
+            "dependency_unavailable" => Code::DependencyUnavailable,
+            _ => Code::SigningUnavailable,
+        };
+        let problem = Problem::new(code).reason(error.reason()).retry_after(error.retry_after());
+        let step = Some(error.step().name());
+        Self { step, ..Self::new(Source::Appliance, problem, error.reason(), &causes(&error)) }
+    }
+}
+
+impl From<StampError> for Refusal {
+    fn from(error: StampError) -> Self {
+        let wait = error.retry_after().unwrap_or(STAMP_RETRY).max(Duration::from_secs(1));
+        let problem = Problem::new(Code::DependencyUnavailable).reason(error.reason()).retry_after(wait);
+        // The signature was made and stays here; what is missing is the step `timestamped`.
+        let step = Some(FlowStep::Verified.name());
+        Self { step, ..Self::new(Source::Appliance, problem, error.reason(), &causes(&error)) }
+    }
+}
+
 impl From<RereadError> for Refusal {
     fn from(error: RereadError) -> Self {
         Self::new(Source::Appliance, Problem::new(Code::Internal), "reread_failed", &error)
@@ -268,4 +296,5 @@ pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 const SIGNING_RETRY: Duration = Duration::from_secs(5);
+const STAMP_RETRY: Duration = Duration::from_secs(5);
 const AUDIT_RETRY: Duration = Duration::from_secs(5);

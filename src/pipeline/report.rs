@@ -61,7 +61,7 @@ async fn kept_or_made(
     }
     case.asks_for("attest");
     case.stated(&statement);
-    case.resolved(key.key());
+    case.resolved_key(key.key());
     if let Err(refusal) = case.record_intent().await {
         case.abandon(&refusal);
         return Err(refusal);
@@ -82,7 +82,7 @@ async fn sign(
     // Custody verifies the signature against the pinned key before it hands it over.
     let signed = appliance.custody.sign(key, statement.pae_sha256(), case.deadline()).await?;
     let signature = Signature::from_raw(&signed.signature).map_err(|error| Refusal::lost(&error))?.to_der();
-    case.signed(&signed.token);
+    case.signed_in(&signed.token);
     let envelope = EnvelopeBody {
         payload_type: PAYLOAD_TYPE.to_owned(),
         payload: BASE64_STANDARD.encode(statement.canonical()),

@@ -23,8 +23,10 @@ pub enum Stage {
     Resolve,
     /// The durable intent.
     AuditIntent,
-    /// The token, the way there and the queue included.
+    /// The token or the keyless flow, the way there and the queue included.
     Sign,
+    /// Timestamps of the signature.
+    Timestamp,
     /// Verification of what came back.
     Verify,
     /// The durable outcome.
@@ -35,7 +37,7 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the order of a request.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Read,
         Self::Authenticate,
         Self::Entitle,
@@ -45,6 +47,7 @@ impl Stage {
         Self::Resolve,
         Self::AuditIntent,
         Self::Sign,
+        Self::Timestamp,
         Self::Verify,
         Self::AuditOutcome,
         Self::Total,
@@ -63,6 +66,7 @@ impl Stage {
             Self::Resolve => "resolve",
             Self::AuditIntent => "audit_intent",
             Self::Sign => "sign",
+            Self::Timestamp => "timestamp",
             Self::Verify => "verify",
             Self::AuditOutcome => "audit_outcome",
             Self::Total => "total",

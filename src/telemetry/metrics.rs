@@ -19,6 +19,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::Stage;
 use super::custody::CustodyMetrics;
+use super::keyless::{KeylessMetrics, TimestampMetrics};
 use super::release::ReleaseMetrics;
 use crate::audit::Kind;
 
@@ -53,8 +54,10 @@ pub struct Metrics {
     audit: AuditMetrics,
     /// Bytes of bundles answered.
     pub bundle_bytes: Counter,
-    /// Certificates that Fulcio issued.
-    pub keyless_certs_issued: Counter,
+    /// Keyless signing.
+    pub keyless: KeylessMetrics,
+    /// Timestamps.
+    pub timestamps: TimestampMetrics,
     /// Signatures made in tokens.
     pub kms_sign: Counter,
     /// Signatures that came back from a token and did not verify.
@@ -166,6 +169,8 @@ impl Metrics {
         let bundle_bytes = registered(&mut registry, "bundle_bytes", "Bytes of bundles answered", Counter::default());
         let keyless_certs_issued =
             registered(&mut registry, "keyless_certs_issued", "Certificates issued by Fulcio", Counter::default());
+        let keyless = KeylessMetrics::new(&mut registry, &keyless_certs_issued);
+        let timestamps = TimestampMetrics::new(&mut registry);
         let kms_sign = registered(&mut registry, "kms_sign", "Signatures made in tokens", Counter::default());
         let verify_after_sign_failures = registered(
             &mut registry,
@@ -213,7 +218,8 @@ impl Metrics {
             certificate_expiry,
             audit,
             bundle_bytes,
-            keyless_certs_issued,
+            keyless,
+            timestamps,
             kms_sign,
             verify_after_sign_failures,
             connections,
@@ -363,7 +369,10 @@ mod tests {
         metrics.audit().failed.set(1);
         metrics.audit().flush.observe(0.0003);
         metrics.bundle_bytes.inc_by(2048);
-        metrics.keyless_certs_issued.inc();
+        metrics.keyless.certs_issued.inc();
+        metrics.keyless.helper_failure("job_sent");
+        metrics.keyless.circuit("open", &["closed", "open", "half_open"]);
+        metrics.timestamps.failure("main", "timestamp_nonce");
         metrics.kms_sign.inc();
         metrics.verify_after_sign_failures.inc();
         metrics.connections.set(7);
@@ -388,6 +397,11 @@ mod tests {
             "signer_audit_flush_seconds_count 1",
             "signer_bundle_bytes_total 2048",
             "signer_keyless_certs_issued_total 1",
+            "signer_keyless_flows 0",
+            "signer_keyless_helper_failures_total{step=\"job_sent\"} 1",
+            "signer_keyless_circuit{state=\"open\"} 1",
+            "signer_keyless_circuit{state=\"closed\"} 0",
+            "signer_timestamp_failures_total{authority=\"main\",reason=\"timestamp_nonce\"} 1",
             "signer_kms_sign_total 1",
             "signer_verify_after_sign_failures_total 1",
             "signer_connections 7",

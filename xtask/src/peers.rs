@@ -6,6 +6,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 
 use xtask::ui;
 
@@ -24,6 +25,8 @@ pub(crate) struct Peer {
     /// What the variable names, below the directory.
     artifact: &'static str,
     needs: &'static [&'static host::Need],
+    /// What of ours it is built from, below `tests/peers`: when it changes, the peer is built again.
+    ours: &'static [&'static str],
     build: fn(&Peer, &Path) -> Outcome,
     /// Nobody misses it: without it, its tests are not part of the suite.
     pub(crate) optional: bool,
@@ -36,6 +39,7 @@ pub(crate) const OIDC_PROVIDER: Peer = Peer {
     variable: "SIGNER_PEER_OIDC_PROVIDER",
     artifact: "",
     needs: &[&host::NODE, &host::NPM],
+    ours: &["authority/package.json", "authority/package-lock.json", "authority/server.mjs"],
     build: npm_ci,
     optional: false,
 };
@@ -47,18 +51,80 @@ pub(crate) const SECURESYSTEMSLIB: Peer = Peer {
     variable: "SIGNER_PEER_PYTHON",
     artifact: "bin/python",
     needs: &[&host::PYTHON],
+    ours: &["python/requirements.txt"],
     build: pip_install,
     optional: false,
 };
 
 pub(crate) const COSIGN: Peer = Peer {
-    name: "cosign",
-    version: "v3.1.2",
-    module: "cosign::",
-    variable: "SIGNER_PEER_COSIGN",
-    artifact: "bin/cosign",
-    needs: &[&host::GO],
-    build: go_install,
+    build: |peer, dir| go_install(peer, dir, "github.com/sigstore/cosign/v3/cmd/cosign"),
+    ..go("cosign", "v3.1.2", "cosign::", "SIGNER_PEER_COSIGN", "bin/cosign")
+};
+
+/// The generation before, which is still installed in many places.
+pub(crate) const COSIGN_V2: Peer = Peer {
+    build: |peer, dir| go_install(peer, dir, "github.com/sigstore/cosign/v2/cmd/cosign"),
+    ..go("cosign", "v2.6.3", "cosign_v2::", "SIGNER_PEER_COSIGN_V2", "bin/cosign")
+};
+
+/// The program that comes with the library as an example: 1.4 needs Go 1.27.
+pub(crate) const SIGSTORE_GO: Peer = Peer {
+    build: |peer, dir| go_install(peer, dir, "github.com/sigstore/sigstore-go/examples/sigstore-go-verification"),
+    ..go("sigstore-go", "v1.3.0", "sigstore_go::", "SIGNER_PEER_SIGSTORE_GO", "bin/sigstore-go-verification")
+};
+
+pub(crate) const FULCIO: Peer = Peer {
+    build: |peer, dir| go_install(peer, dir, "github.com/sigstore/fulcio"),
+    ..go("fulcio", "v1.8.8", "fulcio::", "SIGNER_PEER_FULCIO", "bin/fulcio")
+};
+
+/// What needs the one needs the other: a certificate of ten minutes is worth little without a timestamp.
+pub(crate) const TIMESTAMP_SERVER: Peer = Peer {
+    build: |peer, dir| go_install(peer, dir, "github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server"),
+    ..go("timestamp-server", "v2.1.3", "fulcio::", "SIGNER_PEER_TIMESTAMP_SERVER", "bin/timestamp-server")
+};
+
+/// Without its extensions, none of which a signature needs.
+pub(crate) const ZOT: Peer = Peer {
+    build: |peer, dir| go_install(peer, dir, "zotregistry.dev/zot/v2/cmd/zot"),
+    ..go("zot", "v2.1.20", "zot::", "SIGNER_PEER_ZOT", "bin/zot")
+};
+
+/// distribution 2.8, which has no referrers API; unpacked and not installed, so that no service is started.
+pub(crate) const DISTRIBUTION: Peer = Peer {
+    name: "docker-registry",
+    version: "of-the-system",
+    module: "distribution::",
+    variable: "SIGNER_PEER_DISTRIBUTION",
+    artifact: "usr/bin/docker-registry",
+    needs: &[&host::APT_GET, &host::DPKG],
+    ours: &[],
+    build: |peer, dir| unpack_package(dir, peer.name),
+    optional: false,
+};
+
+pub(crate) const SIGSTORE_JS: Peer = Peer {
+    name: "sigstore-js",
+    version: "3.1.1",
+    module: "sigstore_js::",
+    variable: "SIGNER_PEER_SIGSTORE_JS",
+    artifact: "verify.mjs",
+    needs: &[&host::NODE, &host::NPM],
+    ours: &["sigstore-js/package.json", "sigstore-js/package-lock.json", "sigstore-js/verify.mjs"],
+    build: npm_ci,
+    optional: false,
+};
+
+/// A little program of ours around the crate `sigstore-verify`, in a workspace of its own.
+pub(crate) const SIGSTORE_RS: Peer = Peer {
+    name: "sigstore-rs",
+    version: "0.15.1",
+    module: "sigstore_rs::",
+    variable: "SIGNER_PEER_SIGSTORE_RS",
+    artifact: "target/debug/sigstore-rs-peer",
+    needs: &[],
+    ours: &["sigstore-rs/Cargo.toml", "sigstore-rs/Cargo.lock", "sigstore-rs/src/main.rs"],
+    build: |peer, dir| cargo_build(peer, dir, "sigstore-rs-peer"),
     optional: false,
 };
 
@@ -69,7 +135,8 @@ pub(crate) const KRYOPTIC: Peer = Peer {
     variable: "SIGNER_PEER_KRYOPTIC",
     artifact: "target/debug/libkryoptic_pkcs11.so",
     needs: &[&host::OPENSSL_DEV, &host::SQLITE_DEV, &host::PKG_CONFIG, &host::LIBCLANG],
-    build: cargo_build,
+    ours: &["kryoptic/Cargo.toml", "kryoptic/Cargo.lock", "kryoptic/src/lib.rs"],
+    build: |peer, dir| cargo_build(peer, dir, "kryoptic"),
     optional: false,
 };
 
@@ -81,6 +148,7 @@ pub(crate) const TPM2_PKCS11: Peer = Peer {
     variable: "SIGNER_PEER_TPM2_PKCS11",
     artifact: "libtpm2_pkcs11.so",
     needs: &[&host::SWTPM, &host::TCTI_SWTPM, &host::TPM2_TOOLS, &host::TPM2_PKCS11],
+    ours: &[],
     build: link_tpm2_pkcs11,
     optional: false,
 };
@@ -93,12 +161,39 @@ pub(crate) const RACK: Peer = Peer {
     variable: "SIGNER_TEST_RACK",
     artifact: "",
     needs: &[],
+    ours: &[],
     build: rack_is_named,
     optional: true,
 };
 
 /// All that are built once and kept.
-const PEERS: [&Peer; 5] = [&OIDC_PROVIDER, &SECURESYSTEMSLIB, &COSIGN, &KRYOPTIC, &TPM2_PKCS11];
+const PEERS: [&Peer; 13] = [
+    &OIDC_PROVIDER,
+    &SECURESYSTEMSLIB,
+    &COSIGN,
+    &COSIGN_V2,
+    &SIGSTORE_GO,
+    &SIGSTORE_JS,
+    &SIGSTORE_RS,
+    &FULCIO,
+    &TIMESTAMP_SERVER,
+    &ZOT,
+    &DISTRIBUTION,
+    &KRYOPTIC,
+    &TPM2_PKCS11,
+];
+
+/// A program that `go install` builds.
+const fn go(
+    name: &'static str,
+    version: &'static str,
+    module: &'static str,
+    variable: &'static str,
+    artifact: &'static str,
+) -> Peer {
+    let build: fn(&Peer, &Path) -> Outcome = |_, _| Err("no package is named".to_owned());
+    Peer { name, version, module, variable, artifact, needs: &[&host::GO], ours: &[], build, optional: false }
+}
 
 /// `cargo xtask peers`.
 ///
@@ -142,24 +237,27 @@ impl Peer {
         Ok(artifact)
     }
 
-    /// What a build depends on: when it changes, the peer is built again.
+    /// What a build depends on.
     fn recipe(&self) -> Vec<u8> {
-        let ours: &[&str] = match self.name {
-            "oidc-provider" => &["authority/package-lock.json", "authority/server.mjs"],
-            "securesystemslib" => &["python/requirements.txt"],
-            "kryoptic" => &["kryoptic/Cargo.toml", "kryoptic/Cargo.lock"],
-            _ => &[],
-        };
-        let content = ours.iter().flat_map(|file| fs::read(sources().join(file)).unwrap_or_default());
+        let content = self.ours.iter().flat_map(|file| fs::read(sources().join(file)).unwrap_or_default());
         [self.version.as_bytes(), b"\n"].concat().into_iter().chain(content).collect()
     }
 }
 
-fn npm_ci(_: &Peer, dir: &Path) -> Outcome {
-    for file in ["package.json", "package-lock.json", "server.mjs"] {
-        let from = sources().join("authority").join(file);
-        fs::copy(&from, dir.join(file)).map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
+/// Copies what of ours the peer is built from into its directory, one folder less deep.
+fn copy_ours(peer: &Peer, dir: &Path) -> Outcome {
+    for file in peer.ours {
+        let from = sources().join(file);
+        let to = dir.join(file.split_once('/').map_or(*file, |(_, below)| below));
+        let parent = to.parent().unwrap_or(dir);
+        fs::create_dir_all(parent).map_err(|error| format!("cannot make {}: {error}", parent.display()))?;
+        fs::copy(&from, to).map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
     }
+    Ok(())
+}
+
+fn npm_ci(peer: &Peer, dir: &Path) -> Outcome {
+    copy_ours(peer, dir)?;
     run(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(dir), dir)
 }
 
@@ -171,30 +269,38 @@ fn pip_install(_: &Peer, dir: &Path) -> Outcome {
     run(&mut pip, dir)
 }
 
-fn go_install(peer: &Peer, dir: &Path) -> Outcome {
-    let bin = dir.join("bin");
+fn go_install(peer: &Peer, dir: &Path, package: &str) -> Outcome {
     // A binary of this name was put there by a finished `go install`: Go renames it into place.
-    if bin.join(peer.name).exists() {
+    if dir.join(peer.artifact).exists() {
         return Ok(());
     }
     let go = host::GO.path().ok_or("Go is missing")?;
-    let module = format!("github.com/sigstore/cosign/v3/cmd/cosign@{}", peer.version);
-    // Without cgo no C compiler is needed; cosign wants it for hardware tokens alone.
+    // One after the other: each would take all cores, and what they have in common is then compiled once.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().map_err(|_| "another build panicked".to_owned())?;
+    // Without cgo no C compiler is needed; what wants it is for hardware tokens alone.
     let mut install = Command::new(go);
-    install.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(module).env("GOBIN", bin).env("CGO_ENABLED", "0");
-    run(&mut install, dir)
+    install.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(format!("{package}@{}", peer.version));
+    run(install.env("GOBIN", dir.join("bin")).env("CGO_ENABLED", "0"), dir)
 }
 
-fn cargo_build(_: &Peer, dir: &Path) -> Outcome {
-    fs::create_dir_all(dir.join("src")).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
-    for file in ["Cargo.toml", "Cargo.lock", "src/lib.rs"] {
-        let from = sources().join("kryoptic").join(file);
-        fs::copy(&from, dir.join(file)).map_err(|error| format!("cannot copy {}: {error}", from.display()))?;
-    }
+/// Unpacks a package of the system's own archive.
+fn unpack_package(dir: &Path, package: &str) -> Outcome {
+    let mut download = Command::new("apt-get");
+    run(download.args(["-qq", "download", package]).current_dir(dir), dir)?;
+    let files = fs::read_dir(dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
+    let archive = files.flatten().map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let archive = archive.ok_or_else(|| format!("apt-get downloaded no {package}"))?;
+    run(Command::new("dpkg").arg("-x").arg(&archive).arg(dir), dir)?;
+    fs::remove_file(&archive).map_err(|error| format!("cannot remove {}: {error}", archive.display()))
+}
+
+fn cargo_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {
+    copy_ours(peer, dir)?;
     let mut build = cargo::cargo();
     // As a person would type it there: what this run of cargo was told about the workspace is not meant for it.
     build.current_dir(dir).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-    run(build.args(["build", "--locked", "--package", "kryoptic"]), dir)
+    run(build.args(["build", "--locked", "--package", package]), dir)
 }
 
 fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {

@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM};
-use crate::peers::{COSIGN, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TPM2_PKCS11};
+use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM};
+use crate::peers::{COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT};
 
 /// A suite of tests.
 pub(crate) struct Suite {
@@ -103,6 +103,13 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "hostile"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
+    },
+    Suite {
+        name: "release",
+        proves: "only a scanner that a trusted identity has signed: real registries, real clients, and a registry that lies",
+        runs: &[&["--test", "release"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &PERL],
+        peers: &[&ZOT, &DISTRIBUTION, &COSIGN, &COSIGN_V2, &FULCIO, &TIMESTAMP_SERVER],
     },
     Suite {
         name: "authority",

@@ -57,8 +57,13 @@ fn each_kind_of_record_says_what_an_auditor_needs() {
         mode: Some(SigningMode::Kms),
         ..Facts::new(audit_id, "sign")
     };
-    let refused =
-        Refused { status: 503, code: "signing_unavailable", reason: "token_lost", detail: Some("no session") };
+    let refused = Refused {
+        status: 503,
+        code: "signing_unavailable",
+        reason: "token_lost",
+        step: None,
+        detail: Some("no session"),
+    };
     let latency = Duration::from_micros(1234);
     let (log, recovery) = open(&path);
     assert_eq!(recovery, Recovery { next_seq: 1, torn: None });

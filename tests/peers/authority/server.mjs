@@ -1,7 +1,10 @@
-// A real OpenID provider as the Authority of a test: it issues the OpToks that the signer must accept.
+// A real OpenID provider as the Authority of a test: it issues the OpToks that the signer must accept, and the identity
+// tokens that the signer shows Fulcio.
 //
 // Environment: TLS_CERT, TLS_KEY (PEM files of the server), CLIENT_CA (PEM file that client certificates chain to),
-// DPOP_SECRET (secret of the client `scanner-dpop`), ORPHAN_WATCH=1 to end when standard input ends.
+// DPOP_SECRET (secret of the client `scanner-dpop`), ORPHAN_WATCH=1 to end when standard input ends, and
+// IDENTITY_CLIENTS, a JSON array of clients that get identity tokens whose subject is their `client_id`: each proves
+// itself by a certificate for a DNS name (`dns`) or by assertions of a key (`jwk`).
 // Prints `listening PORT` once it answers. `POST /test/rotate` makes a new signing key: the old one stays published;
 // `POST /test/forget` takes all but the newest out of the JWK set.
 
@@ -11,6 +14,9 @@ import { readFileSync } from 'node:fs';
 import Provider, { errors } from 'oidc-provider';
 
 const RESOURCE = 'urn:stellaops:signer';
+const FULCIO = 'urn:stellaops:fulcio';
+const AUDIENCES = { [RESOURCE]: 'signer', [FULCIO]: 'sigstore' };
+const IDENTITY_CLIENTS = JSON.parse(process.env.IDENTITY_CLIENTS ?? '[]');
 
 // `sub`-less service tokens carry who they are for in these claims.
 const TENANTS = {
@@ -53,9 +59,19 @@ function configuration() {
         tls_client_auth_san_dns: 'acme-ci.test',
         tls_client_certificate_bound_access_tokens: true,
       },
+      ...IDENTITY_CLIENTS.map(({ client_id, dns, jwk }) => ({
+        ...client,
+        client_id,
+        scope: '',
+        ...(jwk ? {
+          token_endpoint_auth_method: 'private_key_jwt',
+          token_endpoint_auth_signing_alg: 'ES256',
+          jwks: { keys: [jwk] },
+        } : { token_endpoint_auth_method: 'tls_client_auth', tls_client_auth_san_dns: dns }),
+      })),
     ],
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'tls_client_auth'],
-    enabledJWA: { dPoPSigningAlgValues: ['ES256', 'EdDSA'] },
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'tls_client_auth', 'private_key_jwt'],
+    enabledJWA: { dPoPSigningAlgValues: ['ES256', 'EdDSA'], clientAuthSigningAlgValues: ['ES256'] },
     scopes: ['signer.sign', 'signer.read'],
     ttl: { ClientCredentials: 300 },
     features: {
@@ -73,13 +89,15 @@ function configuration() {
       },
       resourceIndicators: {
         enabled: true,
-        defaultResource: () => RESOURCE,
+        defaultResource: (ctx, client) => (
+          IDENTITY_CLIENTS.some(({ client_id }) => client_id === client.clientId) ? FULCIO : RESOURCE
+        ),
         useGrantedResource: () => true,
         getResourceServerInfo: (ctx, resource) => {
-          if (resource !== RESOURCE) throw new errors.InvalidTarget();
+          if (!(resource in AUDIENCES)) throw new errors.InvalidTarget();
           return {
-            scope: 'signer.sign signer.read',
-            audience: 'signer',
+            scope: resource === RESOURCE ? 'signer.sign signer.read' : '',
+            audience: AUDIENCES[resource],
             accessTokenTTL: 300,
             accessTokenFormat: 'jwt',
             jwt: { sign: { alg: 'ES256' } },

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::fulcio;
 use crate::https::{Asked, Clients, ModeSwitch, Reply, Server};
 use crate::jwt::{self, Jwt};
 use crate::key::{self, Key};
@@ -118,6 +119,12 @@ impl Authority {
         self.state.mint(&id, tenant, "signer.sign", binding)
     }
 
+    /// An identity token for Fulcio, ready to be changed: five minutes, for the subject that `tenant` signs as.
+    #[must_use]
+    pub fn mint_identity(&self, tenant: &str) -> Jwt {
+        self.state.mint_identity(tenant)
+    }
+
     /// The key that signs now.
     #[must_use]
     pub fn signing_key(&self) -> Key {
@@ -218,6 +225,11 @@ impl State {
             (None, Some(thumbprint)) => Binding::Certificate(thumbprint),
             (None, None) => Binding::None,
         };
+        if form.get("resource").or(form.get("audience")).map(String::as_str) == Some(fulcio::AUDIENCE) {
+            let token = self.mint_identity(&client.tenant).encode();
+            let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": 300});
+            return Ok(Reply::json(200, &answer).header("cache-control", "no-store"));
+        }
         let scope = form.get("scope").map_or("signer.sign", String::as_str);
         let token_type = if matches!(binding, Binding::Dpop(_)) { "DPoP" } else { "Bearer" };
         let token = self.mint(&client.id, &client.tenant, scope, &binding).encode();
@@ -286,9 +298,28 @@ impl State {
         }
     }
 
+    fn mint_identity(&self, tenant: &str) -> Jwt {
+        let claims = json!({
+            "iss": self.issuer(),
+            "sub": identity(tenant),
+            "aud": fulcio::AUDIENCE,
+            "iat": now(),
+            "nbf": now(),
+            "exp": now() + 300,
+            "jti": random_id(),
+        });
+        Jwt::new("JWT", claims, &self.keys.lock().expect("no holder panics").signing)
+    }
+
     fn issuer(&self) -> String {
         self.issuer.lock().expect("no holder panics").clone()
     }
+}
+
+/// The subject that the signer's certificates for a tenant are issued to: a SPIFFE id.
+#[must_use]
+pub fn identity(tenant: &str) -> String {
+    format!("spiffe://{}/signer/{tenant}", fulcio::TRUST_DOMAIN)
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -237,7 +237,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Service) {
         .await;
 }
 
-fn tls_config(identity: &Identity, clients: Clients) -> Result<rustls::ServerConfig> {
+pub(crate) fn tls_config(identity: &Identity, clients: Clients) -> Result<rustls::ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -11,9 +11,15 @@
 //! | [`authority`] | a development Authority: discovery, JWK set, token endpoint, tokens minted at will |
 //! | [`licensing`] | a development Licensing Service: offline PoEs, revocation list, introspection |
 //! | [`token`] | the token of a fixture, one of the next two |
+//! | [`registry`] | an OCI registry that says whatever it is told to, and two real ones |
 //! | [`softhsm`] | a SoftHSM2 token of its own, with keys made inside it |
 //! | [`yubihsm`] | a simulated YubiHSM 2, with keys made inside it |
 //! | [`device`] | the other devices that the same tests run on |
+//! | [`fulcio`], [`tsa`] | a real Fulcio and a real timestamp authority |
+//! | [`ct_log`], [`fulcio_ca`] | a CT log and a CA such as Fulcio needs, [`trusted_root`] what is pinned of them |
+//! | [`hostile_fulcio`] | a Fulcio of our own: honest and fast, or hostile in one way at a time |
+//! | [`fulcio_client`] | a plain client of Fulcio: the control of an experiment |
+//! | [`verifiers`] | who else judges our bundles: offline, and [`later`] too |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
@@ -29,21 +35,33 @@
 pub mod appliance;
 pub mod authority;
 pub mod client;
+pub mod ct_log;
+pub mod der;
 pub mod device;
 pub mod envelope;
 pub mod fixture;
+pub mod fulcio;
+pub mod fulcio_ca;
+pub mod fulcio_client;
+pub mod hostile_fulcio;
 pub mod https;
 pub mod jwt;
 pub mod key;
+pub mod later;
 pub mod licensing;
 pub mod peers;
 pub mod pki;
 pub mod raw;
+pub mod registry;
 pub mod sample;
 pub mod schema;
 pub mod shell;
 pub mod softhsm;
+pub mod tls_front;
 pub mod token;
+pub mod trusted_root;
+pub mod tsa;
+pub mod verifiers;
 pub mod yubihsm;
 
 use std::sync::OnceLock;

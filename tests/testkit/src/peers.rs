@@ -32,6 +32,70 @@ pub fn cosign() -> Result<PathBuf> {
     named("SIGNER_PEER_COSIGN")
 }
 
+/// The cosign of the generation before.
+///
+/// # Errors
+/// When it was not built.
+pub fn cosign_v2() -> Result<PathBuf> {
+    named("SIGNER_PEER_COSIGN_V2")
+}
+
+/// sigstore-go's verifier.
+///
+/// # Errors
+/// When it was not built.
+pub fn sigstore_go() -> Result<PathBuf> {
+    named("SIGNER_PEER_SIGSTORE_GO")
+}
+
+/// The script around `@sigstore/verify`, for `node`.
+///
+/// # Errors
+/// When it was not built.
+pub fn sigstore_js() -> Result<PathBuf> {
+    named("SIGNER_PEER_SIGSTORE_JS")
+}
+
+/// The program around the crate `sigstore-verify`.
+///
+/// # Errors
+/// When it was not built.
+pub fn sigstore_rs() -> Result<PathBuf> {
+    named("SIGNER_PEER_SIGSTORE_RS")
+}
+
+/// Fulcio.
+///
+/// # Errors
+/// When it was not built.
+pub fn fulcio() -> Result<PathBuf> {
+    named("SIGNER_PEER_FULCIO")
+}
+
+/// timestamp-server.
+///
+/// # Errors
+/// When it was not built.
+pub fn timestamp_server() -> Result<PathBuf> {
+    named("SIGNER_PEER_TIMESTAMP_SERVER")
+}
+
+/// zot.
+///
+/// # Errors
+/// When it was not built.
+pub fn zot() -> Result<PathBuf> {
+    named("SIGNER_PEER_ZOT")
+}
+
+/// distribution, of Debian's package `docker-registry`.
+///
+/// # Errors
+/// When it is not there.
+pub fn distribution() -> Result<PathBuf> {
+    named("SIGNER_PEER_DISTRIBUTION")
+}
+
 /// The kryoptic module.
 ///
 /// # Errors
@@ -62,6 +126,24 @@ pub fn sources() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).with_file_name("peers")
 }
 
+/// A client of `oidc-provider` that gets identity tokens for Fulcio; its id is their subject.
+pub enum IdentityClient<'a> {
+    /// Proves itself by a certificate for `DNS.test` of the fixture's client CA.
+    Certificate {
+        /// `client_id`.
+        id: &'a str,
+        /// The certificate's DNS name.
+        dns: &'a str,
+    },
+    /// Proves itself by assertions that this key signs (RFC 7523).
+    Assertion {
+        /// `client_id`.
+        id: &'a str,
+        /// The public key as a JWK, with its `kid`.
+        jwk: serde_json::Value,
+    },
+}
+
 impl OidcProvider {
     /// Starts it with the fixture's certificates. Its clients are `scanner-dpop`, which proves itself by a secret, and
     /// `scanner-mtls`, which proves itself by acme's certificate.
@@ -69,6 +151,15 @@ impl OidcProvider {
     /// # Errors
     /// When it was not built or does not start.
     pub fn start(pki: &Pki) -> Result<Self> {
+        Self::start_with(pki, &[])
+    }
+
+    /// Starts it with more clients.
+    ///
+    /// # Errors
+    /// When it was not built or does not start.
+    pub fn start_with(pki: &Pki, clients: &[IdentityClient<'_>]) -> Result<Self> {
+        let clients: Vec<_> = clients.iter().map(IdentityClient::json).collect();
         let dir = named("SIGNER_PEER_OIDC_PROVIDER")?;
         let secret = random_id();
         let mut child = Command::new("node")
@@ -77,6 +168,7 @@ impl OidcProvider {
             .env("TLS_KEY", pki.services.private_key())
             .env("CLIENT_CA", &pki.client_ca.certificate)
             .env("DPOP_SECRET", &secret)
+            .env("IDENTITY_CLIENTS", serde_json::Value::from(clients).to_string())
             .env("ORPHAN_WATCH", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -171,6 +263,15 @@ impl OidcProvider {
         let request = request.body(Full::from(form.to_owned())).context("build the request")?;
         let addr = ([127, 0, 0, 1], self.port).into();
         runtime().block_on(Connection::new(addr, tls, Protocol::Http1).send(request))
+    }
+}
+
+impl IdentityClient<'_> {
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Certificate { id, dns } => serde_json::json!({"client_id": id, "dns": dns}),
+            Self::Assertion { id, jwk } => serde_json::json!({"client_id": id, "jwk": jwk}),
+        }
     }
 }
 

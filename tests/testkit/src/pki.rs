@@ -11,7 +11,7 @@ use std::time::Duration;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType,
-    SerialNumber, date_time_ymd,
+    SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,9 +21,10 @@ use crate::{Context, Result, base64url, now, sha256, shell};
 // A function would have to name `time::OffsetDateTime`, which rcgen does not export.
 macro_rules! at {
     ($unix:expr) => {
-        date_time_ymd(1970, 1, 1) + since_1970($unix)
+        rcgen::date_time_ymd(1970, 1, 1) + $crate::pki::since_1970($unix)
     };
 }
+pub(crate) use at;
 
 /// Everything the fixture needs, as PEM files in one directory.
 pub struct Pki {
@@ -283,6 +284,6 @@ fn dns_name(name: &str) -> Result<SanType> {
     Ok(SanType::DnsName(name.try_into().context(format!("use {name} as a DNS name"))?))
 }
 
-fn since_1970(unix: i64) -> Duration {
+pub(crate) fn since_1970(unix: i64) -> Duration {
     Duration::from_secs(u64::try_from(unix).expect("certificates are of this century"))
 }

@@ -327,6 +327,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL_PAUSE: Duration = Duration::from_millis(10);
 const PORT_ATTEMPTS: usize = 3;
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
 }

@@ -1,0 +1,128 @@
+//! A certificate that Fulcio issued, after everything about it was checked.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::SHA256;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustls_pki_types::CertificateDer;
+use signer_keyless::wire::Signed;
+
+use super::error::Refuted;
+use crate::clock::UnixTime;
+use crate::config;
+use crate::dsse::{self, DerSignature, PublicKey, Signature};
+use crate::sigstore::{self, CertificatePolicy, Identity, SctPolicy, TrustedRoot};
+
+/// What answers are held against.
+#[derive(Debug)]
+pub(super) struct Pins {
+    pub(super) root: TrustedRoot,
+    policy: CertificatePolicy,
+    sct: SctPolicy,
+}
+
+/// A certificate to which nothing is left to be checked, and the names that records and answers have for it.
+#[derive(Debug)]
+pub struct Issued {
+    /// DER.
+    pub leaf: CertificateDer<'static>,
+    /// PEM, leaf first, then the pinned certificates that lead to the anchor.
+    pub chain: Vec<String>,
+    /// The one subject alternative name.
+    pub san: String,
+    /// The OIDC issuer.
+    pub issuer: String,
+    /// Until when it is valid.
+    pub not_after: UnixTime,
+    /// SHA-256 of its DER, in hexadecimal.
+    pub sha256: String,
+    /// `keyid` of signatures by its key.
+    pub keyid: Arc<str>,
+    public_key: PublicKey,
+}
+
+impl Pins {
+    pub(super) fn new(root: TrustedRoot, config: &config::Keyless) -> Self {
+        let required = usize::from(config.sct == config::SctPolicy::Required);
+        Self {
+            root,
+            policy: CertificatePolicy {
+                max_lifetime: config.max_certificate_lifetime.get(),
+                skew: config.clock_skew.get(),
+            },
+            sct: SctPolicy { required },
+        }
+    }
+
+    /// Judges what a helper returned, in the order in which each check makes the next one meaningful: who issued the
+    /// certificate and whether it is what Fulcio issues (path to a pinned root, validity, life, extended key usage, one
+    /// name); to whom; for which key; does the CT log know it; and does that key's signature stand over the digest that
+    /// was sent.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn judge(
+        &self,
+        signed: &Signed,
+        expected: &Identity,
+        digest: &[u8; 32],
+        now: UnixTime,
+    ) -> Result<(Issued, DerSignature), Refuted> {
+        let chain: Vec<CertificateDer<'_>> =
+            signed.certificates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let certificate = sigstore::certificate::verify(&chain, &self.root, now, &self.policy)?;
+        certificate.expect(expected)?;
+        let key = PublicKey::from_sec1(&signed.public_key).map_err(|_| Refuted::Key)?;
+        certificate.certifies(&key)?;
+        match &signed.sct {
+            Some(sct) => sigstore::sct::verify_detached(&certificate, sct, &self.root, self.sct)?,
+            None => sigstore::sct::verify_embedded(&certificate, &self.root, self.sct)?,
+        };
+        let signature = check(&key, digest, &signed.signature)?;
+        let issuers = certificate.issuers.iter().map(|issuer| to_pem(issuer));
+        let issued = Issued {
+            chain: std::iter::once(to_pem(&certificate.leaf)).chain(issuers).collect(),
+            san: certificate.san.value().to_owned(),
+            issuer: certificate.issuer.clone(),
+            not_after: certificate.not_after,
+            sha256: hex(aws_lc_rs::digest::digest(&SHA256, &certificate.leaf).as_ref()),
+            keyid: key.keyid().into(),
+            leaf: certificate.leaf,
+            public_key: key,
+        };
+        Ok((issued, signature))
+    }
+}
+
+impl Issued {
+    /// A further signature by the same key, checked.
+    pub(super) fn check(&self, digest: &[u8; 32], signature: &[u8]) -> Result<DerSignature, Refuted> {
+        check(&self.public_key, digest, signature)
+    }
+}
+
+fn check(key: &PublicKey, digest: &[u8; 32], signature: &[u8]) -> Result<DerSignature, Refuted> {
+    let signature = Signature::from_der(signature)?;
+    dsse::verify_digest(key, digest, &signature)?;
+    Ok(signature.to_der())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// RFC 7468, section 5.1.
+fn to_pem(der: &[u8]) -> String {
+    let base64 = BASE64_STANDARD.encode(der);
+    let mut pem = String::with_capacity(base64.len() + base64.len() / 64 + 60);
+    pem.push_str("-----BEGIN CERTIFICATE-----\n");
+    for line in base64.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
