@@ -8,6 +8,7 @@ use super::attest::KeysAttestArgs;
 use super::keys::cli::{
     KeysCsrArgs, KeysDeleteArgs, KeysExportArgs, KeysGenerateArgs, KeysImportCertArgs, KeysRetireArgs, KeysRotateArgs,
 };
+use super::release::ReleaseCommand;
 use super::request;
 use super::settings::{Access, Settings};
 use super::token::cli::TokenCommand;
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// The tokens (HSMs) of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Token(TokenCommand),
+    /// The scanner releases that an appliance trusts.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Release(ReleaseCommand),
     /// The configuration of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
@@ -276,7 +280,11 @@ mod tests {
     #[test]
     fn every_command_of_the_documents_is_one() {
         let mut commands = 0;
-        for page in [include_str!("../../docs/keys.md"), include_str!("../../docs/cli.md")] {
+        for page in [
+            include_str!("../../docs/keys.md"),
+            include_str!("../../docs/cli.md"),
+            include_str!("../../docs/release.md"),
+        ] {
             let page = page.replace("\\\n", " ");
             for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
                 let Some(at) = line.find("signerctl ").filter(|at| *at == 0 || line.starts_with("sudo ")) else {

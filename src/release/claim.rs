@@ -12,7 +12,6 @@ use super::rejection::{Rejection, SIGN_PREDICATE};
 use crate::dsse::{PAYLOAD_TYPE, pae};
 use crate::sigstore::bundle::{Bundle, Signer};
 use crate::sigstore::log::LogEntry;
-use crate::statement::ReadStatement;
 use crate::statement::json::{Document, Field, FieldError, JsonLimits};
 
 /// A signature and everything that came with it. Nothing in it is verified.
@@ -204,24 +203,37 @@ fn annotated_entry(root: &Field<'_>) -> Result<LogEntry, FieldError> {
     })
 }
 
-/// cosign 3 signs a statement about the image; any other statement about it is an attestation and no release.
+/// cosign 3 signs a statement about the image; any other statement about it is an attestation and no release. The type is
+/// looked at first, because attestations have other forms, too. Of a subject nothing but its digest counts; cosign writes
+/// annotations beside it, which the pipeline's own reader of statements does not take.
 fn is_signature_statement(payload: &Bytes, image: Digest) -> Result<(), Rejection> {
-    let statement = ReadStatement::parse(payload.clone()).map_err(|error| Rejection::Payload(error.to_string()))?;
-    if statement.predicate_type != SIGN_PREDICATE {
-        return Err(Rejection::PredicateType(shown(&statement.predicate_type)));
+    let unreadable = |why: String| Rejection::Payload(why);
+    let document = Document::parse(payload.clone(), &LIMITS).map_err(|error| unreadable(error.to_string()))?;
+    let root = Field::root(document.root());
+    let text = |name: &str| -> Result<String, FieldError> {
+        Ok(required(&root, name)?.text(MAX_NAME, "a URI of at most 256 bytes")?.into_owned())
+    };
+    let predicate_type = text("predicateType").map_err(|error| unreadable(error.to_string()))?;
+    if predicate_type != SIGN_PREDICATE {
+        return Err(Rejection::PredicateType(shown(&predicate_type)));
     }
-    let hex = image.hex();
-    let mut digests = statement.subjects.iter().flat_map(|subject| &subject.digest);
-    if digests.any(|(algorithm, value)| &**algorithm == "sha256" && **value == *hex) {
+    let read = || -> Result<Vec<String>, FieldError> {
+        let kind = text("_type")?;
+        if kind != STATEMENT_TYPE {
+            return Err(root.wrong(format!("`_type` must be {STATEMENT_TYPE}")));
+        }
+        let mut digests = Vec::new();
+        for subject in required(&root, "subject")?.elements(1..=MAX_SUBJECTS, "artifacts")? {
+            let sha256 = required(&required(&subject, "digest")?, "sha256")?;
+            digests.push(sha256.text(64, "64 hex digits")?.into_owned());
+        }
+        Ok(digests)
+    };
+    let digests = read().map_err(|error| unreadable(error.to_string()))?;
+    if digests.contains(&image.hex()) {
         return Ok(());
     }
-    let others: Vec<String> = statement
-        .subjects
-        .iter()
-        .flat_map(|subject| &subject.digest)
-        .take(3)
-        .map(|(algorithm, value)| format!("{algorithm}:{value}"))
-        .collect();
+    let others: Vec<String> = digests.iter().take(3).map(|hex| format!("sha256:{}", shown(hex))).collect();
     Err(Rejection::Image(others.join(", ")))
 }
 
@@ -265,6 +277,8 @@ const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
 const LOG_ENTRY: &str = "dev.sigstore.cosign/bundle";
 
 const LIMITS: JsonLimits = JsonLimits { max_depth: 64, max_values: 1 << 18 };
+const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+const MAX_SUBJECTS: usize = 1024;
 const MAX_ENTRIES: usize = 32;
 const MAX_TEXT: usize = 256 * 1024;
 const MAX_NAME: usize = 256;

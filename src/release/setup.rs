@@ -172,7 +172,7 @@ fn public_key(path: &Path) -> Result<VerifyingKey, String> {
 
 fn credentials(path: &Path) -> Result<Credentials, String> {
     let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| format!("cannot be read: {error}"))?;
-    Credentials::parse(text).map_err(str::to_owned)
+    Credentials::parse(&text).map_err(str::to_owned)
 }
 
 /// Whether a file is one of credentials, for the check of a configuration.

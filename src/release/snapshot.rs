@@ -185,7 +185,8 @@ fn read_predicate(predicate: &Field<'_>) -> Result<Snapshot, FieldError> {
         Snapshot { created: moment("created")?, expires: moment("expires")?, signatures: HashMap::new() };
     for signature in fields.required("signatures", "an array")?.elements(0..=MAX_SIGNATURES, "signatures")? {
         let fields = signature.object(&["image", "foundIn", "via", "manifest", "layer", "content"])?;
-        let text = |name: &'static str, max| fields.required(name, name)?.text(max, name).map(|text| text.into_owned());
+        let text =
+            |name: &'static str, max| fields.required(name, name)?.text(max, name).map(std::borrow::Cow::into_owned);
         let wrong = |name: &str, why: &str| signature.wrong(format!("`{name}` {why}"));
         let bytes = |name: &'static str, max: usize| -> Result<Bytes, FieldError> {
             let decoded =

@@ -5,10 +5,12 @@
 
 mod api;
 mod bounds;
+mod cli;
 mod distribution;
 mod hostile;
 mod keyless;
 mod policy;
+mod real;
 mod snapshot;
 mod stage;
 mod zot;

@@ -193,8 +193,7 @@ pub(crate) fn log_entry(log: &KeyPair, payload: &str, signature: &[u8], certific
 
 /// A trusted root with a Fulcio, a CT log and a transparency log.
 pub(crate) fn trusted_root(ca: &testkit::fulcio_ca::FulcioCa, ct: &LogKey, log: Option<&KeyPair>) -> Value {
-    let mut root =
-        testkit::trusted_root::TrustedRoot::new().certificate_authority(&ca.chain()).ct_log(ct).json();
+    let mut root = testkit::trusted_root::TrustedRoot::new().certificate_authority(&ca.chain()).ct_log(ct).json();
     if let Some(log) = log {
         let spki = log.subject_public_key_info();
         root["tlogs"] = json!([{

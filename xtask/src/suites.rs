@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM};
-use crate::peers::{COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT};
+use crate::peers::{
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TIMESTAMP_SERVER,
+    TPM2_PKCS11, ZOT,
+};
 
 /// A suite of tests.
 pub(crate) struct Suite {

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -99,9 +99,8 @@ impl CtLog {
         let (key, scts) = (Arc::new(LogKey::generate()), Arc::new(AtomicU8::new(Scts::True as u8)));
         let (log, mode) = (key.clone(), scts.clone());
         let server = Server::start(&pki.services, Clients::Any, move |asked| {
-            add_pre_chain(asked, &log, mode.load(Ordering::Relaxed)).unwrap_or_else(|error| {
-                Reply::json(400, &json!({"error_message": error.0, "success": false}))
-            })
+            add_pre_chain(asked, &log, mode.load(Ordering::Relaxed))
+                .unwrap_or_else(|error| Reply::json(400, &json!({"error_message": error.0, "success": false})))
         })?;
         Ok(Self { key, server, scts })
     }

@@ -134,7 +134,8 @@ async fn send(stream: &mut TlsStream<TcpStream>, answer: &Answer, fault: Option<
     let whole = [head.as_bytes(), &answer.body].concat();
     let (upto_head, upto_half) = (head.len(), head.len() + answer.body.len() / 2);
     for (stage, end) in [(Stage::Head, upto_head), (Stage::HalfOfBody, upto_half)] {
-        let here = |fault| matches!(fault, ConnectionFault::HangUp(at) | ConnectionFault::FallSilent(at) if at == stage);
+        let here =
+            |fault| matches!(fault, ConnectionFault::HangUp(at) | ConnectionFault::FallSilent(at) if at == stage);
         if fault.is_some_and(here) {
             stream.write_all(&whole[..end]).await?;
             stream.flush().await?;

@@ -239,9 +239,12 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        let said = state.handler.lock().expect("no holder panics").as_ref().and_then(|handler| {
-            handler(&target, authorization.as_deref())
-        });
+        let said = state
+            .handler
+            .lock()
+            .expect("no holder panics")
+            .as_ref()
+            .and_then(|handler| handler(&target, authorization.as_deref()));
         let kept = || state.answers.lock().expect("no holder panics").get(&target).cloned();
         let reply = said.or_else(kept).unwrap_or_else(|| Reply::status(404));
         if let Some(exchange) = state.exchanges.lock().expect("no holder panics").get_mut(place) {

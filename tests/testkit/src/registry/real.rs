@@ -132,7 +132,7 @@ fn prepare(dir: &Path, password: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(dir).context(format!("make {}", dir.display()))?;
     let salt: String = hex(sha256(random_id())).chars().take(21).chain(['u']).collect();
     let mut perl = Command::new("perl");
-    perl.args(["-e", "print crypt($ARGV[0], $ARGV[1])", password, &format!("$2b$05${salt}")]);
+    perl.args(["-e", "print crypt($ARGV[0], $ARGV[1])", "--", password, &format!("$2b$05${salt}")]);
     let hash = String::from_utf8(shell::run(&mut perl)?).context("read a hash")?;
     if !hash.starts_with("$2b$") {
         return Err(Error::new("this system's crypt(3) has no bcrypt"));
