@@ -119,7 +119,8 @@ struct Search<'r, J> {
     /// By rank, then blobs before manifests, so that what was begun is finished, then in the order of the lists.
     queue: BTreeMap<(u8, u8, u32), Task>,
     running: JoinSet<Done>,
-    known: HashSet<Digest>,
+    /// What was listed before. All of a descriptor, so that one with a wrong size hides no right one.
+    known: HashSet<(Digest, u64, String)>,
     sequence: u32,
     pages: u32,
     manifests: u32,
@@ -228,7 +229,7 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
             self.note(format!("{} of them have no SHA-256 digest and are left out", index.skipped))?;
         }
         for descriptor in index.manifests {
-            if !self.known.insert(descriptor.digest) {
+            if !self.known.insert((descriptor.digest, descriptor.size, descriptor.media_type.clone())) {
                 continue;
             }
             // Only where the registry itself copied the type from the manifest; elsewhere some clients write a wrong one.

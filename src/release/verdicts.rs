@@ -172,9 +172,10 @@ const FRESH: f64 = 0.75;
 const OUTAGE_TTL: Duration = Duration::from_secs(1);
 const REFRESH_PAUSE: Duration = Duration::from_secs(5);
 
-/// Images that are looked up at once; one tenant can take a share of the places only.
-const MAX_LOOK_UPS: usize = 64;
-const MAX_LOOK_UPS_OF_TENANT: usize = 16;
+/// Images that are looked up at once, each with up to sixteen megabytes of a hostile registry; one tenant can take a share
+/// of the places only.
+const MAX_LOOK_UPS: usize = 32;
+const MAX_LOOK_UPS_OF_TENANT: usize = 8;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -1,13 +1,15 @@
 //! Signatures by a Fulcio certificate, with a CA, a CT log and a transparency log of our own: every lie in turn.
 
-use rcgen::KeyPair;
+use rcgen::{KeyPair, SigningKey as _};
 use serde_json::{Value, json};
 use stellaops_signer::config::Release;
 use testkit::ct_log::LogKey;
 use testkit::fulcio_ca::{FulcioCa, Profile, Vouching};
 use testkit::{base64, now};
 
-use crate::stage::{SIGN, Stage, bundle, check, log_entry, releases, sign_dsse, statement, trusted_root};
+use crate::stage::{
+    SIGN, Stage, bundle, check, log_annotation, log_entry, releases, sign_dsse, simple_payload, statement, trusted_root,
+};
 
 struct World {
     stage: Stage,
@@ -77,6 +79,32 @@ fn a_certificate_counts_with_its_identity_its_sct_and_a_log_entry_from_its_ten_m
         panic!("it has a time")
     };
     assert_eq!(time.by, "log_entry");
+}
+
+#[test]
+fn simple_signing_with_a_certificate_counts_by_the_log_entry_in_its_annotation() {
+    let world = World::new();
+    let key = KeyPair::generate().unwrap();
+    let certificate = world.ca.issue(&key, &Profile::fulcio(SAN, ISSUER), Some(world.vouching())).unwrap();
+    let payload = simple_payload(&world.stage.image);
+    let signature = key.sign(payload.as_bytes()).unwrap();
+    let layer = world.stage.simple(&payload, &signature);
+    let layer = layer.annotated("dev.sigstore.cosign/certificate", &testkit::pem("CERTIFICATE", &certificate));
+    let entry = |payload: &str| log_annotation(&world.log, payload, &signature, &certificate, now() + 5).to_string();
+    for (entry, verdict) in [
+        (Some(entry(&payload)), "trusted"),
+        (Some(entry("something else")), "release_log_entry"),
+        (Some("{}".to_owned()), "release_signature_malformed"),
+        (None, "release_time_missing"),
+    ] {
+        let layer = match entry {
+            Some(entry) => layer.clone().annotated("dev.sigstore.cosign/bundle", &entry),
+            None => layer.clone(),
+        };
+        world.stage.tag(&[layer]);
+        let found = check(&releases(&world.config()), &world.stage.image);
+        assert_eq!(found.map_or_else(|error| error.reason(), |_| "trusted"), verdict);
+    }
 }
 
 #[test]
@@ -194,3 +222,30 @@ fn the_window_of_an_identity_is_judged_by_the_proven_time() {
 
 const SAN: &str = "spiffe://stella-ops.test/release";
 const ISSUER: &str = "https://issuer.test";
+
+mod cosign {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the tests above call a log entry is one to others, too.
+    #[test]
+    #[ignore = "needs cosign 3: cargo xtask test release"]
+    fn cosign_believes_the_log_entries_of_these_tests() {
+        let world = World::new();
+        let verify = |bundle: &Value| {
+            std::fs::write(world.stage.file("bundle.json"), bundle.to_string()).unwrap();
+            let mut cosign = Command::new(testkit::peers::cosign().unwrap());
+            cosign.args(["verify-blob-attestation", "--type", SIGN, "--digestAlg", "sha256", "--digest"]);
+            cosign.arg(world.stage.image.strip_prefix("sha256:").unwrap());
+            cosign.args(["--certificate-identity", SAN, "--certificate-oidc-issuer", ISSUER, "--trusted-root"]);
+            cosign.arg(world.stage.file("root.json")).arg("--bundle").arg(world.stage.file("bundle.json"));
+            cosign.env("HOME", world.stage.dir.path()).output().unwrap()
+        };
+        let output = verify(&world.good());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut later = world.good();
+        later["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = (now() + 9).to_string().into();
+        assert!(!verify(&later).status.success(), "it verifies nothing");
+    }
+}

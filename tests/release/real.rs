@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 use stellaops_signer::config::{Release, ReleaseIdentity, Repository};
+use stellaops_signer::release::{Evidence, TrustedRelease};
 use testkit::authority::{Authority, identity};
 use testkit::ct_log::CtLog;
 use testkit::fulcio::{Fulcio, OidcIssuer};
@@ -204,16 +205,17 @@ impl World {
             trusted_root: Some(self.file("root.json")),
             ..key_identity("release pipeline", PathBuf::new())
         };
+        // The key's signatures count without a proven time; where they have one, it is to be found.
+        let key = ReleaseIdentity {
+            trusted_root: Some(self.file("root.json")),
+            ..key_identity("release key", self.file("cosign.pub"))
+        };
         let repository = Repository {
             ca: Some(self.pki.server_ca.certificate.clone()),
             credentials: Some(self.file("credentials")),
             ..stage::repository(&format!("https://{}/team/scanner", self.host))
         };
-        Release {
-            identity: vec![key_identity("release key", self.file("cosign.pub")), keyless],
-            repository: vec![repository],
-            ..Release::default()
-        }
+        Release { identity: vec![key, keyless], repository: vec![repository], ..Release::default() }
     }
 }
 
@@ -231,6 +233,11 @@ pub(crate) fn compare(world: &World) {
         println!("{:<52} {:<8} {:<8} {}", row.how, said(output.status.success()), said(ours.is_ok()), row.why);
         if (output.status.success(), ours.is_ok()) != row.accepted {
             wrong.push(format!("{}: cosign: {output:?}\nwe: {ours:?}", row.how));
+        }
+        if let Ok(Evidence::Signature { time, .. }) = ours.as_ref().map(TrustedRelease::evidence)
+            && time.map(|time| time.by) != row.how.contains("time stamp").then_some("timestamp")
+        {
+            wrong.push(format!("{}: its time is {time:?}", row.how));
         }
         if let Err(error) = ours
             && error.reason() != row.reason

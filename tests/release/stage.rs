@@ -176,18 +176,46 @@ pub(crate) fn log_entry(log: &KeyPair, payload: &str, signature: &[u8], certific
     let body = json!({
         "apiVersion": "0.0.1", "kind": "dsse",
         "spec": {
-            "envelopeHash": { "algorithm": "sha256", "value": "00" },
+            "envelopeHash": { "algorithm": "sha256", "value": "00".repeat(32) },
             "payloadHash": { "algorithm": "sha256", "value": hex(sha256(payload)) },
             "signatures": [{ "signature": base64(signature), "verifier": base64(pem("CERTIFICATE", certificate)) }],
         },
     });
     let (body, id) = (base64(body.to_string()), sha256(log.subject_public_key_info()));
+    // A tree with this one leaf (RFC 6962, section 2.1); we do not look at it, and others do.
+    let root = sha256([&[0], testkit::from_base64(&body).unwrap().as_slice()].concat());
+    let checkpoint = format!("rekor.test - 1\n1\n{}\n", base64(root));
+    let named = [&id[..4], &log.sign(checkpoint.as_bytes()).unwrap()].concat();
+    let checkpoint = format!("{checkpoint}\n\u{2014} rekor.test {}\n", base64(named));
     let promised = format!(r#"{{"body":"{body}","integratedTime":{time},"logID":"{}","logIndex":5}}"#, hex(id));
     json!({
         "logIndex": "5", "logId": { "keyId": base64(id) }, "kindVersion": { "kind": "dsse", "version": "0.0.1" },
         "integratedTime": time.to_string(),
         "inclusionPromise": { "signedEntryTimestamp": base64(log.sign(promised.as_bytes()).unwrap()) },
+        "inclusionProof": {
+            "logIndex": "0", "rootHash": base64(root), "treeSize": "1", "hashes": [], "checkpoint": { "envelope": checkpoint },
+        },
         "canonicalizedBody": body,
+    })
+}
+
+/// An entry about a simple signing payload, as cosign has it in an annotation.
+pub(crate) fn log_annotation(log: &KeyPair, payload: &str, signature: &[u8], certificate: &[u8], time: i64) -> Value {
+    let body = json!({
+        "apiVersion": "0.0.1", "kind": "hashedrekord",
+        "spec": {
+            "data": { "hash": { "algorithm": "sha256", "value": hex(sha256(payload)) } },
+            "signature": {
+                "content": base64(signature),
+                "publicKey": { "content": base64(pem("CERTIFICATE", certificate)) },
+            },
+        },
+    });
+    let (body, id) = (base64(body.to_string()), hex(sha256(log.subject_public_key_info())));
+    let promised = format!(r#"{{"body":"{body}","integratedTime":{time},"logID":"{id}","logIndex":7}}"#);
+    json!({
+        "SignedEntryTimestamp": base64(log.sign(promised.as_bytes()).unwrap()),
+        "Payload": { "body": body, "integratedTime": time, "logIndex": 7, "logID": id },
     })
 }
 

@@ -111,7 +111,7 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "release",
         proves: "only a scanner that a trusted identity has signed: real registries, real clients, and a registry that lies",
         runs: &[&["--test", "release"]],
-        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &PERL],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &PERL, &CURL],
         peers: &[&ZOT, &DISTRIBUTION, &COSIGN, &COSIGN_V2, &FULCIO, &TIMESTAMP_SERVER],
     },
     Suite {

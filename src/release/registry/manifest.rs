@@ -180,7 +180,7 @@ pub(super) const MANIFEST_TYPES: [&str; 2] =
 
 const LIMITS: JsonLimits = JsonLimits { max_depth: 32, max_values: 1 << 20 };
 const MAX_NAME: usize = 256;
-const MAX_LAYERS: usize = 256;
+const MAX_LAYERS: usize = 1024;
 
 /// Of one index. Four megabytes of JSON hold about as many.
 const MAX_ENTRIES: usize = 20_000;

@@ -173,8 +173,8 @@ impl Registry {
             return Err(RegistryError::MediaType { what, found: shown(&descriptor.media_type) });
         }
         let url = self.manifest_url(&descriptor.digest.to_string());
-        self.fits(&url, descriptor, MAX_MANIFEST)?;
-        let answer = self.get(&url, &MANIFEST_TYPES.join(", "), MAX_MANIFEST).await?;
+        self.fits(&url, descriptor, MAX_REFERRER)?;
+        let answer = self.get(&url, &MANIFEST_TYPES.join(", "), MAX_REFERRER).await?;
         let answer = answer.ok_or(RegistryError::Missing(what.clone()))?;
         expect_type(&answer.headers, &MANIFEST_TYPES, &what)?;
         expect_content(descriptor, &answer.body)?;
@@ -323,9 +323,12 @@ fn shown(text: &str) -> String {
     text.split(['?', '#']).next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// Bytes of a manifest or index; registries take four megabytes at least (distribution specification, "Pushing
-/// manifests"), and the usual ones no more.
+/// Bytes of a list, and of the manifest under cosign's tag, which holds every signature there is; registries take four
+/// megabytes at least (distribution specification, "Pushing manifests"), and the usual ones no more.
 pub(crate) const MAX_MANIFEST: usize = 4 << 20;
+
+/// Bytes of any other manifest: one signature, about a thousand.
+const MAX_REFERRER: usize = 1 << 20;
 
 /// Bytes of a signature: a bundle with certificate, timestamps and log entries has some ten thousand.
 pub(crate) const MAX_BLOB: usize = 1 << 20;
