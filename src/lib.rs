@@ -15,15 +15,16 @@
 //! | [`release`] | was the evidence made by a scanner that somebody released |
 //! | [`statement`] | what exactly will be signed: strict JSON in, canonical in-toto bytes out |
 //! | [`custody`] | which key, in which token; the wire to the worker, and the worker |
+//! | [`keyless`] | or no key of ours: an ephemeral one, in a sealed helper, under a certificate of Fulcio |
 //! | [`dsse`] | the envelope and the bundle around a signature |
-//! | [`sigstore`] | what Fulcio, CT logs and time stamp authorities signed, verified against pinned roots |
-//! | [`timestamp`] | when was it signed, says a time stamp authority that is asked |
+//! | [`sigstore`] | what Fulcio, CT logs and timestamp authorities signed, verified against pinned roots |
+//! | [`timestamp`] | when was it signed, says a timestamp authority that is asked |
 //! | [`audit`] | what happened, durably, before anyone hears of it |
 //!
 //! [`config`], [`telemetry`], [`outbound`] and [`clock`] serve them all; [`daemon`] starts the front, [`ctl`] is
 //! `signerctl`.
 //!
-//! `unsafe` and FFI live in `custody::token` alone (the keyless sandbox will be the second fence).
+//! `unsafe` and FFI live in `custody::token` and, in a package of its own, in the sandbox of `signer-keyless`.
 
 #![deny(unsafe_code)]
 

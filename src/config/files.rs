@@ -140,7 +140,7 @@ fn keyless_files(keyless: &Keyless, check: &mut Check<'_>) {
 fn identity_files(name: &String, identity: &Identity, check: &mut Check<'_>) {
     match &identity.source {
         IdentitySource::File(file) => {
-            check.own(key!["keyless", "identity", name, "source", "file"], file, Kind::Plain);
+            check.later(key!["keyless", "identity", name, "source", "file"], file);
         }
         // It exists only while the unit runs.
         IdentitySource::Credential(_) => {}
@@ -220,6 +220,15 @@ impl Check<'_> {
             Err(error) => Err(unopened(&error)),
         };
         self.report.expect(path, judged);
+    }
+
+    /// A file that somebody else writes, perhaps after the front has started: without it there is no signature, but there
+    /// is a front.
+    fn later(&mut self, path: &[Step], file: &Path) {
+        match fs::symlink_metadata(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.viewer == Viewer::Front => {}
+            _ => self.own(path, file, Kind::Plain),
+        }
     }
 
     /// A program that the front starts. It may be executable and no more: mode 0711 keeps others from reading it.

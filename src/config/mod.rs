@@ -18,6 +18,8 @@ mod release;
 mod releases;
 mod rules;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod token;

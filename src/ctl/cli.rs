@@ -12,11 +12,13 @@ use super::release::ReleaseCommand;
 use super::request;
 use super::settings::{Access, Settings};
 use super::token::cli::TokenCommand;
+use super::trust::cli::TrustCommand;
+use super::verify::cli::VerifyArgs;
 use crate::custody::conformance;
 
 /// Sign, verify and operate with the StellaOps Signer.
 ///
-/// `sign` and `keys list` call an appliance's Signer API over mTLS. `verify` works offline against a public key.
+/// `sign` and `keys list` call an appliance's Signer API over mTLS. `verify` works offline, with what `trust` writes.
 /// `config`, `status`, `token` and the other commands of `keys` serve the operator on the appliance itself.
 #[derive(Debug, Parser)]
 #[command(name = "signerctl", version, after_long_help = EXIT_STATUS, max_term_width = 100)]
@@ -44,6 +46,9 @@ pub(crate) enum Command {
     /// The scanner releases that an appliance trusts.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Release(ReleaseCommand),
+    /// Whom an offline verifier trusts.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Trust(TrustCommand),
     /// The configuration of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
@@ -87,33 +92,6 @@ pub(crate) struct SignArgs {
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
-}
-
-/// Verify an envelope offline against a public key.
-///
-/// FILE is a DSSE envelope, the Signer API's answer, or a Sigstore bundle of a key. Checked are: exactly one signature,
-/// its keyid, the signature over the PAE, the payload type, the form of the in-toto statement, and what --type,
-/// --subject-file and --digest demand.
-#[derive(Debug, Args)]
-#[command(after_long_help = EXIT_STATUS)]
-pub(crate) struct VerifyArgs {
-    /// What to verify; `-` reads standard input.
-    pub(crate) file: PathBuf,
-    /// PEM public key (SubjectPublicKeyInfo, P-256).
-    #[arg(long, value_name = "PEM", required_unless_present = "keys", conflicts_with = "keys")]
-    pub(crate) key: Option<PathBuf>,
-    /// JWK set, as `signerctl keys list --jwks` writes it; the keyid chooses the key.
-    #[arg(long, value_name = "JWKS")]
-    pub(crate) keys: Option<PathBuf>,
-    /// Demand this predicate type: a short name or the type itself.
-    #[arg(long = "type", short = 't', value_name = "TYPE")]
-    pub(crate) predicate_type: Option<String>,
-    /// Demand that this file is a subject; may be repeated.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) subject_file: Vec<PathBuf>,
-    /// Demand a subject with this digest; may be repeated.
-    #[arg(long, value_name = "ALG:HEX")]
-    pub(crate) digest: Vec<String>,
 }
 
 /// Commands on keys.
@@ -280,11 +258,13 @@ mod tests {
     #[test]
     fn every_command_of_the_documents_is_one() {
         let mut commands = 0;
-        for page in [
+        let pages = [
             include_str!("../../docs/keys.md"),
             include_str!("../../docs/cli.md"),
+            include_str!("../../docs/verify.md"),
             include_str!("../../docs/release.md"),
-        ] {
+        ];
+        for page in pages {
             let page = page.replace("\\\n", " ");
             for line in page.lines().filter_map(|line| line.strip_prefix("    ")) {
                 let Some(at) = line.find("signerctl ").filter(|at| *at == 0 || line.starts_with("sudo ")) else {

@@ -35,6 +35,7 @@ mod status;
 mod subject;
 mod tls;
 mod token;
+mod trust;
 mod upload;
 mod verify;
 
@@ -69,6 +70,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Keys(KeysCommand::Delete(args)) => keys::delete::run(&args),
         Command::Token(command) => token::run(command, json),
         Command::Release(command) => release::run(&command),
+        Command::Trust(command) => trust::run(&command),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

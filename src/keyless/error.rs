@@ -273,6 +273,17 @@ impl KeylessError {
         }
     }
 
+    /// Whether it is the helper that failed.
+    pub(super) fn is_the_helpers(&self) -> bool {
+        match self {
+            Self::Helper { .. } | Self::Unsealed(_) => true,
+            Self::Flow(failed) => {
+                matches!(failed.kind, FailureKind::Sandbox | FailureKind::BadJob | FailureKind::Crypto)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether Fulcio has answered, be it with a refusal.
     pub(super) fn fulcio_answered(&self) -> bool {
         match self {

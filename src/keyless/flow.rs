@@ -71,13 +71,13 @@ impl Keyless {
                 Ok(()) => {}
                 // It was gone before it could read anything.
                 Err(TalkError::Ended) => continue,
-                Err(error) => return Err(failed(kept.helper, FlowStep::Certificate, error).await),
+                Err(error) => return Err(failed(kept.helper, FlowStep::Certificate, error, deadline).await),
             }
             let signature = match kept.helper.hear(until).await {
                 Ok(FromHelper::Signature(signature)) => signature,
                 Ok(FromHelper::Failed(failed)) => return Err(KeylessError::Flow(failed)),
-                Ok(_) => return Err(failed(kept.helper, FlowStep::Certificate, TalkError::OutOfTurn).await),
-                Err(error) => return Err(failed(kept.helper, FlowStep::Certificate, error).await),
+                Ok(_) => return Err(failed(kept.helper, FlowStep::Certificate, TalkError::OutOfTurn, deadline).await),
+                Err(error) => return Err(failed(kept.helper, FlowStep::Certificate, error, deadline).await),
             };
             let signature = kept.issued.check(digest, &signature)?;
             let issued = Arc::clone(&kept.issued);
@@ -158,8 +158,8 @@ impl Keyless {
         let sealed = match helper.hear(until).await {
             Ok(FromHelper::Sealed(sealed)) => sealed,
             Ok(FromHelper::Failed(failed)) => return Err(KeylessError::Flow(failed)),
-            Ok(_) => return Err(failed(helper, FlowStep::Spawned, TalkError::OutOfTurn).await),
-            Err(error) => return Err(failed(helper, FlowStep::Spawned, error).await),
+            Ok(_) => return Err(failed(helper, FlowStep::Spawned, TalkError::OutOfTurn, deadline).await),
+            Err(error) => return Err(failed(helper, FlowStep::Spawned, error, deadline).await),
         };
         judge_seal(sealed.layers, self.excepted).map_err(KeylessError::Unsealed)?;
         self.metrics.step(FlowStep::Sealed.name(), begun.elapsed());
@@ -194,7 +194,7 @@ impl Keyless {
             bounds: Bounds { answer: MAX_ANSWER, signatures: self.limits.reuse.max_signatures.get() },
         });
         if let Err(error) = helper.say(&job, Some(fulcio.as_fd()), deadline).await {
-            return Err(failed(helper, FlowStep::Connected, error).await);
+            return Err(failed(helper, FlowStep::Connected, error, deadline).await);
         }
         // The helper has its own; when it is gone, so is the connection.
         drop(fulcio);
@@ -210,15 +210,18 @@ impl Keyless {
                 helper.dismiss();
                 Err(KeylessError::Flow(failed))
             }
-            Ok(_) => Err(failed(helper, FlowStep::JobSent, TalkError::OutOfTurn).await),
-            Err(TalkError::Silent) => Err(KeylessError::Late { step: FlowStep::JobSent }),
-            Err(error) => Err(failed(helper, FlowStep::JobSent, error).await),
+            Ok(_) => Err(failed(helper, FlowStep::JobSent, TalkError::OutOfTurn, deadline).await),
+            Err(error) => Err(failed(helper, FlowStep::JobSent, error, deadline).await),
         }
     }
 }
 
-/// A helper that failed after this step, with how it ended where that says more.
-async fn failed(helper: Helper, step: FlowStep, error: TalkError) -> KeylessError {
+/// A helper that failed after this step, with how it ended where that says more. One that said nothing before the whole
+/// time was up has not failed by itself.
+async fn failed(helper: Helper, step: FlowStep, error: TalkError, deadline: Instant) -> KeylessError {
+    if matches!(error, TalkError::Silent) && Instant::now() >= deadline {
+        return KeylessError::Late { step };
+    }
     let ended = helper.post_mortem().await;
     let why = match error {
         TalkError::Ended => format!("{error}; {ended}"),
@@ -248,4 +251,6 @@ const MAX_ANSWER: u32 = 64 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
-mod tests {}
+#[allow(clippy::unwrap_used)]
+#[path = "flow_tests.rs"]
+mod tests;

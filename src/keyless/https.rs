@@ -1,5 +1,5 @@
 //! One HTTPS request whose answer is a secret: every buffer that the answer passes on its way out of TLS is ours, of a
-//! fixed size, and wiped. A connection per request; no redirects; HTTP/1.1.
+//! fixed size, and wiped ([`super::tap`]). A connection per request; no redirects; TLS 1.3, HTTP/1.1.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use super::tap::Tap;
+
 /// Whom to ask, and how they prove who they are.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -26,6 +28,8 @@ pub(super) struct Exchange {
     pub(super) target: String,
     pub(super) name: ServerName<'static>,
     pub(super) tls: Arc<ClientConfig>,
+    /// Where what `tls` decrypts runs to.
+    pub(super) tap: &'static Tap,
 }
 
 /// A whole answer.
@@ -50,7 +54,8 @@ pub(super) enum ExchangeError {
 }
 
 impl Exchange {
-    /// `POST`s `body` and reads the whole answer, whatever its status. The caller bounds the time.
+    /// `POST`s `body` and reads the whole answer, whatever its status. The caller bounds the time, and makes one call at
+    /// a time.
     pub(super) async fn post(&self, content_type: &str, body: &[u8]) -> Result<Answer, ExchangeError> {
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: {content_type}\r\n\
@@ -62,8 +67,9 @@ impl Exchange {
         let request = [head.as_bytes(), body].concat();
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(ExchangeError::Connect)?;
         stream.set_nodelay(true).map_err(ExchangeError::Connect)?;
-        let text = Conversation::new(stream, self)?.ask(&request).await?;
-        answer(text)
+        let listening = self.tap.listen();
+        Conversation::new(stream, self)?.ask(&request).await?;
+        answer(listening.heard())
     }
 }
 
@@ -74,7 +80,6 @@ struct Conversation {
     incoming: Zeroizing<Vec<u8>>,
     received: usize,
     outgoing: Vec<u8>,
-    plain: Zeroizing<Vec<u8>>,
 }
 
 /// What the connection needs next.
@@ -96,12 +101,11 @@ impl Conversation {
             incoming: Zeroizing::new(vec![0; MAX_INCOMING]),
             received: 0,
             outgoing: Vec::with_capacity(MAX_RECORD),
-            plain: Zeroizing::new(Vec::with_capacity(MAX_ANSWER)),
         })
     }
 
     /// Sends the request and reads until the other side closes.
-    async fn ask(mut self, request: &[u8]) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
+    async fn ask(mut self, request: &[u8]) -> Result<(), ExchangeError> {
         let mut asked = false;
         loop {
             match self.step()? {
@@ -120,12 +124,12 @@ impl Conversation {
                     }
                     match self.stream.read(room).await.map_err(ExchangeError::Broken)? {
                         // Whether the answer was whole is told by its length.
-                        0 if asked => return Ok(self.plain),
+                        0 if asked => return Ok(()),
                         0 => return Err(ExchangeError::Broken(io::ErrorKind::UnexpectedEof.into())),
                         count => self.received += count,
                     }
                 }
-                Next::End => return Ok(self.plain),
+                Next::End => return Ok(()),
             }
         }
     }
@@ -134,13 +138,9 @@ impl Conversation {
         let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut self.incoming[..self.received]);
         let next = match state.map_err(ExchangeError::Tls)? {
             ConnectionState::ReadTraffic(mut traffic) => {
+                // The tap has had what was in it.
                 while let Some(record) = traffic.next_record() {
-                    let record = record.map_err(ExchangeError::Tls)?;
-                    discard += record.discard;
-                    if self.plain.len() + record.payload.len() > MAX_ANSWER {
-                        return Err(ExchangeError::TooLarge);
-                    }
-                    self.plain.extend_from_slice(record.payload);
+                    discard += record.map_err(ExchangeError::Tls)?.discard;
                 }
                 Next::Step
             }
@@ -248,7 +248,8 @@ fn unchunk(text: &mut [u8], start: usize) -> Result<usize, ExchangeError> {
 /// Two records of TLS at their largest.
 const MAX_INCOMING: usize = 40 << 10;
 const MAX_RECORD: usize = 18 << 10;
-const MAX_ANSWER: usize = 64 << 10;
+/// Of a whole answer.
+pub(super) const MAX_ANSWER: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 
 #[cfg(test)]

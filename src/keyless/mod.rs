@@ -19,6 +19,9 @@ mod kept;
 mod launcher;
 mod program;
 mod route;
+mod tap;
+#[cfg(test)]
+mod testing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -195,10 +198,8 @@ impl Keyless {
             Err(error) => {
                 self.metrics.failure(error.reason());
                 match error {
-                    KeylessError::Helper { .. } | KeylessError::Unsealed(_) => {
-                        self.metrics.helper_failure(error.step().name());
-                    }
                     KeylessError::Refuted(refuted) => self.metrics.refuted(refuted.reason()),
+                    error if error.is_the_helpers() => self.metrics.helper_failure(error.step().name()),
                     _ => {}
                 }
             }

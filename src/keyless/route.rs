@@ -218,4 +218,5 @@ const MAX_PROXY_HEAD: usize = 8 << 10;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {}
+#[path = "route_tests.rs"]
+mod tests;

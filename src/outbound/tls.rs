@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -41,14 +42,22 @@ impl OutboundTls {
         Ok(Self { roots, identity })
     }
 
-    /// What rustls needs.
-    pub(crate) fn into_client_config(self) -> Result<ClientConfig, OutboundError> {
+    pub(super) fn into_client_config(self) -> Result<ClientConfig, OutboundError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        self.into_client_config_with(provider, rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same for whoever brings cryptography of their own.
+    pub(crate) fn into_client_config_with(
+        self,
+        provider: Arc<CryptoProvider>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ClientConfig, OutboundError> {
         let mut roots = RootCertStore::empty();
         // System bundles hold a certificate now and then that webpki does not parse; it is then simply not trusted.
         roots.add_parsable_certificates(self.roots);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(OutboundError::Tls)?
             .with_root_certificates(roots);
         match self.identity {

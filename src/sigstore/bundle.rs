@@ -115,7 +115,7 @@ impl Material {
 fn timestamps(data: &Field<'_>) -> Result<Vec<Vec<u8>>, FieldError> {
     let fields = data.object(&["rfc3161Timestamps"])?;
     let Some(list) = fields.optional("rfc3161Timestamps") else { return Ok(Vec::new()) };
-    let list = list.elements(0..=MAX_ENTRIES, "time stamps")?;
+    let list = list.elements(0..=MAX_ENTRIES, "timestamps")?;
     let one = |stamp: Field<'_>| {
         let fields = stamp.object(&["signedTimestamp"])?;
         decode(&fields.required("signedTimestamp", RIGHT_BASE64)?, MAX_TIMESTAMP)

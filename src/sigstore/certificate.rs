@@ -69,7 +69,7 @@ impl CertificatePolicy {
     /// For a certificate that Fulcio has just issued, judged by the own clock.
     pub const FRESH: Self = Self { max_lifetime: Duration::from_secs(600), skew: Duration::from_secs(30) };
 
-    /// For a certificate in a bundle, judged by a time stamp: no grace, as no other Sigstore client gives any.
+    /// For a certificate in a bundle, judged by a timestamp: no grace, as no other Sigstore client gives any.
     pub const OFFLINE: Self = Self { max_lifetime: Duration::from_secs(630), skew: Duration::ZERO };
 }
 
@@ -192,6 +192,7 @@ fn pinned_issuers(
             Ok(_) => reason = CertificateError::IssuerNotValid,
             Err(PathError::Unknown) => {}
             Err(PathError::NotValid) => reason = CertificateError::IssuerNotValid,
+            Err(PathError::Leaf(_)) => return Err(CertificateError::Malformed),
             Err(PathError::NotAllowed(why)) => reason = CertificateError::IssuerNotAllowed(why.to_owned()),
             Err(PathError::Other(error)) => reason = CertificateError::IssuerNotAllowed(error.to_string()),
         }
@@ -239,3 +240,6 @@ const MAX_CHAIN: usize = 8;
 
 /// A certificate of Fulcio has one or two kilobytes.
 const MAX_BYTES: usize = 32 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! What Fulcio, a CT log and a time stamp authority sign, verified against roots that the operator pinned.
+//! What Fulcio, a CT log and a timestamp authority sign, verified against roots that the operator pinned.
 //!
 //! Nothing here speaks to a network and nothing reads a clock: every check is told the bytes, the [`TrustedRoot`] and
 //! the time to judge by. [`verify::verify`] is the whole of an offline verification, top to bottom; each step is one
@@ -40,4 +40,12 @@ pub use trusted_root::{TrustedRoot, TrustedRootError};
 /// `notBefore` of a certificate, by its own word; `None` when it cannot be read.
 pub(crate) fn not_before(certificate: &[u8]) -> Option<crate::clock::UnixTime> {
     x509::Certificate::parse(certificate).ok().map(|certificate| certificate.not_before)
+}
+
+/// The uncompressed point of the P-256 key that a DER certificate is for; none where it is for another kind of key, or
+/// no certificate. Nothing else about it is checked.
+#[must_use]
+pub fn certificate_key(certificate: &[u8]) -> Option<[u8; 65]> {
+    let certificate = x509::Certificate::parse(certificate).ok()?;
+    x509::p256_point(certificate.spki)?.try_into().ok()
 }

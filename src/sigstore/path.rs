@@ -24,6 +24,9 @@ pub(super) enum PathError {
     /// Its issuer may not issue it.
     #[error("a pinned certificate that leads to it may not do so: {0}")]
     NotAllowed(&'static str),
+    /// The certificate itself, webpki says, is none.
+    #[error("the certificate cannot be read: {0}")]
+    Leaf(webpki::Error),
     /// Anything else that webpki says.
     #[error("{0}")]
     Other(webpki::Error),
@@ -38,7 +41,7 @@ pub(super) fn to_anchor(
     purpose: &'static [u8],
 ) -> Result<Vec<CertificateDer<'static>>, PathError> {
     let Some((anchor, pinned)) = authority.chain.split_last() else { return Err(PathError::Unknown) };
-    let leaf = EndEntityCert::try_from(leaf).map_err(PathError::Other)?;
+    let leaf = EndEntityCert::try_from(leaf).map_err(PathError::Leaf)?;
     let trusted = [anchor_from_trusted_cert(anchor).map_err(PathError::Other)?];
     let time = PkiTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.0).unwrap_or(0)));
     let path = leaf

@@ -188,3 +188,6 @@ const SCT_LIST: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 
 
 /// How far the clocks of Fulcio and of its log may be apart.
 const SLACK: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::clock::UnixTime;
 pub struct TrustedRoot {
     /// Fulcio instances.
     pub certificate_authorities: Vec<Authority>,
-    /// Time stamp authorities.
+    /// Timestamp authorities.
     pub timestamp_authorities: Vec<Authority>,
     /// Certificate transparency logs.
     pub ct_logs: Vec<CtLog>,
@@ -166,3 +166,6 @@ impl ValidFor {
 
 /// The one spelling that cosign, sigstore-go and the others all read.
 pub const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
+
+#[cfg(test)]
+mod tests;

@@ -26,11 +26,11 @@ pub struct Evidence<'a> {
 pub struct Demands<'a> {
     /// Whose signature.
     pub signer: Trusted<'a>,
-    /// The pinned Fulcios, CT logs and time stamp authorities. Without it, time stamps are not looked at.
+    /// The pinned Fulcios, CT logs and timestamp authorities. Without it, timestamps are not looked at.
     pub root: Option<&'a TrustedRoot>,
-    /// A time stamp of a pinned authority must be there, for a key as well.
+    /// A timestamp of a pinned authority must be there, for a key as well.
     pub require_timestamp: bool,
-    /// When a person says that the signature was made, for a certificate without a time stamp. It proves nothing.
+    /// When a person says that the signature was made, for a certificate without a timestamp. It proves nothing.
     pub asserted_time: Option<UnixTime>,
     /// The verifier's clock.
     pub now: UnixTime,
@@ -56,7 +56,7 @@ pub struct Verified {
     pub certificate: Option<FulcioCertificate>,
     /// The CT logs that promised to publish it.
     pub scts: Vec<VerifiedSct>,
-    /// The time stamps of pinned authorities.
+    /// The timestamps of pinned authorities.
     pub timestamps: Vec<Timestamp>,
     /// How many more there are, of authorities that nobody pinned.
     pub foreign_timestamps: usize,
@@ -69,7 +69,7 @@ pub struct Verified {
 pub enum TimeSource {
     /// No certificate was judged.
     None,
-    /// Time stamps; the earliest of them. The certificate is valid at all of them.
+    /// Timestamps; the earliest of them. The certificate is valid at all of them.
     Timestamp(UnixTime),
     /// A person said so. Not proven.
     Asserted(UnixTime),
@@ -83,11 +83,11 @@ pub enum VerifyError {
     /// Nothing is pinned to verify it against.
     #[error("there is no trusted root to verify its {0} against")]
     NoRoot(&'static str),
-    /// A time stamp, of a pinned authority or of one that claims to be.
+    /// A timestamp, of a pinned authority or of one that claims to be.
     #[error(transparent)]
     Timestamp(TimestampError),
     /// None is there, and one is demanded.
-    #[error("it has no time stamp, and one is demanded")]
+    #[error("it has no timestamp, and one is demanded")]
     TimestampMissing,
     /// The envelope names another key.
     #[error("it is signed with the key `{found}`; this key is {expected}")]
@@ -104,7 +104,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Certificate(CertificateError),
     /// The certificate has expired, and nothing proves that the signature was made before.
-    #[error("its certificate expired at {}, and no time stamp proves that it was signed before", .not_after.rfc3339())]
+    #[error("its certificate expired at {}, and no timestamp proves that it was signed before", .not_after.rfc3339())]
     Untimed {
         /// The last second of the certificate.
         not_after: UnixTime,
@@ -146,6 +146,7 @@ pub fn verify(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<Verified
             let (certificate, time) = certificate_in_time(evidence, &timestamps, root, demands)?;
             certificate.expect(identity).map_err(VerifyError::Certificate)?;
             let scts = sct::verify_embedded(&certificate, root, policy).map_err(VerifyError::Sct)?;
+            expect_keyid(evidence.envelope, &certificate.public_key)?;
             evidence.envelope.verify(&certificate.public_key).map_err(VerifyError::Signature)?;
             (Some(certificate), scts, time)
         }
@@ -157,18 +158,18 @@ pub fn verify(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<Verified
     Ok(Verified { statement, certificate, scts, timestamps, foreign_timestamps, time })
 }
 
-/// The time stamps of pinned authorities, and how many others there are. One that is broken, or lies about being of a
+/// The timestamps of pinned authorities, and how many others there are. One that is broken, or lies about being of a
 /// pinned authority, is an error even where none is needed.
 fn pinned_timestamps(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<(Vec<Timestamp>, usize), VerifyError> {
     let Some(root) = demands.root else {
-        return if demands.require_timestamp { Err(VerifyError::NoRoot("time stamp")) } else { Ok((Vec::new(), 0)) };
+        return if demands.require_timestamp { Err(VerifyError::NoRoot("timestamp")) } else { Ok((Vec::new(), 0)) };
     };
     let mut pinned = Vec::new();
     for response in evidence.timestamps {
         match timestamp::verify(response, &evidence.envelope.signature, root, demands.now) {
             Ok(stamp) => pinned.push(stamp),
             // Another verifier may have pinned its authority.
-            Err(TimestampError::Untrusted) => {}
+            Err(TimestampError::Untrusted | TimestampError::NoCertificate) => {}
             Err(error) => return Err(VerifyError::Timestamp(error)),
         }
     }
@@ -180,6 +181,7 @@ fn pinned_timestamps(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<(
     }
 }
 
+/// A keyid is not needed; one that is wrong makes cosign skip the signature.
 fn expect_keyid(envelope: &Envelope, key: &PublicKey) -> Result<(), VerifyError> {
     match &envelope.keyid {
         Some(found) if found != key.keyid() => {
@@ -189,7 +191,7 @@ fn expect_keyid(envelope: &Envelope, key: &PublicKey) -> Result<(), VerifyError>
     }
 }
 
-/// The certificate, valid at every time stamp; for want of one at the time that a person stated, or at this moment.
+/// The certificate, valid at every timestamp; for want of one at the time that a person stated, or at this moment.
 fn certificate_in_time(
     evidence: &Evidence<'_>,
     timestamps: &[Timestamp],
@@ -249,3 +251,7 @@ impl VerifyError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

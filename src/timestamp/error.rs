@@ -1,4 +1,4 @@
-//! Why there is no time stamp.
+//! Why there is no timestamp.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::sigstore::TimestampError;
 #[derive(Debug, thiserror::Error)]
 pub enum StampError {
     /// The caller's time is over.
-    #[error("no time stamp authority answered in time")]
+    #[error("no timestamp authority answered in time")]
     Deadline,
     /// These authorities did not stamp it.
     #[error("{}", Attempts(.0))]
@@ -47,7 +47,7 @@ pub enum AuthorityError {
     /// Another status than 200 or 201.
     #[error("it answered {0}")]
     Status(StatusCode),
-    /// What it answered is no time stamp that counts.
+    /// What it answered is no timestamp that counts.
     #[error("{0}")]
     Refused(#[source] TimestampError),
     /// It states a time long gone.
@@ -114,9 +114,9 @@ struct Attempts<'a>(&'a [Attempt]);
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("there is no time stamp authority to ask");
+            return f.write_str("there is no timestamp authority to ask");
         }
-        f.write_str("no time stamp")?;
+        f.write_str("no timestamp")?;
         for (index, attempt) in self.0.iter().enumerate() {
             write!(f, "{} {}: {}", if index == 0 { ";" } else { "," }, attempt.authority, attempt.error)?;
         }

@@ -1,4 +1,4 @@
-//! Asking time stamp authorities (RFC 3161, section 3.4): one or several, in order, each bounded and left alone while it
+//! Asking timestamp authorities (RFC 3161, section 3.4): one or several, in order, each bounded and left alone while it
 //! is down. What comes back is verified before anyone sees it.
 
 #![forbid(unsafe_code)]
@@ -66,7 +66,7 @@ pub struct Timestamps {
     root: Arc<TrustedRoot>,
 }
 
-/// A time stamp that was verified.
+/// A timestamp that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StampedDer {
     /// The whole `TimeStampResp`: what a bundle carries.
@@ -98,7 +98,7 @@ struct Authority {
 }
 
 impl Timestamps {
-    /// Authorities whose answers must lead to a time stamp authority of `root`. Calls are made on `runtime`.
+    /// Authorities whose answers must lead to a timestamp authority of `root`. Calls are made on `runtime`.
     ///
     /// # Errors
     /// As [`Outbound::new`].
@@ -186,7 +186,7 @@ impl Authority {
             Ok(_) => pass.succeeded(),
             Err(error) => {
                 let failures = pass.failed(Instant::now());
-                tracing::warn!(authority = self.name, reason = error.reason(), failures, "no time stamp: {error}");
+                tracing::warn!(authority = self.name, reason = error.reason(), failures, "no timestamp: {error}");
             }
         }
         result

@@ -5,6 +5,7 @@
 
 mod devices;
 mod exchange;
+mod keyless;
 mod manual;
 mod peer;
 mod request;

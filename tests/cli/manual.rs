@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 26] = [
+const COMMANDS: [&[&str]; 29] = [
     &[],
     &["sign"],
     &["verify"],
@@ -28,6 +28,9 @@ const COMMANDS: [&[&str]; 26] = [
     &["token", "list"],
     &["token", "init"],
     &["token", "doctor"],
+    &["trust"],
+    &["trust", "make"],
+    &["trust", "export"],
     &["config", "check"],
     &["status"],
     &["token", "profiles"],

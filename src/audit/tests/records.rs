@@ -167,7 +167,7 @@ fn the_longest_record_a_stranger_can_cause_fits_an_entry_of_64_kib() {
         mode: Some(SigningMode::Keyless),
         ..Facts::new(AuditId::new(), "sign")
     };
-    let refused = Refused { status: 503, code: "x", reason: "x", detail: Some(&long) };
+    let refused = Refused { status: 503, code: "x", reason: "x", step: None, detail: Some(&long) };
     let mut line = Vec::new();
     file::push(&mut line, u64::MAX, &Record::Refusal { facts: &facts, refused, latency: Duration::MAX });
     assert!(line.len() < 65_535, "{}", line.len());

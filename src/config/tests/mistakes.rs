@@ -307,3 +307,138 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+const KEYLESS: &str = "
+    [keyless]
+    fulcio_url = 'https://fulcio.example'
+    ca = '/ca'
+    trusted_root = '/root.json'
+    [keyless.identity.work]
+    issuer = 'https://id.example'
+    source = { file = '/token' }
+    [tenants.globex]
+    predicate_types = ['*']
+    default_mode = 'keyless'
+    [tenants.globex.keyless]
+    identity = 'work'
+    san = 'spiffe://example.org/signer'
+    [timestamps]
+    trusted_root = '/root.json'
+    authority = { main = { url = 'https://tsa.example' } }
+    ";
+
+/// What an operator is told of mistakes in keyless signing; `KEYLESS` itself is right.
+#[test]
+fn each_mistake_in_keyless_signing_is_named_with_its_key_and_what_would_be_right() {
+    use super::{EXAMPLE, sources};
+    sources(&[EXAMPLE, KEYLESS]).unwrap();
+    let assertion = "keyless.identity.work.source = { client_credentials = { token_url = 'https://a.example/token', ca = '/ca', \
+                     client_id = 'signer', authentication = { private_key_jwt = { key = 'KEY' } } } }";
+    let mut wrong = Vec::new();
+    for (drop_in, expected) in [
+        (
+            "keyless.fulcio_url = 'https://fulcio.example/api'",
+            "keyless.fulcio_url: `https://fulcio.example/api` has something after the authority; write ",
+        ),
+        (
+            "keyless.fulcio_url = 'http://fulcio.example'",
+            "keyless.fulcio_url: `http://fulcio.example` is not encrypted",
+        ),
+        ("keyless.proxy = 'https://proxy.example'", "keyless.proxy: `https://proxy.example` is not http; write "),
+        (
+            "keyless.proxy = 'http://user:hunter2@proxy.example'",
+            "keyless.proxy: the URL carries a user name or password; ",
+        ),
+        ("keyless.helper = 'signer-keyless'", "keyless.helper: this is no absolute path"),
+        ("keyless.sign_timeout = '60s'", "keyless.sign_timeout: 60s for a signature is not less than the 60s"),
+        ("keyless.max_flows = 2000", "keyless.max_flows: 2000 is out of range; write at most 1000"),
+        (
+            "keyless.sct = 'none'",
+            "keyless.sct: `none` is not among the values known here; allowed: `required`, `optional`",
+        ),
+        ("keyless.reuse.margin = '10m'", "keyless.reuse.margin: 600s is the whole life of a certificate"),
+        (
+            "keyless.reuse.max_age = '10m'",
+            "keyless.reuse.max_age: 600s and the `margin` of 60s are longer than a certificate lives",
+        ),
+        (
+            "keyless.sandbox_exception = [{ layer = 'chroot', reason = 'x' }]",
+            "keyless.sandbox_exception[0].layer: `chroot` is no layer of the helper's sandbox; known: `not-dumpable`, ",
+        ),
+        (
+            "keyless.sandbox_exception = [{ layer = 'landlock', reason = 'x' }, { layer = 'landlock', reason = 'y' }]",
+            "keyless.sandbox_exception[1].layer: `landlock` is excepted twice; write it once",
+        ),
+        (
+            "keyless.identity.work.source = { file = 'token' }",
+            "keyless.identity.work.source.file: this is no absolute path",
+        ),
+        (
+            "keyless.identity.work.source = { secret = 'x' }",
+            "keyless.identity.work.source.secret: `secret` is not among the values known here; allowed: `file`, ",
+        ),
+        (
+            "keyless.identity.work.source = { credential = '../x' }",
+            "keyless.identity.work.source.credential: this name is not usable",
+        ),
+        ("keyless.identity.work.audience = '*'", "keyless.identity.work.audience: a wildcard matches nothing"),
+        (
+            "keyless.identity.work.issuer = 'id.example'",
+            "keyless.identity.work.issuer: `id.example` is not an absolute URL",
+        ),
+        (
+            &assertion.replace("KEY", "no"),
+            "keyless.identity.work.source.client_credentials.authentication.private_key_jwt.key: there is no key `no`; ",
+        ),
+        (
+            &assertion.replace("KEY", "acme-2026"),
+            "keyless.identity.work.source.client_credentials.authentication.private_key_jwt.key: tenant `acme` signs with this key; ",
+        ),
+        (
+            &assertion.replace("https://a.example", "http://localhost").replace("KEY", "acme-2026"),
+            "keyless.identity.work.source.client_credentials.token_url: `http://localhost/token` is not https",
+        ),
+        (
+            "tenants.globex.keyless.identity = 'wrok'",
+            "tenants.globex.keyless.identity: there is no identity `wrok`; did you mean `work`? ",
+        ),
+        ("tenants.globex.keyless.san = 'signer'", "tenants.globex.keyless.san: this is no subject alternative name; "),
+        ("tenants.acme.default_mode = 'keyless'", "tenants.acme.default_mode: the tenant has no settings for it; add "),
+        ("tenants.globex.default_mode = 'kms'", "tenants.globex.keys: none of the tenant's keys signs; list "),
+        ("timestamps.authority = {}", "timestamps.authority: there is no authority to ask; add "),
+        (
+            "timestamps.authority.main.url = 'http://tsa.example'",
+            "timestamps.authority.main.url: `http://tsa.example` is not encrypted",
+        ),
+        (
+            "timestamps.policy = 'most'",
+            "timestamps.policy: `most` is not among the values known here; allowed: `one`, `all`",
+        ),
+    ] {
+        let refusals: Vec<String> = match sources(&[EXAMPLE, KEYLESS, drop_in]) {
+            Ok(_) => vec!["nothing is wrong".to_owned()],
+            Err(errors) => errors.0.iter().map(|error| format!("{}: {}", error.key, error.message)).collect(),
+        };
+        if !refusals.iter().any(|refusal| refusal.starts_with(expected)) {
+            wrong.push(format!("{drop_in}\n   is {refusals:#?}\n   not {expected}"));
+        }
+        assert!(!refusals.join("").contains("hunter2"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_appliance_that_signs_only_keyless_needs_neither_tokens_nor_keys() {
+    use super::super::testing::minimal;
+    let config = minimal(&KEYLESS.replace("[timestamps]", "[tenants.other]\npredicate_types = ['*']\ndefault_mode = 'keyless'\nkeyless = { identity = 'work', san = 'a@b.example' }\n[timestamps]"));
+    assert!(config.tokens.is_empty() && config.keys.is_empty());
+}
+
+#[test]
+fn keyless_settings_without_a_fulcio_are_named() {
+    let without = refusals("tenants.acme.keyless = { identity = 'x', san = 'spiffe://a/b' }");
+    assert!(
+        without[0].contains("tenants.acme.keyless: this appliance has no Fulcio to ask; add [keyless]"),
+        "{without:?}"
+    );
+}

@@ -4,24 +4,39 @@ use serde_json::{Value, json};
 
 use super::cli::{ExportForm, KeysExportArgs};
 use super::public_half;
-use crate::config::{self, KeyState};
+use crate::config::{self, KeyState, Loaded};
 use crate::ctl::error::CtlError;
 use crate::ctl::output::{Report, plain};
+use crate::ctl::token::cli::Reach;
 use crate::custody::PublicKey;
 use crate::custody::history::{History, Remembered};
 
 /// A key and what is said of it.
-struct Exported {
-    name: String,
+pub(crate) struct Exported {
+    pub(crate) name: String,
     state: &'static str,
     token: String,
-    key: PublicKey,
+    pub(crate) key: PublicKey,
     not_before: Option<jiff::Timestamp>,
     not_after: Option<jiff::Timestamp>,
 }
 
 pub(crate) fn run(args: &KeysExportArgs) -> Result<Report, CtlError> {
     let loaded = config::open(&args.reach.config).map_err(CtlError::Config)?;
+    let exported = exported(&loaded, &args.reach, args.all)?;
+    let set = json!({ "keys": exported.iter().map(Exported::jwk).collect::<Vec<Value>>() });
+    let text = match args.format {
+        ExportForm::Jwks => format!("{set:#}\n"),
+        ExportForm::Pem => exported
+            .iter()
+            .map(|key| format!("{} {} ({})\n{}", key.key.keyid(), plain(&key.name), key.state, key.key.to_pem()))
+            .collect(),
+    };
+    Ok(Report::new(text, set))
+}
+
+/// The keys of the configuration; with `all`, also those that only the history knows.
+pub(crate) fn exported(loaded: &Loaded, reach: &Reach, all: bool) -> Result<Vec<Exported>, CtlError> {
     let history = History::of(&loaded.config);
     let mut exported = Vec::new();
     for (name, key) in &loaded.config.keys {
@@ -29,7 +44,7 @@ pub(crate) fn run(args: &KeysExportArgs) -> Result<Report, CtlError> {
             Some(pinned) => Some(pinned),
             None => match public_half::remembered(&history, name)? {
                 Some(remembered) => Some(remembered),
-                None => public_half::in_token(&loaded, &args.reach, key)?,
+                None => public_half::in_token(loaded, reach, key)?,
             },
         };
         let public_key = known.ok_or_else(|| {
@@ -48,21 +63,13 @@ pub(crate) fn run(args: &KeysExportArgs) -> Result<Report, CtlError> {
             not_after: key.not_after,
         });
     }
-    if args.all {
+    if all {
         let past = history.read().map_err(|error| public_half::unusable(&error))?;
         for old in &past {
             add(&mut exported, old);
         }
     }
-    let set = json!({ "keys": exported.iter().map(jwk).collect::<Vec<Value>>() });
-    let text = match args.format {
-        ExportForm::Jwks => format!("{set:#}\n"),
-        ExportForm::Pem => exported
-            .iter()
-            .map(|key| format!("{} {} ({})\n{}", key.key.keyid(), plain(&key.name), key.state, key.key.to_pem()))
-            .collect(),
-    };
-    Ok(Report::new(text, set))
+    Ok(exported)
 }
 
 fn add(exported: &mut Vec<Exported>, old: &Remembered) {
@@ -73,19 +80,21 @@ fn add(exported: &mut Vec<Exported>, old: &Remembered) {
     }
 }
 
-/// As `GET /keys` has it, without what only a running appliance knows.
-fn jwk(exported: &Exported) -> Value {
-    let (x, y) = exported.key.jwk_coordinates();
-    let mut jwk = json!({
-        "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": exported.key.keyid(), "alg": "ES256", "use": "sig",
-        "name": exported.name, "state": exported.state, "token": exported.token,
-    });
-    for (member, moment) in [("notBefore", exported.not_before), ("notAfter", exported.not_after)] {
-        if let Some(moment) = moment {
-            jwk[member] = moment.to_string().into();
+impl Exported {
+    /// As `GET /keys` has it, without what only a running appliance knows.
+    pub(crate) fn jwk(&self) -> Value {
+        let (x, y) = self.key.jwk_coordinates();
+        let mut jwk = json!({
+            "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": self.key.keyid(), "alg": "ES256", "use": "sig",
+            "name": self.name, "state": self.state, "token": self.token,
+        });
+        for (member, moment) in [("notBefore", self.not_before), ("notAfter", self.not_after)] {
+            if let Some(moment) = moment {
+                jwk[member] = moment.to_string().into();
+            }
         }
+        jwk
     }
-    jwk
 }
 
 fn state(state: KeyState) -> &'static str {

@@ -2,6 +2,9 @@
 
 use crate::ctl::output::plain;
 use crate::dsse::{PAYLOAD_TYPE, SignatureError};
+use crate::sigstore::sct::SctError;
+use crate::sigstore::verify::VerifyError;
+use crate::sigstore::{CertificateError, TimestampError};
 use crate::statement::StatementError;
 
 /// The first check that failed. Texts from the file are escaped for a terminal where they are shown.
@@ -16,9 +19,18 @@ pub(crate) enum Fault {
     /// A bundle of another version or kind.
     #[error("the bundle's mediaType is `{}`; only {} is read", plain(.0), super::form::SIGSTORE_MEDIA_TYPE)]
     MediaType(String),
-    /// A bundle of a certificate, not of a key.
-    #[error("the bundle carries a certificate (keyless); this command verifies against a public key")]
+    /// A bundle of a certificate, where a key is given.
+    #[error("the bundle carries a certificate (keyless), and a public key was given to verify it with")]
     Certificate,
+    /// No certificate, where an identity is demanded: a key has signed, or the form leaves the certificate out.
+    #[error("it carries no certificate, so no identity can be checked")]
+    NoCertificate,
+    /// The certificate of an answer is for another key than the one that is given.
+    #[error("its certificateChain begins with a certificate for another key than the one that has signed")]
+    ForeignCertificate,
+    /// Certificate, promise of a log, or timestamp.
+    #[error("{}", plain(&.0.to_string()))]
+    Proof(#[source] VerifyError),
     /// The bundle's key hint is missing or names another key.
     #[error(
         "the bundle's publicKey.hint is `{}`, its signature's keyid is `{}`; they must be equal",
@@ -84,6 +96,19 @@ pub(crate) enum Fault {
     },
 }
 
+impl From<VerifyError> for Fault {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Keyid { found, expected } => Self::Keyid { found, expected },
+            VerifyError::NoCertificate => Self::NoCertificate,
+            VerifyError::Signature(SignatureError::Mismatch) => Self::Signature,
+            VerifyError::Signature(error) => Self::SignatureForm(error),
+            VerifyError::Statement(error) => Self::Statement(error),
+            other => Self::Proof(other),
+        }
+    }
+}
+
 impl Fault {
     /// A stable word for scripts.
     pub(crate) fn code(&self) -> &'static str {
@@ -92,6 +117,9 @@ impl Fault {
             Self::Ambiguous => "ambiguous",
             Self::MediaType(_) => "media_type",
             Self::Certificate => "keyless_bundle",
+            Self::NoCertificate => "no_certificate",
+            Self::ForeignCertificate => "certificate_key_mismatch",
+            Self::Proof(error) => error.reason(),
             Self::Hint { .. } => "hint_mismatch",
             Self::SignatureCount(_) => "signature_count",
             Self::KeyidMissing => "keyid_missing",
@@ -111,9 +139,43 @@ impl Fault {
             Self::Keyid { .. } | Self::UnknownKey { .. } => {
                 Some("take the key from the appliance: `signerctl keys list --jwks`, then --keys")
             }
-            Self::Certificate => Some("verify it with cosign and the trusted root of its Fulcio"),
+            Self::Certificate => {
+                Some("give --trusted-root, --certificate-identity and --certificate-oidc-issuer in place of the key")
+            }
+            Self::NoCertificate => {
+                Some("verify it with --key or --keys; signed keyless, it must be in the form `sigstore` or `dsse+cert`")
+            }
+            Self::Proof(error) => proof_remedy(error),
             Self::Signature => Some("do not use this file; have the document signed again"),
             _ => None,
         }
+    }
+}
+
+fn proof_remedy(error: &VerifyError) -> Option<&'static str> {
+    match error {
+        VerifyError::Untimed { .. } => Some(
+            "have it signed again in the form `sigstore` by an appliance that asks a timestamp authority; or, if you \
+             know from elsewhere when it was signed, give that time with --at",
+        ),
+        VerifyError::TimestampMissing => {
+            Some("have it signed in the form `sigstore` by an appliance that asks a timestamp authority")
+        }
+        VerifyError::Timestamp(TimestampError::Untrusted) => {
+            Some("the trusted root must have the chain of that authority: `signerctl trust make --tsa-chain`")
+        }
+        VerifyError::Certificate(CertificateError::UntrustedIssuer) => Some(
+            "the trusted root must have root and intermediates of that Fulcio: `signerctl trust make --fulcio-chain`",
+        ),
+        VerifyError::Sct(SctError::UnknownLog) => {
+            Some("the trusted root must have the key of that CT log: `signerctl trust make --ct-key`")
+        }
+        VerifyError::Sct(SctError::Missing) => {
+            Some("if its Fulcio has no CT log, and you accept that, give --insecure-ignore-sct")
+        }
+        VerifyError::Certificate(CertificateError::Expired { .. } | CertificateError::NotYetValid { .. }) => {
+            Some("it was not signed while its certificate was valid; do not use it")
+        }
+        _ => None,
     }
 }

@@ -94,6 +94,8 @@ pub(crate) struct Found<'a> {
     pub(crate) envelope: &'a Envelope<'a>,
     /// `verificationMaterial`, where the envelope is in a Sigstore bundle.
     pub(crate) material: Option<&'a Value>,
+    /// `certificateChain`, PEM, leaf first, where an answer has one.
+    pub(crate) certificate_chain: &'a [String],
 }
 
 /// Tells by its members what `json` is, and reads it as that.
@@ -124,7 +126,7 @@ impl Holder<'_> {
     /// The one envelope in it.
     pub(crate) fn found(&self) -> Result<Found<'_>, Fault> {
         match self {
-            Self::Envelope(envelope) => Ok(Found { form: Form::Envelope, envelope, material: None }),
+            Self::Envelope(envelope) => Ok(Found::bare(Form::Envelope, envelope)),
             Self::Answer(bundle) => bundle.found(),
             Self::Sigstore(bundle) => bundle.found(Form::Sigstore),
         }
@@ -134,14 +136,21 @@ impl Holder<'_> {
 impl ApiBundle<'_> {
     /// The one envelope in it.
     pub(crate) fn found(&self) -> Result<Found<'_>, Fault> {
-        match (&self.dsse, &self.sigstore) {
-            (Some(envelope), None) => Ok(Found { form: Form::Answer, envelope, material: None }),
+        let found = match (&self.dsse, &self.sigstore) {
+            (Some(envelope), None) => Ok(Found::bare(Form::Answer, envelope)),
             (None, Some(bundle)) => bundle.found(Form::Answer),
             (None, None) => Err(Fault::NotAnEnvelope("its `bundle` has neither `dsse` nor `sigstore`".to_owned())),
-            // The appliance gives both, with the same envelope in them.
+            // Both may be there, with the same envelope in them.
             (Some(envelope), Some(bundle)) if *envelope == bundle.dsse_envelope => bundle.found(Form::Answer),
             (Some(_), Some(_)) => Err(Fault::Ambiguous),
-        }
+        }?;
+        Ok(Found { certificate_chain: self.certificate_chain.as_deref().unwrap_or_default(), ..found })
+    }
+}
+
+impl<'a> Found<'a> {
+    fn bare(form: Form, envelope: &'a Envelope<'a>) -> Self {
+        Self { form, envelope, material: None, certificate_chain: &[] }
     }
 }
 
@@ -150,7 +159,7 @@ impl SigstoreBundle<'_> {
         if self.media_type != SIGSTORE_MEDIA_TYPE {
             return Err(Fault::MediaType(self.media_type.clone()));
         }
-        Ok(Found { form, envelope: &self.dsse_envelope, material: Some(&self.verification_material) })
+        Ok(Found { material: Some(&self.verification_material), ..Found::bare(form, &self.dsse_envelope) })
     }
 }
 
@@ -174,5 +183,4 @@ struct Members {
     media_type: Option<IgnoredAny>,
 }
 
-/// The one version of the bundle format that is written and read (sigstore/protobuf-specs, `sigstore_bundle.proto`).
-pub(crate) const SIGSTORE_MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(crate) use crate::sigstore::bundle::MEDIA_TYPE as SIGSTORE_MEDIA_TYPE;

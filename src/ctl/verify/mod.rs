@@ -1,62 +1,99 @@
-//! `signerctl verify`: one envelope against one public key, offline.
+//! `signerctl verify`: one envelope against one public key or one identity, offline.
 
+pub(crate) mod cli;
+mod evidence;
 mod fault;
 pub(crate) mod form;
 pub(crate) mod key;
+mod report;
 
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 pub(crate) use fault::Fault;
 
+use self::cli::VerifyArgs;
+use self::evidence::Brought;
 use self::form::{EnvelopeSignature, Form, Found};
 use self::key::{KeySource, PublishedKey};
-use super::cli::VerifyArgs;
 use super::error::CtlError;
 use super::files;
 use super::output::{Report, plain};
 use super::request;
 use super::subject::Digest;
-use crate::dsse::{PAYLOAD_TYPE, Signature, pae_digest, verify_digest};
+use crate::clock::UnixTime;
+use crate::dsse::PAYLOAD_TYPE;
+use crate::sigstore::verify::{Demands as Proofs, Trusted, verify};
+use crate::sigstore::{Identity, SctPolicy, TrustedRoot, certificate_key, verify as sigstore_verify};
 use crate::statement::{ReadStatement, Subject};
 
-/// What a caller demands beyond a good signature.
+/// What a caller demands.
 struct Demands {
+    signer: Signer,
+    root: Option<TrustedRoot>,
+    require_timestamp: bool,
+    at: Option<UnixTime>,
     predicate_type: Option<String>,
     digests: Vec<Digest>,
     files: Vec<std::path::PathBuf>,
 }
 
+/// Whose signature it must be.
+enum Signer {
+    Key(KeySource),
+    Identity(Identity, SctPolicy),
+}
+
 /// An envelope that passed every check. Only [`check`] makes one.
 struct Verified<'k> {
     form: Form,
-    key: &'k PublishedKey,
-    statement: ReadStatement,
+    key: Option<&'k PublishedKey>,
+    proven: sigstore_verify::Verified,
     payload_sha256: [u8; 32],
     matched: Vec<String>,
+    checked: Vec<(&'static str, String)>,
     unchecked: Vec<&'static str>,
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Report, CtlError> {
-    let keys = match (&args.key, &args.keys) {
-        (Some(pem), _) => KeySource::pem(pem)?,
-        (None, Some(set)) => KeySource::set(set)?,
-        (None, None) => return Err(CtlError::Usage("give --key PEM or --keys JWKS".to_owned())),
-    };
-    let demands = Demands {
-        predicate_type: args.predicate_type.as_deref().map(request::predicate_type).transpose()?,
-        digests: args.digest.iter().map(|text| Digest::parse(text, "digest")).collect::<Result<_, _>>()?,
-        files: args.subject_file.clone(),
-    };
+    let demands = Demands::read(args)?;
     let json = files::read(&args.file, MAX_ENVELOPE_BYTES)?;
-    let verified = check(&json, &keys, &demands).map_err(|failed| match failed {
+    let verified = check(&json, &demands).map_err(|failed| match failed {
         Failed::Fault(fault) => CtlError::NotVerified { path: args.file.clone(), fault },
         Failed::Other(error) => error,
     })?;
     Ok(verified.report(&args.file))
+}
+
+impl Demands {
+    fn read(args: &VerifyArgs) -> Result<Self, CtlError> {
+        let signer = match (&args.key, &args.keys, &args.certificate_identity, &args.certificate_oidc_issuer) {
+            (Some(pem), ..) => Signer::Key(KeySource::pem(pem)?),
+            (None, Some(set), ..) => Signer::Key(KeySource::set(set)?),
+            (None, None, Some(san), Some(issuer)) => {
+                let identity = Identity { san: san.clone(), issuer: issuer.clone() };
+                Signer::Identity(identity, SctPolicy { required: usize::from(!args.insecure_ignore_sct) })
+            }
+            _ => return Err(CtlError::Usage("give --key, --keys, or --certificate-identity".to_owned())),
+        };
+        Ok(Self {
+            signer,
+            root: args.trusted_root.as_deref().map(trusted_root).transpose()?,
+            require_timestamp: args.require_timestamp,
+            at: args.at.map(|at| UnixTime(at.as_second())),
+            predicate_type: args.predicate_type.as_deref().map(request::predicate_type).transpose()?,
+            digests: args.digest.iter().map(|text| Digest::parse(text, "digest")).collect::<Result<_, _>>()?,
+            files: args.subject_file.clone(),
+        })
+    }
+}
+
+/// Reads a trusted root.
+pub(crate) fn trusted_root(path: &Path) -> Result<TrustedRoot, CtlError> {
+    let json = files::read(path, MAX_ROOT_BYTES)?;
+    TrustedRoot::from_json(&json).map_err(|error| CtlError::content(path, plain(&error.to_string())))
 }
 
 enum Failed {
@@ -71,26 +108,57 @@ impl From<Fault> for Failed {
 }
 
 /// The order is the point: nothing in the payload is looked at before its signature holds.
-fn check<'k>(json: &[u8], keys: &'k KeySource, demands: &Demands) -> Result<Verified<'k>, Failed> {
+fn check<'d>(json: &[u8], demands: &'d Demands) -> Result<Verified<'d>, Failed> {
     let holder = form::read(json)?;
     let found = holder.found()?;
     let signature = sole_signature(&found)?;
-    let key = keys.find(named_key(&found, signature)?)?;
-    let payload = authentic_payload(&found, signature, key)?;
-    let payload_sha256 = digest(&SHA256, &payload).as_ref().try_into().unwrap_or([0; 32]);
-    let statement = ReadStatement::parse(Bytes::from(payload)).map_err(Fault::Statement)?;
-    let matched = meets(&statement, demands)?;
+    let (key, trusted) = match &demands.signer {
+        Signer::Key(keys) => {
+            let key = keys.find(named_key(&found, signature)?)?;
+            (Some(key), Trusted::Key(&key.key))
+        }
+        Signer::Identity(identity, policy) => (None, Trusted::Identity(identity, *policy)),
+    };
+    let brought = Brought::read(json, &found, signature)?;
+    let proofs = Proofs {
+        signer: trusted,
+        root: demands.root.as_ref(),
+        require_timestamp: demands.require_timestamp,
+        asserted_time: demands.at,
+        now: UnixTime::now(),
+        digests: &[],
+    };
+    let proven = verify(&brought.evidence(), &proofs).map_err(Fault::from)?;
+    if let (Some(key), Some(leaf)) = (key, brought.leaf())
+        && certificate_key(leaf).as_ref() != Some(key.key.sec1())
+    {
+        return Err(Fault::ForeignCertificate.into());
+    }
+    let payload_sha256 = digest(&SHA256, brought.payload()).as_ref().try_into().unwrap_or([0; 32]);
+    let matched = meets(&proven.statement, demands)?;
+    let unchecked = unchecked(demands, &brought, &matched);
+    let mut verified =
+        Verified { form: found.form, key, proven, payload_sha256, matched, checked: Vec::new(), unchecked };
+    verified.tell(&found, demands, &brought);
+    Ok(verified)
+}
+
+/// What nobody asked for, or could not be done.
+fn unchecked(demands: &Demands, brought: &Brought, matched: &[String]) -> Vec<&'static str> {
     let mut unchecked = Vec::new();
     if matched.is_empty() {
         unchecked.push("no artifact was compared with the subjects; --subject-file or --digest does that");
     }
-    if found.material.is_some_and(has_timestamp) {
-        unchecked.push("the RFC 3161 timestamp in the bundle");
+    if brought.has_timestamps() && demands.root.is_none() {
+        unchecked.push("the RFC 3161 timestamp in the bundle; --trusted-root does that");
     }
-    if found.material.is_some_and(has_log_entry) {
+    if brought.log_entries > 0 {
         unchecked.push("the transparency log entry in the bundle");
     }
-    Ok(Verified { form: found.form, key, statement, payload_sha256, matched, unchecked })
+    if brought.leaf().is_some() && matches!(demands.signer, Signer::Key(_)) {
+        unchecked.push("who issued the certificate of the key; the key itself was given");
+    }
+    unchecked
 }
 
 /// The one signature of an envelope of the appliance's payload type.
@@ -116,16 +184,6 @@ pub(crate) fn named_key<'f>(found: &Found<'f>, signature: &'f EnvelopeSignature)
         }
     }
     if signature.keyid.is_empty() { Err(Fault::KeyidMissing) } else { Ok(&signature.keyid) }
-}
-
-/// The payload, once the signature over its PAE has proven to be the key's.
-fn authentic_payload(found: &Found<'_>, signature: &EnvelopeSignature, key: &PublishedKey) -> Result<Vec<u8>, Fault> {
-    let signature = form::decode(&signature.sig, "signature")?;
-    let signature = Signature::from_der(&signature).map_err(Fault::SignatureForm)?;
-    let payload = form::decode(&found.envelope.payload, "payload")?;
-    let digest = pae_digest(&found.envelope.payload_type, &payload);
-    verify_digest(&key.key, &digest, &signature).map_err(|_| Fault::Signature)?;
-    Ok(payload)
 }
 
 /// Every demand is met, or the first that is not. Returns the subjects that were compared, in words.
@@ -179,58 +237,8 @@ pub(crate) fn subjects_to_json(subjects: &[Subject]) -> Value {
     subjects.iter().map(one).collect()
 }
 
-impl Verified<'_> {
-    fn report(&self, file: &Path) -> Report {
-        let state = self.key.text("state").map(plain);
-        let keyid = self.key.key.keyid();
-        let form = match self.form {
-            Form::Envelope => "envelope",
-            Form::Answer => "answer",
-            Form::Sigstore => "sigstore",
-        };
-        let mut text = format!("verified {}\n", plain(&file.display().to_string()));
-        let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<11} {value}\n"));
-        match &state {
-            Some(state) => line("key", &format!("{keyid} ({state})")),
-            None => line("key", keyid),
-        }
-        line("type", &plain(&self.statement.predicate_type));
-        for subject in &self.statement.subjects {
-            let name = subject.name.as_deref().unwrap_or("(no name)");
-            let digests: Vec<String> =
-                subject.digest.iter().map(|(algorithm, hex)| format!("{}:{hex}", plain(algorithm))).collect();
-            line("subject", &format!("{} {}", plain(name), digests.join(" ")));
-        }
-        for matched in &self.matched {
-            line("compared", matched);
-        }
-        for unchecked in &self.unchecked {
-            line("not checked", unchecked);
-        }
-        let json = json!({
-            "verified": true,
-            "form": form,
-            "keyid": keyid,
-            "keyState": state,
-            "payloadType": PAYLOAD_TYPE,
-            "predicateType": self.statement.predicate_type,
-            "subject": subjects_to_json(&self.statement.subjects),
-            "payloadSha256": files::hex(&self.payload_sha256),
-            "compared": self.matched,
-            "notChecked": self.unchecked,
-        });
-        Report::new(text, json)
-    }
-}
-
-fn has_timestamp(material: &Value) -> bool {
-    let stamps = material.pointer("/timestampVerificationData/rfc3161Timestamps").and_then(Value::as_array);
-    stamps.is_some_and(|stamps| !stamps.is_empty())
-}
-
-fn has_log_entry(material: &Value) -> bool {
-    material.get("tlogEntries").and_then(Value::as_array).is_some_and(|entries| !entries.is_empty())
-}
-
 /// The strict JSON reader takes no more.
 const MAX_ENVELOPE_BYTES: u64 = (1 << 28) - 1;
+
+/// Sigstore's own has 10 kilobytes.
+const MAX_ROOT_BYTES: u64 = 4 * 1024 * 1024;

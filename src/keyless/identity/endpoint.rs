@@ -17,7 +17,8 @@ use super::token::{Expected, IdentityToken};
 use crate::clock::UnixTime;
 use crate::config::{ClientAuthentication, ClientCredentials};
 use crate::custody::Custody;
-use crate::keyless::https::Exchange;
+use crate::keyless::https::{Exchange, MAX_ANSWER};
+use crate::keyless::tap::Tap;
 use crate::outbound::{OutboundTls, form_urlencoded};
 
 /// One client at one token endpoint.
@@ -50,10 +51,13 @@ impl Endpoint {
             ClientAuthentication::Mtls(own) => Some((own.certificate.as_path(), own.private_key.as_path())),
             ClientAuthentication::PrivateKeyJwt(_) => None,
         };
-        let tls = OutboundTls::load(Some(&config.ca), own).and_then(OutboundTls::into_client_config).map_err(setup)?;
+        let (provider, tap) = Tap::provider(MAX_ANSWER);
+        let tls = OutboundTls::load(Some(&config.ca), own)
+            .and_then(|tls| tls.into_client_config_with(provider, &[&rustls::version::TLS13]))
+            .map_err(setup)?;
         let place: Arc<str> = config.token_url.split('?').next().unwrap_or_default().into();
         let unusable = || IdentityError::Unanswered { place: Arc::clone(&place), why: "it is no https URL".to_owned() };
-        let exchange = exchange(&config.token_url, tls).ok_or_else(unusable)?;
+        let exchange = exchange(&config.token_url, tls, tap).ok_or_else(unusable)?;
         let mut form = vec![("grant_type", "client_credentials".to_owned()), ("client_id", config.client_id.clone())];
         for (field, value) in [("scope", &config.scope), ("resource", &config.resource), ("audience", &config.audience)]
         {
@@ -110,14 +114,14 @@ impl Granted {
     }
 }
 
-fn exchange(url: &str, tls: ClientConfig) -> Option<Exchange> {
+fn exchange(url: &str, tls: ClientConfig, tap: &'static Tap) -> Option<Exchange> {
     let uri: http::Uri = url.parse().ok()?;
     let authority = uri.authority()?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host.clone()).ok()?;
     let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let port = authority.port_u16().unwrap_or(443);
-    Some(Exchange { host, port, authority: authority.as_str().to_owned(), target, name, tls: Arc::new(tls) })
+    Some(Exchange { host, port, authority: authority.as_str().to_owned(), target, name, tls: Arc::new(tls), tap })
 }
 
 /// `error` of RFC 6749, section 5.2, if it has the form that the section prescribes.

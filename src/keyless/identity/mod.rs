@@ -67,6 +67,8 @@ struct Kept {
 #[derive(Clone, Debug)]
 struct Failed {
     at: Instant,
+    /// How long nothing is fetched after it.
+    pause: Duration,
     error: IdentityError,
 }
 
@@ -205,7 +207,12 @@ impl Identity {
                 if failed.as_ref().is_none_or(|before| before.error.to_string() != error.to_string()) {
                     tracing::error!(identity = &*self.name, %error, "no identity token can be had");
                 }
-                *failed = Some(Failed { at: Instant::now(), error: error.clone() });
+                // Each attempt at the Authority may cost a signature in the HSM and a record; one at a file costs nothing.
+                let pause = match (&self.source, &*failed) {
+                    (Source::Endpoint(_), Some(before)) => (before.pause * 2).min(LONGEST_PAUSE),
+                    _ => PAUSE,
+                };
+                *failed = Some(Failed { at: Instant::now(), pause, error: error.clone() });
                 Err(error)
             }
         }
@@ -214,16 +221,21 @@ impl Identity {
     /// What went wrong so short a time ago that it would again.
     fn failed_lately(&self) -> Option<IdentityError> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.as_ref().filter(|failed| failed.at.elapsed() < PAUSE).map(|failed| failed.error.clone())
+        failed.as_ref().filter(|failed| failed.at.elapsed() < failed.pause).map(|failed| failed.error.clone())
     }
 }
 
 /// How often the clock and the file are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// After a fetch failed, nothing is fetched for so long.
+/// After a fetch failed, nothing is fetched for so long; from the Authority twice as long after each further failure.
 const PAUSE: Duration = Duration::from_millis(900);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// So long before its `exp` a token is not used any more: a flow must reach Fulcio with it.
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests {}
+pub(super) use token::tests::jwt;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

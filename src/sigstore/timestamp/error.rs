@@ -1,4 +1,4 @@
-//! Why a time stamp does not count.
+//! Why a timestamp does not count.
 
 use crate::clock::UnixTime;
 
@@ -6,16 +6,16 @@ use crate::clock::UnixTime;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
     /// The system gave no random nonce.
-    #[error("the system has no random numbers for the nonce of a time stamp request")]
+    #[error("the system has no random numbers for the nonce of a timestamp request")]
     Random,
-    /// Larger than any time stamp.
-    #[error("the time stamp response is larger than {0} bytes")]
+    /// Larger than any timestamp.
+    #[error("the timestamp response is larger than {0} bytes")]
     TooLarge(usize),
     /// Not the DER of a TimeStampResp with a CMS SignedData; `.0` says which part is not.
-    #[error("the time stamp cannot be read: its {0} is not the DER that RFC 3161 prescribes")]
+    #[error("the timestamp cannot be read: its {0} is not the DER that RFC 3161 prescribes")]
     Malformed(&'static str),
     /// The authority refused.
-    #[error("the time stamp authority refused with status {status}{}", .text.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
+    #[error("the timestamp authority refused with status {status}{}", .text.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     NotGranted {
         /// `PKIStatus`, 2 to 5.
         status: u8,
@@ -23,48 +23,46 @@ pub enum TimestampError {
         text: Option<String>,
     },
     /// Over other bytes.
-    #[error("the time stamp is over other bytes than the signature")]
+    #[error("the timestamp is over other bytes than the signature")]
     Imprint,
     /// Of another request, or of none.
-    #[error("the time stamp does not carry the nonce of the request: it may be an old one")]
+    #[error("the timestamp does not carry the nonce of the request: it may be an old one")]
     Nonce,
     /// Not exactly one signer.
-    #[error("the time stamp has {0} signers; it must have exactly one")]
+    #[error("the timestamp has {0} signers; it must have exactly one")]
     Signers(usize),
     /// A signed attribute is missing, there twice, or says something else.
-    #[error("the signed attribute {0} of the time stamp is missing or wrong")]
+    #[error("the signed attribute {0} of the timestamp is missing or wrong")]
     Attribute(&'static str),
     /// The signed digest is not the one of the content.
-    #[error("the content of the time stamp was changed after it was signed")]
+    #[error("the content of the timestamp was changed after it was signed")]
     MessageDigest,
     /// Neither in the token nor pinned.
-    #[error("the certificate that signed the time stamp is neither in it nor pinned")]
+    #[error("the certificate that signed the timestamp is neither in it nor pinned")]
     NoCertificate,
     /// The certificate is not the one that the signature is bound to (ESSCertID).
-    #[error("the time stamp is bound to another certificate than the one that should have signed it")]
+    #[error("the timestamp is bound to another certificate than the one that should have signed it")]
     SigningCertificate,
     /// Another certificate than the pinned one, or from another authority.
-    #[error("no pinned time stamp authority has signed it")]
+    #[error("no pinned timestamp authority has signed it")]
     Untrusted,
     /// The authority's certificate, its issuers or its pin do not count at the time that it states.
-    #[error("the certificates of the time stamp authority are not valid at {}, the time it states", .0.rfc3339())]
+    #[error("the certificates of the timestamp authority are not valid at {}, the time it states", .0.rfc3339())]
     NotValid(UnixTime),
     /// The certificate is for other purposes.
-    #[error(
-        "the certificate of the time stamp authority must have a critical extended key usage of timeStamping alone"
-    )]
+    #[error("the certificate of the timestamp authority must have a critical extended key usage of timeStamping alone")]
     ExtendedKeyUsage,
     /// Its issuers may not issue it.
-    #[error("the certificates of the time stamp authority make no path: {0}")]
+    #[error("the certificates of the timestamp authority make no path: {0}")]
     Path(String),
     /// A signature algorithm that is not accepted.
-    #[error("the signature algorithm of the time stamp is not accepted; it must be ECDSA or RSA PKCS#1 with SHA-2")]
+    #[error("the signature algorithm of the timestamp is not accepted; it must be ECDSA or RSA PKCS#1 with SHA-2")]
     Algorithm,
     /// The signature does not verify.
-    #[error("the signature of the time stamp does not verify")]
+    #[error("the signature of the timestamp does not verify")]
     Signature,
     /// It states a time to come.
-    #[error("the time stamp says {}, which is still to come", .0.rfc3339())]
+    #[error("the timestamp says {}, which is still to come", .0.rfc3339())]
     Future(UnixTime),
 }
 

@@ -1,6 +1,6 @@
-//! RFC 3161 time stamps (with RFC 5816): when a signature existed at the latest, said by a pinned authority.
+//! RFC 3161 timestamps (with RFC 5816): when a signature existed at the latest, said by a pinned authority.
 //!
-//! A time stamp in a Sigstore bundle is over the raw DER of the envelope's signature. Both ends are here: the request
+//! A timestamp in a Sigstore bundle is over the raw DER of the envelope's signature. Both ends are here: the request
 //! that is sent, and the verification of what comes back, now or years later. Who sends it is not: see
 //! [`crate::timestamp`].
 
@@ -18,7 +18,7 @@ pub use error::TimestampError;
 pub use request::Request;
 pub use verification::{verify, verify_answer};
 
-/// A time stamp that a pinned authority made over the expected bytes. Only [`verify`] and [`verify_answer`] make one.
+/// A timestamp that a pinned authority made over the expected bytes. Only [`verify`] and [`verify_answer`] make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp {
     /// When, to the second; fractions are cut off.
@@ -30,3 +30,8 @@ pub struct Timestamp {
     /// Contents of the serial number's INTEGER: the authority never uses one twice.
     pub serial: Vec<u8>,
 }
+
+#[cfg(test)]
+mod openssl_tests;
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,8 @@ impl Request {
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| TimestampError::Random)?;
         // A positive INTEGER in its shortest form, whatever the rest is.
         nonce[0] = nonce[0] & 0x3f | 0x40;
-        let imprint = imprint(message);
+        let mut imprint = [0; 32];
+        imprint.copy_from_slice(digest(&SHA256, message).as_ref());
         let message_imprint = der::wrap(der::SEQUENCE, &[SHA256_ALGORITHM, &der::wrap(der::OCTET_STRING, &[&imprint])]);
         let der = der::wrap(
             der::SEQUENCE,
@@ -47,12 +48,6 @@ impl Request {
     pub(super) fn nonce(&self) -> &[u8] {
         &self.nonce
     }
-}
-
-pub(super) fn imprint(message: &[u8]) -> [u8; 32] {
-    let mut imprint = [0; 32];
-    imprint.copy_from_slice(digest(&SHA256, message).as_ref());
-    imprint
 }
 
 /// 127 bits of chance.

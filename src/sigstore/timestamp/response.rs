@@ -64,7 +64,7 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
     imprint.end()?;
     let serial = fields.integer()?;
     let time = generalized_time(fields.expect(der::GENERALIZED_TIME)?.value)?;
-    // Accuracy: not used. A time stamp counts by its time, as everywhere in Sigstore.
+    // Accuracy: not used. A timestamp counts by its time, as everywhere in Sigstore.
     fields.optional(der::SEQUENCE)?;
     fields.default_false()?;
     let nonce = if fields.peek() == Some(der::INTEGER) { Some(fields.integer()?) } else { None };

@@ -1,4 +1,4 @@
-//! CMS SignedData with one signer (RFC 5652, section 5), as time stamp tokens have it.
+//! CMS SignedData with one signer (RFC 5652, section 5), as timestamp tokens have it.
 
 use super::TimestampError;
 use crate::sigstore::der::{self, NotDer, Reader};

@@ -1,11 +1,11 @@
-//! Whether a time stamp holds.
+//! Whether a timestamp holds.
 
 use std::time::Duration;
 
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512, digest};
 use rustls_pki_types::CertificateDer;
 
-use super::request::{Request, imprint};
+use super::request::Request;
 use super::response::{self, TstInfo};
 use super::signed_data::{self, Identifier, SignerInfo, TST_INFO};
 use super::{Timestamp, TimestampError};
@@ -25,7 +25,7 @@ pub fn verify_answer(
     root: &TrustedRoot,
     now: UnixTime,
 ) -> Result<Timestamp, TimestampError> {
-    judge(response, request.imprint(), Some(request.nonce()), root, now)
+    judge(response, Expected::Answer(request), root, now)
 }
 
 /// Verifies a whole `TimeStampResp` over `message`, for a bundle the raw DER of its signature. `now` only bounds the
@@ -34,13 +34,37 @@ pub fn verify_answer(
 /// # Errors
 /// [`TimestampError`].
 pub fn verify(response: &[u8], message: &[u8], root: &TrustedRoot, now: UnixTime) -> Result<Timestamp, TimestampError> {
-    judge(response, &imprint(message), None, root, now)
+    judge(response, Expected::Message(message), root, now)
+}
+
+/// What a timestamp must be over.
+#[derive(Clone, Copy)]
+enum Expected<'a> {
+    /// What was asked for, with the nonce that was sent.
+    Answer(&'a Request),
+    /// These bytes, hashed with any SHA-2 of 256 bits and more: others may have asked with another one.
+    Message(&'a [u8]),
+}
+
+impl Expected<'_> {
+    fn check(self, stated: &TstInfo<'_>) -> Result<(), TimestampError> {
+        let over_it = match self {
+            Self::Answer(request) => stated.hash == SHA256_OID && stated.imprint == request.imprint(),
+            Self::Message(message) => {
+                hash(stated.hash).is_some_and(|algorithm| digest(algorithm, message).as_ref() == stated.imprint)
+            }
+        };
+        match self {
+            _ if !over_it => Err(TimestampError::Imprint),
+            Self::Answer(request) if stated.nonce != Some(request.nonce()) => Err(TimestampError::Nonce),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn judge(
     response: &[u8],
-    imprint: &[u8; 32],
-    nonce: Option<&[u8]>,
+    expected: Expected<'_>,
     root: &TrustedRoot,
     now: UnixTime,
 ) -> Result<Timestamp, TimestampError> {
@@ -49,24 +73,28 @@ fn judge(
     }
     let token = signed_data::read(response::token(response)?)?;
     let stated = response::tst_info(token.content).map_err(|NotDer| TimestampError::Malformed("TSTInfo"))?;
-    if stated.hash != SHA256_OID || stated.imprint != imprint {
-        return Err(TimestampError::Imprint);
-    }
-    if nonce.is_some() && stated.nonce != nonce {
-        return Err(TimestampError::Nonce);
-    }
-    check_attributes(&token.signer, token.content)?;
+    expected.check(&stated)?;
     let signer = signer_certificate(&token.signer.identifier, &token.certificates, root)?;
     let certificate = Certificate::parse(signer).map_err(|NotDer| TimestampError::Malformed("certificate"))?;
+    // First of all whose it claims to be: what is wrong with a stranger's timestamp is the stranger's business.
+    let authority = pinned_authority(&CertificateDer::from(signer), &stated, root);
+    if matches!(authority, Err(TimestampError::Untrusted)) {
+        return Err(TimestampError::Untrusted);
+    }
+    check_attributes(&token.signer, token.content)?;
     check_binding(&token.signer, signer, &certificate)?;
     check_signature(&token.signer, &certificate)?;
     check_purpose(&certificate)?;
-    let signer = CertificateDer::from(signer.to_vec());
-    let authority = pinned_authority(&signer, &stated, root)?;
+    let authority = authority?;
     if stated.time > now.plus(SKEW) {
         return Err(TimestampError::Future(stated.time));
     }
-    Ok(Timestamp { time: stated.time, authority: authority.uri.clone(), signer, serial: stated.serial.to_vec() })
+    Ok(Timestamp {
+        time: stated.time,
+        authority: authority.uri.clone(),
+        signer: CertificateDer::from(signer.to_vec()),
+        serial: stated.serial.to_vec(),
+    })
 }
 
 /// `content-type` and `message-digest` (RFC 5652, sections 11.1 and 11.2).

@@ -23,6 +23,7 @@
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
+//! | [`sigstore`] | a Fulcio, a CT log and a timestamp authority that sign whatever they are told |
 //! | [`sample`] | subjects and predicates to be signed |
 //! | [`schema`] | whether an answer is what the OpenAPI document says |
 //! | [`peers`] | programs that are not ours: where they are, and why one is missing |
@@ -56,6 +57,7 @@ pub mod registry;
 pub mod sample;
 pub mod schema;
 pub mod shell;
+pub mod sigstore;
 pub mod softhsm;
 pub mod tls_front;
 pub mod token;
