@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// Seconds of each measured phase.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// What to measure: the whole appliance, or the token worker alone.
+    /// What to measure: the whole appliance, the token worker alone, or keyless signing.
     #[arg(value_enum, default_value_t = Subject::Appliance)]
     subject: Subject,
 }
@@ -26,6 +26,8 @@ enum Subject {
     Appliance,
     /// The token worker, on devices of many speeds.
     Custody,
+    /// Keyless signatures, beyond what Fulcio itself takes.
+    Keyless,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
@@ -39,6 +41,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
         Subject::Custody => {
             bench.arg("--custody");
             "bench-custody.json"
+        }
+        Subject::Keyless => {
+            bench.arg("--keyless");
+            "bench-keyless.json"
         }
     };
     let status = bench

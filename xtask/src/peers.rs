@@ -166,6 +166,19 @@ pub(crate) const RACK: Peer = Peer {
     optional: true,
 };
 
+/// No program, but a right: only root reads another process's memory.
+pub(crate) const ROOT: Peer = Peer {
+    name: "root",
+    version: "of-the-system",
+    module: "privileged::",
+    variable: "SIGNER_PEER_ROOT",
+    artifact: "",
+    needs: &[],
+    ours: &[],
+    build: |_, _| if host::is_root() { Ok(()) } else { Err("only root may read another process's memory".to_owned()) },
+    optional: false,
+};
+
 /// All that are built once and kept.
 const PEERS: [&Peer; 13] = [
     &OIDC_PROVIDER,
@@ -224,8 +237,8 @@ impl Peer {
         // The marker comes last, so that a build that was interrupted is done again.
         let marker = dir.join("complete");
         let recipe = self.recipe();
-        // What is not kept is looked at each time.
-        if self.optional || !(artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe)) {
+        if self.kept_nowhere() || !(artifact.exists() && fs::read(&marker).is_ok_and(|built_from| built_from == recipe))
+        {
             host::provide(self.needs)?;
             fs::create_dir_all(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
             (self.build)(self, &dir)?;
@@ -235,6 +248,11 @@ impl Peer {
             fs::write(&marker, recipe).map_err(|error| format!("cannot write {}: {error}", marker.display()))?;
         }
         Ok(artifact)
+    }
+
+    /// Whether it is nothing that could be kept, and is looked at each time.
+    fn kept_nowhere(&self) -> bool {
+        self.artifact.is_empty() && self.ours.is_empty()
     }
 
     /// What a build depends on.

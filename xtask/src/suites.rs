@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM};
+use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM, UNSHARE};
 use crate::peers::{
-    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, SECURESYSTEMSLIB, TIMESTAMP_SERVER,
-    TPM2_PKCS11, ZOT,
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SECURESYSTEMSLIB, SIGSTORE_GO,
+    SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
 
 /// A suite of tests.
@@ -127,5 +127,22 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "envelopes"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[&SECURESYSTEMSLIB, &COSIGN],
+    },
+    Suite {
+        name: "keyless",
+        proves: "bundles with a real Fulcio's certificates, before five verifiers, and no bundle of a hostile Fulcio",
+        runs: &[&["--test", "keyless"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &UNSHARE],
+        peers: &[
+            &FULCIO,
+            &TIMESTAMP_SERVER,
+            &OIDC_PROVIDER,
+            &COSIGN,
+            &COSIGN_V2,
+            &SIGSTORE_GO,
+            &SIGSTORE_JS,
+            &SIGSTORE_RS,
+            &ROOT,
+        ],
     },
 ];

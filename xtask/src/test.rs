@@ -75,7 +75,9 @@ fn build(suites: &[&Suite]) -> Outcome<(bool, Peers)> {
         suites.iter().flat_map(|suite| suite.peers).map(|peer| (peer.name, *peer)).collect();
     thread::scope(|scope| {
         let building: Vec<_> = wanted.values().map(|peer| (*peer, scope.spawn(move || peer.provide()))).collect();
-        let mut built = true;
+        // The sealed helper is a program of a package of its own, which no test of another package has built.
+        let helper = cargo().args(["build", "--locked", "--package", "signer-keyless", "--bins"]).status();
+        let mut built = helper.map_err(|error| format!("cannot run cargo: {error}"))?.success();
         for arguments in suites.iter().flat_map(|suite| suite.runs).filter(|run| !run.contains(&"--doc")) {
             let status = cargo().args(["test", "--locked", "--no-run"]).args(*arguments).status();
             built &= status.map_err(|error| format!("cannot run cargo: {error}"))?.success();
@@ -111,7 +113,7 @@ fn run_suite(suite: &Suite, peers: &Peers) -> Outcome<Result> {
                     if peer.optional {
                         continue;
                     }
-                    let without = list(arguments)?.into_iter().filter(|test| test.starts_with(peer.module));
+                    let without = list(arguments)?.into_iter().filter(|test| test.contains(peer.module));
                     result.skipped.extend(without.map(|test| Skipped { test, reason: reason.clone() }));
                 }
             }

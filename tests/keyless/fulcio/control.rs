@@ -1,15 +1,18 @@
 //! The control of the experiment: no part of the signer takes part in it.
 
+use std::path::Path;
+use std::process::Command;
+
 use testkit::authority::{Authority, identity};
 use testkit::ct_log::CtLog;
 use testkit::envelope::Envelope;
 use testkit::fulcio::{Fulcio, OidcIssuer};
 use testkit::fulcio_client::{Applicant, Target, bundle};
 use testkit::pki::Pki;
-use testkit::sample;
 use testkit::trusted_root::TrustedRoot;
 use testkit::tsa::TimestampServer;
-use testkit::verifiers::{Claim, Signer, Verifier, When, prove_offline};
+use testkit::verifiers::{self, Claim, Signer, Verifier, When, prove_offline};
+use testkit::{later, sample};
 
 #[test]
 #[ignore = "needs fulcio, timestamp-server and all verifiers: cargo xtask test keyless"]
@@ -73,6 +76,29 @@ fn all_verifiers_accept_a_plain_clients_bundle_now_and_later_and_refuse_another_
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    cosign_believes_the_moved_clock(dir.path(), &trusted_root, &good, &authority.issuer());
+}
+
+/// That the clock was moved for programs in Go as well: without the timestamp, cosign judges by its clock.
+fn cosign_believes_the_moved_clock(dir: &Path, trusted_root: &Path, bundle: &Path, issuer: &str) {
+    let mut unstamped: serde_json::Value = serde_json::from_slice(&std::fs::read(bundle).unwrap()).unwrap();
+    unstamped["verificationMaterial"].as_object_mut().unwrap().remove("timestampVerificationData");
+    let file = dir.join("unstamped.sigstore.json");
+    std::fs::write(&file, unstamped.to_string()).unwrap();
+    let mut cosign = Command::new(testkit::peers::cosign().unwrap());
+    cosign
+        .args(["verify-blob-attestation", "--insecure-ignore-tlog", "--type", "stella.ops/sbom@v1", "--digestAlg"])
+        .args(["sha256", "--digest", sample::SUBJECT_SHA256, "--certificate-identity", &identity("acme")])
+        .args(["--certificate-oidc-issuer", issuer, "--trusted-root"])
+        .arg(trusted_root)
+        .arg("--bundle")
+        .arg(file)
+        .env("HOME", dir);
+    let cosign = verifiers::offline(&cosign);
+    for (seconds, expected) in [(0, true), (300, true), (900, false), (-900, false)] {
+        let output = later::run(&cosign, seconds).unwrap();
+        assert_eq!(output.status.success(), expected, "{seconds} s later: {output:?}");
+    }
 }
 
 const VERIFIERS: [Verifier; 5] =

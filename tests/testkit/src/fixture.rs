@@ -60,6 +60,7 @@ pub struct Builder {
     device: Option<MakeDevice>,
     changes: Vec<Change>,
     environment: Vec<(String, String)>,
+    front_environment: Vec<(String, String)>,
 }
 
 /// What a change of the settings may refer to.
@@ -70,6 +71,8 @@ pub struct Peers<'a> {
     pub authority: &'a Authority,
     /// The development Licensing Service.
     pub licensing: &'a Licensing,
+    /// The keys in the token.
+    pub keys: &'a Keys,
     /// The fixture's directory.
     pub dir: &'a Path,
 }
@@ -169,6 +172,17 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable of the front.
+    ///
+    /// # Panics
+    /// When the value is not text.
+    #[must_use]
+    pub fn front_environment(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        let value = value.as_ref().to_str().expect("variables of a test are text");
+        self.front_environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Changes the settings at will.
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings, &Peers<'_>) + 'static) -> Self {
@@ -211,13 +225,15 @@ impl Builder {
         };
         let authority = Arc::new(Authority::start(&pki)?);
         let licensing = Arc::new(Licensing::start(&pki, path)?);
-        let peers = Peers { pki: &pki, authority: &authority, licensing: &licensing, dir: path };
+        let peers = Peers { pki: &pki, authority: &authority, licensing: &licensing, keys: &keys, dir: path };
         token.settle()?;
         let mut settings = settings(&peers, &token, &keys)?;
         self.changes.into_iter().for_each(|change| change(&mut settings, &peers));
         let mut environment = self.environment;
         environment.extend(token.environment());
-        let appliance = Appliance::start(binaries, path, settings, &environment)?;
+        let mut appliance = Appliance::prepare(binaries, path, settings, &environment)?;
+        appliance.front_environment = self.front_environment;
+        let appliance = appliance.started()?;
         let endpoint = Endpoint { addr: appliance.addr(), url: appliance.url(), roots: pki.server_roots() };
         let client =
             |identity, tenant| Client::new(endpoint.clone(), identity, tenant, authority.clone(), licensing.clone());
@@ -228,7 +244,7 @@ impl Builder {
 
 /// The defaults of every fixture.
 fn settings(peers: &Peers<'_>, token: &Token, keys: &Keys) -> Result<Settings> {
-    let Peers { pki, authority, licensing, dir } = peers;
+    let Peers { pki, authority, licensing, dir, .. } = peers;
     // Numbers serve where an account has no name, as in some containers.
     let user = std::fs::metadata("/proc/self").context("find out who I am")?.uid().to_string();
     let audit = dir.join("audit");

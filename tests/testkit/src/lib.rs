@@ -18,6 +18,7 @@
 //! | [`fulcio`], [`tsa`] | a real Fulcio and a real timestamp authority |
 //! | [`ct_log`], [`fulcio_ca`] | a CT log and a CA such as Fulcio needs, [`trusted_root`] what is pinned of them |
 //! | [`hostile_fulcio`] | a Fulcio of our own: honest and fast, or hostile in one way at a time |
+//! | [`keyless`] | the fixture with one of these Fulcios |
 //! | [`fulcio_client`] | a plain client of Fulcio: the control of an experiment |
 //! | [`verifiers`] | who else judges our bundles: offline, and [`later`] too |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
@@ -48,6 +49,7 @@ pub mod hostile_fulcio;
 pub mod https;
 pub mod jwt;
 pub mod key;
+pub mod keyless;
 pub mod later;
 pub mod licensing;
 pub mod peers;

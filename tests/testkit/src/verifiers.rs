@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::appliance::Binaries;
 use crate::{Context, Error, Result, later, peers};
 
 /// A verifier.
@@ -21,6 +22,8 @@ pub enum Verifier {
     SigstoreJs,
     /// The crate `sigstore-verify`.
     SigstoreRs,
+    /// Our own.
+    Signerctl,
 }
 
 /// What a verifier is asked to confirm.
@@ -89,6 +92,7 @@ impl Verifier {
                 command.arg(peers::sigstore_js()?);
                 Ok(plain(command, claim))
             }
+            Self::Signerctl => Ok(signerctl(&Binaries::locate()?.signerctl(), claim)),
             Self::SigstoreRs => Ok(plain(Command::new(peers::sigstore_rs()?), claim)),
         }
     }
@@ -150,6 +154,20 @@ fn sigstore_go(program: &Path, claim: &Claim) -> Command {
     match &claim.by {
         Signer::Key(key) => command.arg("-requireCTlog=false").arg("-publicKey").arg(key),
         Signer::Identity { san, issuer } => command.args(["-expectedSAN", san, "-expectedIssuer", issuer]),
+    };
+    command.arg(&claim.bundle);
+    command
+}
+
+fn signerctl(program: &Path, claim: &Claim) -> Command {
+    let mut command = Command::new(program);
+    command.args(["verify", "--require-timestamp", "--trusted-root"]).arg(&claim.trusted_root);
+    command.args(["--type", &claim.predicate_type, "--digest", &format!("sha256:{}", claim.digest)]);
+    match &claim.by {
+        Signer::Key(key) => command.arg("--key").arg(key),
+        Signer::Identity { san, issuer } => {
+            command.args(["--certificate-identity", san, "--certificate-oidc-issuer", issuer])
+        }
     };
     command.arg(&claim.bundle);
     command

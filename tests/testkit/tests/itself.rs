@@ -12,13 +12,15 @@ use testkit::appliance::Metrics;
 use testkit::authority::{Authority, Binding};
 use testkit::client::{Answer, Connection, Protocol, TlsOptions, TlsVersions};
 use testkit::device::Device as _;
+use testkit::fulcio_client::{Applicant, Target};
+use testkit::hostile_fulcio::{AnswerFault, Behaviour, CertificateFault, ConnectionFault, HostileFulcio, Stage};
 use testkit::https::Mode;
 use testkit::jwt::{self, Jwt};
 use testkit::key::{self, Key};
 use testkit::licensing::Licensing;
 use testkit::pki::{Identity, Pki};
 use testkit::softhsm::SoftHsm;
-use testkit::{envelope, from_base64url, now, random_id};
+use testkit::{der, envelope, from_base64url, later, now, random_id};
 
 #[test]
 fn thumbprint_is_that_of_rfc_7638_section_3_1() {
@@ -257,5 +259,51 @@ impl Peers {
     fn licensing_addr(&self) -> std::net::SocketAddr {
         let url = self.licensing.introspection_url();
         url.trim_start_matches("https://").split('/').next().unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn a_program_runs_with_another_clock_and_so_do_those_that_it_starts() {
+    let clock = |command: &str, seconds: i64| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", command]).env("GREETING", "hello");
+        let output = later::run(&shell, seconds).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().map(|word| word.parse::<i64>().unwrap()).collect::<Vec<_>>()
+    };
+    for seconds in [0, 3600, -3600] {
+        let told = clock("date +%s; (sleep 0.01; date +%s) & wait; env | grep -c GREETING=hello", seconds);
+        assert!(told[..2].iter().all(|told| (told - now() - seconds).abs() < 10), "{seconds}: {told:?}");
+        assert_eq!(told[2], 1, "the environment is passed on");
+    }
+    let mut failing = std::process::Command::new("sh");
+    failing.args(["-c", "echo no >&2; exit 7"]);
+    let output = later::run(&failing, 60).unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(7), &b"no\n"[..]));
+}
+
+#[test]
+fn our_own_fulcio_certifies_a_plain_clients_key_and_its_log_vouches_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::generate(dir.path()).unwrap();
+    let authority = Authority::start(&pki).unwrap();
+    let fulcio = HostileFulcio::start(&pki).unwrap();
+    let target = Target::new(&fulcio.url(), pki.server_roots()).unwrap();
+    let applicant = Applicant::new().unwrap();
+    let token = authority.mint_identity("acme").encode();
+    let chain = target.certify(&token, &applicant.csr).unwrap();
+    assert_eq!(chain.len(), 3);
+    assert_eq!(der::public_key(&chain[0]).unwrap(), rcgen::PublicKeyData::subject_public_key_info(&applicant.key));
+    assert_eq!((&fulcio.seen()[0].token, &fulcio.seen()[0].csr), (&token, &applicant.csr));
+    for (behaviour, works) in [
+        (Behaviour::Certificate(CertificateFault::OtherKey), true),
+        (Behaviour::Answer(AnswerFault::Status(503)), false),
+        (Behaviour::Connection(ConnectionFault::HangUp(Stage::HalfOfBody)), false),
+        (Behaviour::Connection(ConnectionFault::StrangersTls), false),
+        (Behaviour::Honest, true),
+    ] {
+        fulcio.behave(behaviour);
+        assert_eq!(target.certify(&token, &applicant.csr).is_ok(), works, "{behaviour:?}");
     }
 }

@@ -4,6 +4,7 @@
 
 mod bare_tls;
 mod custody;
+mod keyless;
 mod load;
 mod measure;
 mod report;
@@ -20,7 +21,7 @@ use testkit::appliance::Binaries;
 /// Started by `cargo xtask bench`, which builds the programs.
 #[derive(Parser)]
 struct Arguments {
-    /// Directory with signerd, signer-token and signerctl, built for release.
+    /// Directory with signerd, signer-token, signer-keyless and signerctl, built for release.
     #[arg(long)]
     programs: PathBuf,
     /// Where the results go as JSON.
@@ -38,6 +39,9 @@ struct Arguments {
     /// Measure the token worker alone, on devices of many speeds, and nothing else.
     #[arg(long, conflicts_with_all = ["handshakes", "rate"])]
     custody: bool,
+    /// Measure keyless signing alone, and nothing else.
+    #[arg(long, conflicts_with_all = ["handshakes", "rate", "custody"])]
+    keyless: bool,
     /// Connections that keep the front busy.
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
     let plan = run::Plan { phase: Duration::from_secs(arguments.seconds), connections: arguments.connections };
     let binaries = Binaries::in_dir(&arguments.programs);
     let outcome = binaries.and_then(|binaries| match (arguments.handshakes, arguments.rate) {
+        _ if arguments.keyless => keyless::run(&binaries, arguments.json.as_deref()),
         _ if arguments.custody => custody::run(&binaries, plan.phase, arguments.json.as_deref()),
         (true, _) => run::handshakes(binaries, plan),
         (false, Some(rate)) => run::constant_rate(binaries, plan, rate),

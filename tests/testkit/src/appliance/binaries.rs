@@ -51,6 +51,12 @@ impl Binaries {
         self.dir.join("signer-token")
     }
 
+    /// The sealed helper, where it was built.
+    #[must_use]
+    pub fn signer_keyless(&self) -> PathBuf {
+        self.dir.join("signer-keyless")
+    }
+
     /// The command-line client.
     #[must_use]
     pub fn signerctl(&self) -> PathBuf {

@@ -36,6 +36,8 @@ pub struct Appliance {
     front: Option<Process>,
     workers: BTreeMap<String, Process>,
     environment: Vec<(String, String)>,
+    /// Environment variables of the front, as systemd would set them.
+    pub front_environment: Vec<(String, String)>,
 }
 
 impl Appliance {
@@ -46,12 +48,19 @@ impl Appliance {
     /// # Errors
     /// When a process ends at once or is not ready in time; the message holds the end of its log.
     pub fn start(binaries: Binaries, dir: &Path, settings: Settings, environment: &[(String, String)]) -> Result<Self> {
-        let mut appliance = Self::prepare(binaries, dir, settings, environment)?;
+        Self::prepare(binaries, dir, settings, environment)?.started()
+    }
+
+    /// What [`prepare`](Self::prepare) made, started as [`start`](Self::start) does.
+    ///
+    /// # Errors
+    /// As [`Appliance::start`].
+    pub fn started(mut self) -> Result<Self> {
         // Between finding a free port and listening on it somebody else may take it.
         for _ in 0..PORT_ATTEMPTS {
-            match appliance.start_all() {
-                Err(error) if error.0.contains("in use") => appliance.settings.choose_ports(free_port()?, free_port()?),
-                outcome => return outcome.map(|()| appliance),
+            match self.start_all() {
+                Err(error) if error.0.contains("in use") => self.settings.choose_ports(free_port()?, free_port()?),
+                outcome => return outcome.map(|()| self),
             }
         }
         Err(Error::new("cannot find a port that stays free"))
@@ -70,7 +79,8 @@ impl Appliance {
         settings.choose_ports(free_port()?, free_port()?);
         let (front, workers) = (None, BTreeMap::new());
         let environment = environment.to_vec();
-        let appliance = Self { settings, dir: dir.to_owned(), binaries, front, workers, environment };
+        let (dir, front_environment) = (dir.to_owned(), Vec::new());
+        let appliance = Self { settings, dir, binaries, front, workers, environment, front_environment };
         appliance.write_config()?;
         Ok(appliance)
     }
@@ -96,6 +106,7 @@ impl Appliance {
         if self.front.as_mut().is_none_or(|front| !front.is_running()) {
             let mut command = Command::new(self.binaries.signerd());
             command.arg("--config").arg(self.config_file());
+            command.envs(self.front_environment.iter().map(|(name, value)| (name, value)));
             self.front = Some(Process::start("signerd", command, &self.dir)?);
         }
         Ok(())
