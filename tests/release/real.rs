@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use stellaops_signer::config::{Release, ReleaseIdentity, Repository};
@@ -27,6 +28,7 @@ pub(crate) struct World {
     tsa: TimestampServer,
     ct: CtLog,
     dir: PathBuf,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// One way to sign, and what is said of it.
@@ -44,6 +46,9 @@ struct Row {
 
 impl World {
     pub(crate) fn start(dir: &Path, registry: impl FnOnce(&Pki, &Path) -> (String, String)) -> Self {
+        // Every timestamp-server takes the same port for its metrics.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let pki = Pki::generate(&dir.join("pki")).unwrap();
         let (host, password) = registry(&pki, dir);
         let authority = Authority::start(&pki).unwrap();
@@ -51,7 +56,7 @@ impl World {
         let issuer = OidcIssuer { url: authority.issuer(), ca: pki.server_ca.certificate.clone() };
         let fulcio = Fulcio::start(&pki, dir, Some(&ct), &[issuer]).unwrap();
         let tsa = TimestampServer::start(&pki, dir, "tsa").unwrap();
-        let world = Self { host, password, pki, authority, fulcio, tsa, ct, dir: dir.to_owned() };
+        let world = Self { host, password, pki, authority, fulcio, tsa, ct, dir: dir.to_owned(), _alone };
         world.prepare();
         world
     }
