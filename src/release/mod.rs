@@ -174,11 +174,6 @@ impl TrustedReleases {
             look_up.finish(judged.verdict, lasts, asked);
         });
     }
-
-    #[cfg(test)]
-    fn forget(&self) {
-        self.verdicts.clear();
-    }
 }
 
 /// Why no snapshot was made.

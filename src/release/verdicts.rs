@@ -106,13 +106,6 @@ impl Verdicts {
         Ok(Turn::LookUp(LookUp { verdicts: Arc::clone(self), image, tell }, outcome))
     }
 
-    /// Forgets everything that was decided.
-    #[cfg(test)]
-    pub(super) fn clear(&self) {
-        self.trusted.invalidate_all();
-        self.refused.invalidate_all();
-    }
-
     fn keep(&self, image: Digest, verdict: &Verdict, lasts: Option<Duration>, asked: Instant) {
         let ttl = match verdict {
             Ok(_) => lasts.map_or(self.trusted_ttl, |lasts| lasts.min(self.trusted_ttl)),

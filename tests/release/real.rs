@@ -81,6 +81,7 @@ impl World {
             .to_string()
         };
         std::fs::write(self.file("key.json"), signing_config(&[], &[])).unwrap();
+        std::fs::write(self.file("untimed.json"), signing_config(&[self.fulcio.url()], &[])).unwrap();
         std::fs::write(self.file("keyless.json"), signing_config(&[self.fulcio.url()], &[self.tsa.url()])).unwrap();
         self.ct.write_public_key(&self.file("ct.pem")).unwrap();
         let chain = |file: &str, chain: &[rustls_pki_types::CertificateDer<'static>]| {
@@ -338,6 +339,16 @@ const ROWS: &[Row] = &[
         accepted: (true, true),
         why: "",
         reason: "",
+    },
+    Row {
+        how: "cosign 3, keyless, nothing proves when",
+        sign: |world, image| {
+            world.sign_keyless(3, "sign -y --signing-config untimed.json --trusted-root root.json", image);
+        },
+        cosign: |world, image| world.verify_keyless("", image),
+        accepted: (true, false),
+        why: "cosign judges it by today's clock, so that it passes for ten minutes and never again",
+        reason: "release_time_missing",
     },
     Row {
         how: "nobody",
