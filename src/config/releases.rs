@@ -47,9 +47,10 @@ pub(super) fn judge(config: &Config, report: &mut Report<'_>) {
     let sources = !release.repository.is_empty() || release.snapshot.is_some();
     if sources && release.identity.is_empty() {
         let message = "no signature would count, since nobody is named who signs releases; add [[release.identity]]";
-        match release.repository.is_empty() {
-            true => report.problem(key!["release", "snapshot"], message),
-            false => report.problem(key!["release", "repository", 0], message),
+        if release.repository.is_empty() {
+            report.problem(key!["release", "snapshot"], message);
+        } else {
+            report.problem(key!["release", "repository", 0], message);
         }
     }
     if !sources && !release.identity.is_empty() {

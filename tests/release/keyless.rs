@@ -52,7 +52,7 @@ impl World {
             let entry = log_entry(&self.log, &payload, &signature, &certificate, now() + after);
             material["tlogEntries"] = json!([entry]);
         }
-        bundle(&payload, &signature, material)
+        bundle(&payload, &signature, &material)
     }
 
     fn good(&self) -> Value {
@@ -195,7 +195,7 @@ fn a_signature_by_another_key_than_the_certificates_is_none() {
     let forged = sign_dsse(&KeyPair::generate().unwrap(), &payload);
     let entry = log_entry(&world.log, &payload, &forged, &certificate, now() + 5);
     let material = json!({ "certificate": { "rawBytes": base64(&certificate) }, "tlogEntries": [entry] });
-    assert_eq!(world.verdict(bundle(&payload, &forged, material)), "release_signer_unknown");
+    assert_eq!(world.verdict(bundle(&payload, &forged, &material)), "release_signer_unknown");
 }
 
 #[test]

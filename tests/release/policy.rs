@@ -63,7 +63,7 @@ fn what_is_signed_must_be_a_release_of_this_image() {
         ("[]".to_owned(), "release_payload"),
     ] {
         let material = json!({ "publicKey": { "hint": "x" } });
-        stage.attach_all(&[bundle(&payload, &sign_dsse(&stage.key, &payload), material)]);
+        stage.attach_all(&[bundle(&payload, &sign_dsse(&stage.key, &payload), &material)]);
         let found = stage.check().map_or_else(|error| error.reason(), |_| "trusted");
         assert_eq!(found, verdict, "{payload}");
     }
@@ -87,7 +87,7 @@ fn a_signature_counts_by_its_key_alone() {
     let stage = Stage::new();
     let stranger = KeyPair::generate().unwrap();
     let payload = statement(&stage.image, SIGN);
-    let by = |key: &KeyPair| bundle(&payload, &sign_dsse(key, &payload), json!({ "publicKey": { "hint": "x" } }));
+    let by = |key: &KeyPair| bundle(&payload, &sign_dsse(key, &payload), &json!({ "publicKey": { "hint": "x" } }));
     let mut lying = by(&stranger);
     // A keyid and a hint that nobody signed make no difference.
     lying["dsseEnvelope"]["signatures"][0]["keyid"] = "SHA256:x".into();
@@ -105,7 +105,7 @@ fn a_hundred_bad_signatures_hide_no_good_one() {
     let stranger = KeyPair::generate().unwrap();
     let bad = |number: usize| {
         let payload = statement(&stage.image, SIGN).replace("{}", &format!("{{\"n\":{number}}}"));
-        bundle(&payload, &sign_dsse(&stranger, &payload), json!({ "publicKey": { "hint": "x" } }))
+        bundle(&payload, &sign_dsse(&stranger, &payload), &json!({ "publicKey": { "hint": "x" } }))
     };
     let mut bundles: Vec<_> = (0..100).map(bad).collect();
     bundles.push(json!({ "mediaType": "something else" }));

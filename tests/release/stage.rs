@@ -64,7 +64,7 @@ impl Stage {
     /// A statement about `image`, signed, in a bundle.
     pub(crate) fn bundle(&self, image: &str, predicate_type: &str) -> Value {
         let payload = statement(image, predicate_type);
-        bundle(&payload, &sign_dsse(&self.key, &payload), json!({ "publicKey": { "hint": "x" } }))
+        bundle(&payload, &sign_dsse(&self.key, &payload), &json!({ "publicKey": { "hint": "x" } }))
     }
 
     /// A good bundle.
@@ -149,7 +149,7 @@ pub(crate) fn sign_dsse(key: &KeyPair, payload: &str) -> Vec<u8> {
     key.sign(head.as_bytes()).unwrap()
 }
 
-pub(crate) fn bundle(payload: &str, signature: &[u8], material: Value) -> Value {
+pub(crate) fn bundle(payload: &str, signature: &[u8], material: &Value) -> Value {
     json!({
         "mediaType": BUNDLE,
         "verificationMaterial": material,
