@@ -278,7 +278,7 @@ const ROWS: &[Row] = &[
     Row {
         how: "cosign 3, key, with a time stamp",
         sign: |world, image| {
-            world.sign(3, "sign -y --key cosign.key --signing-config keyless.json --trusted-root root.json", image)
+            world.sign(3, "sign -y --key cosign.key --signing-config keyless.json --trusted-root root.json", image);
         },
         cosign: |world, image| world.verify_key(3, " --use-signed-timestamps --trusted-root root.json", image),
         accepted: (true, true),
