@@ -57,6 +57,11 @@ fn fulcio(keyless: &Keyless, config: &Config, report: &mut Report<'_>) {
     }
     if let Some(proxy) = &keyless.proxy {
         report.expect(key!["keyless", "proxy"], rules::origin(proxy, "http", "http://proxy.example:3128"));
+        if scheme == "http" {
+            let message = "`fulcio_url` is http, so that the identity token would pass the proxy in clear; write https \
+                           there, or take the proxy out";
+            report.problem(key!["keyless", "proxy"], message);
+        }
     }
     report.expect(key!["keyless", "trusted_root"], rules::absolute(&keyless.trusted_root));
     if let Some(helper) = &keyless.helper {

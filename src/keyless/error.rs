@@ -56,6 +56,8 @@ pub enum KeylessError {
     Late {
         /// The last step that was completed.
         step: FlowStep,
+        /// Whether it was Fulcio's doing: it had a whole `step_timeout` by itself. Otherwise too little was left for it.
+        fulcios: bool,
     },
     /// There is no identity token.
     #[error(transparent)]
@@ -181,7 +183,7 @@ impl KeylessError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::QueueFull { .. } | Self::Late { step: FlowStep::Begun } => "overloaded",
+            Self::QueueFull { .. } | Self::Late { step: FlowStep::Begun, .. } => "overloaded",
             Self::CircuitOpen { .. } | Self::Route(_) | Self::Late { .. } => "dependency_unavailable",
             Self::Identity(error) if error.is_the_authoritys() => "dependency_unavailable",
             Self::Flow(failed) if is_fulcios(failed.kind) => "dependency_unavailable",
@@ -201,6 +203,7 @@ impl KeylessError {
             Self::Unsealed(_) => "keyless_helper_unsealed",
             Self::Route(RouteError::Proxy { .. }) => "fulcio_proxy_refused",
             Self::Route(RouteError::NotLoopback { .. }) => "fulcio_not_loopback",
+            Self::Route(RouteError::OutOfTime { .. }) => "keyless_deadline",
             Self::Route(_) => "fulcio_unreachable",
             Self::Flow(failed) => match failed.kind {
                 FailureKind::Sandbox => "keyless_helper_unsealed",
@@ -222,7 +225,7 @@ impl KeylessError {
     pub fn step(&self) -> FlowStep {
         match self {
             Self::CircuitOpen { .. } | Self::QueueFull { .. } | Self::Identity(_) | Self::Route(_) => FlowStep::Begun,
-            Self::Late { step } | Self::Helper { step, .. } => *step,
+            Self::Late { step, .. } | Self::Helper { step, .. } => *step,
             Self::Unsealed(_) => FlowStep::Spawned,
             Self::Flow(failed) => step_of(failed),
             Self::Refuted(_) => FlowStep::Answered,
@@ -265,10 +268,9 @@ impl KeylessError {
     /// What the circuit is to think of it: `Some` when Fulcio failed.
     pub(super) fn is_fulcios_failure(&self) -> bool {
         match self {
-            Self::Route(error) => !matches!(error, RouteError::NotLoopback { .. }),
+            Self::Route(error) => !matches!(error, RouteError::NotLoopback { .. } | RouteError::OutOfTime { .. }),
             Self::Flow(failed) => is_fulcios(failed.kind),
-            // With a job in its hands the helper waits for Fulcio and for nothing else.
-            Self::Late { step } => matches!(step, FlowStep::JobSent),
+            Self::Late { fulcios, .. } => *fulcios,
             _ => false,
         }
     }
@@ -366,7 +368,8 @@ mod tests {
             flow(Step::Sign, FailureKind::Crypto),
             KeylessError::Refuted(Refuted::Key),
             KeylessError::Unsealed(Layers::all()),
-            KeylessError::Late { step: FlowStep::JobSent },
+            KeylessError::Late { step: FlowStep::JobSent, fulcios: true },
+            KeylessError::Route(RouteError::OutOfTime { place: String::new() }),
         ] {
             assert!(!never.may_be_tried_again(), "{never}");
         }

@@ -28,8 +28,6 @@ impl Keyless {
         if let Some(signed) = self.again(who, digest, wanted_life, deadline).await? {
             return Ok(signed);
         }
-        let _place = self.place(deadline).await?;
-        let _counted = InProgress::new(&self.metrics.flows);
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);
         loop {
             let error = match self.attempt(who, digest, deadline).await {
@@ -47,7 +45,7 @@ impl Keyless {
             }
             tracing::info!(attempt, %error, "a keyless flow is tried again");
             tokio::time::sleep(wait).await;
-            if self.circuit.is_open() {
+            if self.circuit.closed_for(Instant::now()).is_some() {
                 // Why it opened says more than that it is open.
                 return Err(error);
             }
@@ -89,16 +87,27 @@ impl Keyless {
         Ok(None)
     }
 
-    /// A whole flow, under the eyes of the circuit.
+    /// A whole flow, under the eyes of the circuit. Nobody waits for a token with a place in hand: where one tenant's
+    /// tokens cannot be had, the others' flows go on. Nor is a token fetched that could not be shown to Fulcio.
     async fn attempt(
         &self,
         who: &TenantIdentity,
         digest: &[u8; 32],
         deadline: Instant,
     ) -> Result<KeylessSigned, KeylessError> {
+        if let Some(retry_after) = self.circuit.closed_for(Instant::now()) {
+            return Err(KeylessError::CircuitOpen { retry_after });
+        }
         let token = who.identity.token(deadline).await?;
-        let pass = self.circuit.pass(Instant::now());
+        let _place = self.place(who, deadline).await?;
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        if left < LEAST {
+            return Err(KeylessError::Late { step: FlowStep::Begun, fulcios: false });
+        }
+        let pass = self.circuit.pass(now, left >= self.limits.enough_to_try);
         let pass = pass.map_err(|retry_after| KeylessError::CircuitOpen { retry_after })?;
+        let _counted = InProgress::new(&self.metrics.flows);
         let signed = self.flow(who, &token, digest, deadline).await;
         match &signed {
             Ok(_) => pass.answered(),
@@ -173,7 +182,7 @@ impl Keyless {
         };
         let started = match tokio::time::timeout_at(until.into(), self.launcher.start()).await {
             Ok(started) => started.map_err(not_started)?,
-            Err(_) => return Err(KeylessError::Late { step: FlowStep::Begun }),
+            Err(_) => return Err(KeylessError::Late { step: FlowStep::Begun, fulcios: false }),
         };
         self.metrics.step(FlowStep::Spawned.name(), begun.elapsed());
         let mut helper = Helper::new(started).map_err(not_started)?;
@@ -233,7 +242,14 @@ impl Keyless {
                 Err(KeylessError::Flow(failed))
             }
             Ok(_) => Err(failed(helper, FlowStep::JobSent, TalkError::OutOfTurn, deadline).await),
-            Err(error) => Err(failed(helper, FlowStep::JobSent, error, deadline).await),
+            Err(error) => match failed(helper, FlowStep::JobSent, error, deadline).await {
+                // With a job in its hands the helper waits for Fulcio and for nothing else. What Fulcio could not have
+                // answered because we came late with it is not held against it.
+                KeylessError::Late { step, .. } => {
+                    Err(KeylessError::Late { step, fulcios: begun.elapsed() >= self.limits.silence })
+                }
+                error => Err(error),
+            },
         }
     }
 }
@@ -242,7 +258,7 @@ impl Keyless {
 /// time was up has not failed by itself.
 async fn failed(helper: Helper, step: FlowStep, error: TalkError, deadline: Instant) -> KeylessError {
     if matches!(error, TalkError::Silent) && Instant::now() >= deadline {
-        return KeylessError::Late { step };
+        return KeylessError::Late { step, fulcios: false };
     }
     let ended = helper.post_mortem().await;
     let why = match error {
@@ -270,6 +286,8 @@ impl Drop for InProgress<'_> {
 const SIGNING_CERT: &str = "/api/v2/signingCert";
 /// Fulcio's answer has four kilobytes, with a chain of three certificates.
 const MAX_ANSWER: u32 = 64 << 10;
+/// With less left nothing is begun: a helper alone takes some of it.
+const LEAST: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

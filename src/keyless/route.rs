@@ -14,6 +14,7 @@ use signer_keyless::wire::{MAX_CERTIFICATE, MAX_ROOTS, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::resolver::Resolver;
 use crate::config;
 use crate::outbound::{OutboundError, OutboundTls};
 
@@ -24,8 +25,10 @@ pub(super) struct Route {
     port: u16,
     /// `Host` of the request.
     authority: String,
-    /// The proxy's host and port.
-    proxy: Option<(String, u16)>,
+    /// Whether it is a proxy that is connected to.
+    proxied: bool,
+    /// The host that is connected to: Fulcio's or the proxy's.
+    first: Resolver,
     /// Whom its TLS certificate must chain to; none: plain HTTP on loopback.
     roots: Option<Vec<CertificateDer<'static>>>,
     connect_timeout: Duration,
@@ -46,6 +49,12 @@ pub enum RouteError {
     /// None in time.
     #[error("no connection to {place} in time")]
     Late {
+        /// Fulcio or the proxy.
+        place: String,
+    },
+    /// The request's own time was up before Fulcio had had its `connect_timeout`.
+    #[error("too little time was left to connect to {place}")]
+    OutOfTime {
         /// Fulcio or the proxy.
         place: String,
     },
@@ -108,11 +117,15 @@ impl Route {
             _ if tls => return Err(RouteSetupError::Url),
             _ => None,
         };
+        let (host, port) = (bare(authority.host()), authority.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+        let proxied = proxy.is_some();
+        let (first, its_port) = proxy.unwrap_or_else(|| (host.clone(), port));
         Ok(Self {
-            host: bare(authority.host()),
-            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            host,
+            port,
             authority: authority.as_str().to_owned(),
-            proxy,
+            proxied,
+            first: Resolver::new(&first, its_port),
             roots,
             connect_timeout: config.connect_timeout.get(),
             silence: config.step_timeout.get(),
@@ -136,26 +149,30 @@ impl Route {
 
     /// A connected socket, ready for the helper: blocking, without delay, with time-outs that the helper cannot set.
     pub(super) async fn connect(&self, deadline: Instant) -> Result<OwnedFd, RouteError> {
-        let until = deadline.min(Instant::now() + self.connect_timeout);
-        match tokio::time::timeout_at(until.into(), self.reach()).await {
+        let whole = Instant::now() + self.connect_timeout;
+        let until = deadline.min(whole);
+        match tokio::time::timeout_at(until.into(), self.reach(until)).await {
             Ok(reached) => reached,
+            // That the request came late with it says nothing about Fulcio.
+            Err(_) if deadline < whole => Err(RouteError::OutOfTime { place: self.place() }),
             Err(_) => Err(RouteError::Late { place: self.place() }),
         }
     }
 
-    async fn reach(&self) -> Result<OwnedFd, RouteError> {
+    /// Keeps the addresses fresh, off the event loops.
+    pub(super) fn refresh(&self) {
+        self.first.refresh();
+    }
+
+    async fn reach(&self, until: Instant) -> Result<OwnedFd, RouteError> {
         let failed = |source| RouteError::Connect { place: self.place(), source };
-        let (host, port) = match &self.proxy {
-            Some((host, port)) => (host.as_str(), *port),
-            None => (self.host.as_str(), self.port),
-        };
-        // Each of its addresses in turn.
-        let mut stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-        if self.proxy.is_some() {
+        let mut stream = self.first.connect(until).await.map_err(failed)?;
+        if self.roots.is_none() {
+            // Be it Fulcio or a proxy: the identity token would leave this machine in clear.
+            loopback(stream.peer_addr().map_err(failed)?)?;
+        }
+        if self.proxied {
             self.pass_proxy(&mut stream).await?;
-        } else if self.roots.is_none() {
-            let peer = stream.peer_addr().map_err(failed)?;
-            loopback(peer)?;
         }
         self.prepare(stream).map_err(failed)
     }
@@ -199,10 +216,7 @@ impl Route {
     }
 
     fn place(&self) -> String {
-        match &self.proxy {
-            Some((host, port)) => format!("{host}:{port}"),
-            None => self.authority.clone(),
-        }
+        if self.proxied { self.first.place() } else { self.authority.clone() }
     }
 }
 

@@ -359,6 +359,10 @@ fn each_mistake_in_keyless_signing_is_named_with_its_key_and_what_would_be_right
             "keyless.proxy = 'http://user:hunter2@proxy.example'",
             "keyless.proxy: the URL carries a user name or password; ",
         ),
+        (
+            "keyless.fulcio_url = 'http://localhost:5555'\nkeyless.proxy = 'http://proxy.example'",
+            "keyless.proxy: `fulcio_url` is http, so that the identity token would pass the proxy in clear",
+        ),
         ("keyless.helper = 'signer-keyless'", "keyless.helper: this is no absolute path"),
         ("keyless.sign_timeout = '60s'", "keyless.sign_timeout: 60s for a signature is not less than the 60s"),
         ("keyless.max_flows = 2000", "keyless.max_flows: 2000 is out of range; write at most 1000"),

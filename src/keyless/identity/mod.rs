@@ -141,6 +141,9 @@ impl Identity {
     /// Keeps the token fresh, and lets go of one that has ended, for ever.
     pub(super) async fn keep_fresh(self: Arc<Self>) {
         loop {
+            if let Source::Endpoint(endpoint) = &self.source {
+                endpoint.refresh_addresses();
+            }
             let now = UnixTime::now();
             let kept = self.kept.load_full();
             if kept.as_deref().is_none_or(|kept| now >= kept.refresh_at || self.has_changed(kept)) {
