@@ -243,6 +243,8 @@ impl KeylessError {
             }
             Self::Route(_) | Self::Helper { .. } => Duration::from_secs(5),
             Self::Identity(error) if error.is_the_authoritys() => Duration::from_secs(5),
+            // Its token, or the audit log, may be back any moment.
+            Self::Identity(IdentityError::Assertion { .. }) => Duration::from_secs(5),
             Self::Flow(failed) if is_fulcios(failed.kind) => Duration::from_secs(5),
             // An operator has to act first.
             _ => LONGEST_WAIT,
@@ -315,7 +317,11 @@ impl Refuted {
 impl IdentityError {
     /// Whether the Authority, and not the configuration, has to be waited for.
     fn is_the_authoritys(&self) -> bool {
-        matches!(self, Self::Unanswered { .. } | Self::Late)
+        match self {
+            Self::Unanswered { .. } | Self::Late => true,
+            Self::Refused { status, .. } => matches!(status, 429 | 500..=599),
+            _ => false,
+        }
     }
 }
 
@@ -384,6 +390,17 @@ mod tests {
         assert_eq!(flow(FailureKind::Refused).code(), "signing_unavailable");
         assert!(!flow(FailureKind::Refused).is_fulcios_failure() && flow(FailureKind::Refused).fulcio_answered());
         assert_eq!(KeylessError::QueueFull { waiting: 1 }.code(), "overloaded");
+        let refused = |status| {
+            let error =
+                IdentityError::Refused { place: "https://a.example/token".into(), status, error: String::new() };
+            let error = KeylessError::Identity(error);
+            (error.code(), error.retry_after().as_secs())
+        };
+        assert_eq!(refused(429), ("dependency_unavailable", 5));
+        assert_eq!(refused(503), ("dependency_unavailable", 5));
+        assert_eq!(refused(401), ("signing_unavailable", 60));
+        let unsigned = IdentityError::Assertion { key: "k".to_owned(), why: "its token is down".to_owned() };
+        assert_eq!(KeylessError::Identity(unsigned).retry_after().as_secs(), 5);
         assert_eq!(KeylessError::Refuted(Refuted::Key).code(), "signing_unavailable");
     }
 }

@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -172,6 +173,12 @@ impl Keyless {
         Ok((helper, fulcio))
     }
 
+    /// Starts a helper and has it close its sandbox, so that a layer that this machine lacks, or a call that the unit
+    /// forbids, shows before the first request does.
+    pub(super) async fn rehearse(&self) -> Result<(), KeylessError> {
+        self.sealed(Instant::now() + self.limits.silence).await.map(Helper::dismiss)
+    }
+
     /// A new helper that has said that it is sealed.
     async fn sealed(&self, deadline: Instant) -> Result<Helper, KeylessError> {
         let begun = Instant::now();
@@ -193,6 +200,9 @@ impl Keyless {
             Err(error) => return Err(failed(helper, FlowStep::Spawned, error, deadline).await),
         };
         judge_seal(sealed.layers, self.excepted).map_err(KeylessError::Unsealed)?;
+        if self.landlock_abi.swap(sealed.landlock_abi, Relaxed) != sealed.landlock_abi {
+            tracing::info!(landlock_abi = sealed.landlock_abi, "the kernel's Landlock, as keyless helpers have it");
+        }
         self.metrics.step(FlowStep::Sealed.name(), begun.elapsed());
         Ok(helper)
     }
@@ -260,7 +270,7 @@ async fn failed(helper: Helper, step: FlowStep, error: TalkError, deadline: Inst
     if matches!(error, TalkError::Silent) && Instant::now() >= deadline {
         return KeylessError::Late { step, fulcios: false };
     }
-    let ended = helper.post_mortem().await;
+    let ended = helper.post_mortem(!matches!(step, FlowStep::Begun | FlowStep::Spawned)).await;
     let why = match error {
         TalkError::Ended => format!("{error}; {ended}"),
         error => error.to_string(),

@@ -25,7 +25,7 @@ mod tap;
 mod testing;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ pub struct Keyless {
     waiting: AtomicU32,
     kept: KeptHelpers,
     excepted: Layers,
+    /// As the last helper told it.
+    landlock_abi: AtomicU8,
     exceptions: Vec<SandboxException>,
     limits: Limits,
     metrics: KeylessMetrics,
@@ -162,6 +164,7 @@ impl Keyless {
             waiting: AtomicU32::new(0),
             kept: KeptHelpers::new(&keyless.reuse, keyless.max_flows.get() as usize, metrics.helpers_kept.clone()),
             excepted,
+            landlock_abi: AtomicU8::new(0),
             exceptions: keyless.sandbox_exception.clone(),
             limits: Limits {
                 silence: keyless.step_timeout.get(),
@@ -218,11 +221,16 @@ impl Keyless {
         signed
     }
 
-    /// Keeps identity tokens fresh and ends helpers that waited too long, for ever.
+    /// Keeps identity tokens fresh and ends helpers that waited too long, for ever. At first it tries whether a
+    /// helper can close its sandbox here; that one cannot is logged, and shows in no other way before a request needs one.
     pub async fn upkeep(self: Arc<Self>) {
         let mut identities = JoinSet::new();
         for identity in &self.identities {
             identities.spawn(Arc::clone(identity).keep_fresh());
+        }
+        self.route.refresh();
+        if let Err(error) = self.rehearse().await {
+            tracing::error!(%error, "keyless signing will fail: a helper that was started to try it did");
         }
         loop {
             self.kept.tend();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
-use signer_keyless::wire::{MAX_CERTIFICATE, MAX_ROOTS, Transport};
+use signer_keyless::wire::{MAX_CERTIFICATE, MAX_ROOTS, MAX_TO_HELPER, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -85,7 +85,7 @@ pub enum RouteSetupError {
     Ca(#[source] OutboundError),
     /// The CA bundle is not what the helper takes.
     #[error(
-        "keyless.ca: {path} has more than {MAX_ROOTS} certificates, or one of more than {MAX_CERTIFICATE} bytes; keep the one that vouches for Fulcio"
+        "keyless.ca: {path} has more than {MAX_ROOTS} certificates, one of more than {MAX_CERTIFICATE} bytes, or more than a job takes; keep the one that vouches for Fulcio"
     )]
     TooMany {
         /// The file.
@@ -109,7 +109,11 @@ impl Route {
         let roots = match &config.ca {
             Some(path) if tls => {
                 let roots = OutboundTls::load(Some(path), None).map_err(RouteSetupError::Ca)?.roots;
-                if roots.len() > MAX_ROOTS || roots.iter().any(|root| root.len() > MAX_CERTIFICATE) {
+                let whole: usize = roots.iter().map(|root| root.len() + LENGTH).sum();
+                if roots.len() > MAX_ROOTS
+                    || roots.iter().any(|root| root.len() > MAX_CERTIFICATE)
+                    || whole > MAX_TO_HELPER - REST_OF_JOB
+                {
                     return Err(RouteSetupError::TooMany { path: path.clone() });
                 }
                 Some(roots)
@@ -229,6 +233,10 @@ fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
+/// Of each root in a job.
+const LENGTH: usize = 4;
+/// What a job has besides: the identity token of up to 16 KiB, and names.
+const REST_OF_JOB: usize = 32 << 10;
 const MAX_PROXY_HEAD: usize = 8 << 10;
 
 #[cfg(test)]

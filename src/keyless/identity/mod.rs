@@ -133,6 +133,12 @@ impl Identity {
             self.fetch().await
         };
         match tokio::time::timeout_at(deadline.into(), fetch).await {
+            // A file that is just being written is no reason to give up a token that is good.
+            Ok(Err(error @ (IdentityError::Unreadable { .. } | IdentityError::Malformed { .. }))) => {
+                let kept = self.kept.load();
+                let good = kept.as_deref().filter(|kept| UnixTime::now() < kept.ends);
+                good.map(|kept| Arc::clone(&kept.token)).ok_or(error)
+            }
             Ok(fetched) => fetched,
             Err(_) => Err(IdentityError::Late),
         }
