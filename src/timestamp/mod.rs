@@ -55,7 +55,7 @@ pub enum TimestampPolicy {
     /// The first that answers rightly.
     #[default]
     One,
-    /// Every one; they are asked at once.
+    /// Every one, and each by another signer; they are asked at once.
     All,
 }
 
