@@ -79,7 +79,8 @@ pub(crate) async fn sign(
     case.passed(Stage::Admit);
 
     // Was the evidence made by a released scanner?
-    let release = appliance.releases.check(request.scanner_image_digest()).await?;
+    case.asks_about(request.scanner_image_digest());
+    let release = appliance.releases.check(request.scanner_image_digest(), &caller.tenant).await?;
     case.released(release);
 
     // What exactly will be signed?

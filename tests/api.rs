@@ -198,7 +198,12 @@ fn every_answer_is_what_the_openapi_document_says() {
     let mut tampered = envelope.clone();
     tampered["payload"] = base64("{}").into();
     described("post", verify, &client.verify(&tampered).send().expect(200));
+    let referrers = "/api/v1/signer/verify/referrers";
+    let ask = |image: &str| client.referrers(&format!("?imageDigest={image}")).send();
+    described("get", referrers, &ask(sample::SCANNER_IMAGE).expect(200));
+    described("get", referrers, &ask(&format!("sha256:{}", "ab".repeat(32))).expect(200));
     for (method, path, status, refused) in [
+        ("get", referrers, 400, ask("latest")),
         ("post", sign, 400, client.sign(&json!({})).send()),
         ("post", verify, 400, client.verify(&json!({})).send()),
         ("post", sign, 401, client.sign(&sample::request()).without_token().send()),

@@ -282,6 +282,36 @@ pub struct VerifyResponseBody {
     pub audit_id: String,
 }
 
+/// 200 of `GET /verify/referrers`, for a trusted image and for another.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReferrersResponseBody {
+    /// Whether the image is a trusted release.
+    pub trusted: bool,
+    /// The image that was asked about.
+    pub image_digest: String,
+    /// What it is trusted for; empty when it is not.
+    pub signatures: Vec<ReleaseSignatureBody>,
+    /// Why it is not: the check that failed, of the signature that came furthest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The audit record of this answer.
+    pub audit_id: String,
+}
+
+/// Why an image is trusted.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseSignatureBody {
+    /// `cosign` for a signature, `operator` where the operator vouches for the image by hand.
+    pub r#type: &'static str,
+    /// Digest of the signature's manifest; none of an operator's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Who signed or vouches.
+    pub signed_by: String,
+}
+
 /// The key that an envelope verified against.
 #[derive(Serialize, JsonSchema)]
 pub struct VerifiedKeyBody {

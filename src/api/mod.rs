@@ -12,6 +12,7 @@ mod local;
 pub mod openapi;
 mod operator;
 pub mod problem;
+mod referrers;
 pub mod request;
 mod resets;
 pub(crate) mod response;

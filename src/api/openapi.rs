@@ -6,7 +6,8 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::contract::{
-    EnvelopeBody, KeysBody, SignRequestBody, SignResponseBody, VerifyRequestBody, VerifyResponseBody,
+    EnvelopeBody, KeysBody, ReferrersResponseBody, SignRequestBody, SignResponseBody, VerifyRequestBody,
+    VerifyResponseBody,
 };
 use super::problem::{Code, ProblemDocument};
 use super::routes::{NAME, Operation, ROUTES, Route};
@@ -109,6 +110,21 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
                 Internal,
             ],
         },
+        Operation::VerifyReferrers => Described {
+            id: "verifyReferrers",
+            summary: "Whether a scanner image is a trusted release",
+            request: None,
+            response: schema::<ReferrersResponseBody>(generator),
+            problems: &[
+                InvalidRequest,
+                InvalidToken,
+                InsufficientScope,
+                PlanThrottled,
+                Overloaded,
+                DependencyUnavailable,
+                Internal,
+            ],
+        },
     };
     described.operation(route, &schema::<ProblemDocument<'_>>(generator))
 }
@@ -156,6 +172,14 @@ impl Described {
                 "schema": { "type": "string" },
             });
             operation["parameters"].as_array_mut().expect("made above").insert(0, name);
+        }
+        if route.operation == Operation::VerifyReferrers {
+            let image = json!({
+                "name": "imageDigest", "in": "query", "required": true,
+                "description": "The image.",
+                "schema": { "type": "string", "pattern": "^sha256:[0-9a-f]{64}$" },
+            });
+            operation["parameters"].as_array_mut().expect("made above").insert(0, image);
         }
         if route.operation == Operation::SignDsse && route.method == Method::POST {
             let poe = header("X-PoE", "Proof of Entitlement, where the body carries none.");

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::problem::{Code, Problem};
 use super::sending::Sending;
-use super::{body, keys, verify};
+use super::{body, keys, referrers, verify};
 use crate::auth::PeerCertificate;
 use crate::pipeline::{self, Appliance, Case, Refusal, Verdict};
 
@@ -23,6 +23,7 @@ pub(crate) enum Operation {
     Keys,
     Custody,
     VerifyDsse,
+    VerifyReferrers,
 }
 
 /// One route. The OpenAPI document is made from this table.
@@ -44,11 +45,12 @@ impl Route {
 }
 
 /// Every route of the Signer API.
-pub(crate) const ROUTES: [Route; 4] = [
+pub(crate) const ROUTES: [Route; 5] = [
     Route { method: Method::POST, path: "/api/v1/signer/sign/dsse", operation: Operation::SignDsse },
     Route { method: Method::GET, path: "/api/v1/signer/keys", operation: Operation::Keys },
     Route { method: Method::GET, path: "/api/v1/signer/keys/{name}/custody", operation: Operation::Custody },
     Route { method: Method::POST, path: "/api/v1/signer/verify/dsse", operation: Operation::VerifyDsse },
+    Route { method: Method::GET, path: "/api/v1/signer/verify/referrers", operation: Operation::VerifyReferrers },
 ];
 
 /// Answers one request. Every refusal leaves an audit record before it leaves the appliance.
@@ -74,6 +76,7 @@ pub(super) async fn dispatch(
                 Operation::Keys => keys::list(appliance, &mut case, peer, &head).await,
                 Operation::Custody => keys::custody(appliance, &mut case, peer, &head, name).await,
                 Operation::VerifyDsse => verify::dsse(appliance, &mut case, peer, &head, &mut incoming).await,
+                Operation::VerifyReferrers => referrers::verify(appliance, &mut case, peer, &head).await,
             }
         });
         within(limit, &verdict, answering).await

@@ -73,8 +73,12 @@ pub struct Facts<'a> {
     pub caller: Option<&'a Caller>,
     /// By which licence.
     pub entitlement: Option<&'a Entitlement>,
-    /// By which scanner the evidence was made.
+    /// The scanner image that was asked about: of a signature, the one that made the evidence.
+    pub image: Option<&'a str>,
+    /// Who vouches for that image.
     pub release: Option<ReleaseFacts<'a>>,
+    /// Why nobody does, where that is the answer and not a refusal.
+    pub untrusted: Option<&'static str>,
     /// What is to be signed.
     pub statement: Option<StatementFacts<'a>>,
     /// With which key.
@@ -100,13 +104,15 @@ pub struct StampFacts<'a> {
     pub signer_sha256: &'a str,
 }
 
-/// The scanner image, and who vouches for it.
+/// Why the scanner image is trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct ReleaseFacts<'a> {
-    /// `sha256:<hex>`.
-    pub image_digest: &'a str,
     /// Who signed or vouches for the release.
     pub signed_by: &'a str,
+    /// On what grounds.
+    pub evidence: &'static str,
+    /// Digest of the signature that carries it.
+    pub signature: Option<&'a str>,
 }
 
 /// What is to be signed, by its digests.
@@ -207,6 +213,8 @@ impl Facts<'_> {
             peer: None,
             caller: None,
             entitlement: None,
+            image: None,
+            untrusted: None,
             release: None,
             statement: None,
             key: None,
@@ -250,6 +258,10 @@ impl Record<'_> {
             Self::Intent(facts) => facts.write(&mut line),
             Self::Outcome { facts, refused, latency } => {
                 facts.write_identity(&mut line);
+                // Of a signature the intent has said it.
+                if facts.operation != "sign" {
+                    facts.write_release(&mut line);
+                }
                 if let Some(statement) = &facts.statement {
                     line.hex("payloadSha256", statement.payload_sha256);
                 }
@@ -347,16 +359,29 @@ impl Facts<'_> {
                 SenderKey::Certificate(thumbprint) => line.plain("senderX5t", Base64Url(thumbprint)),
             }
         }
-        if let Some(release) = &self.release {
-            line.text("imageDigest", release.image_digest);
-            line.text("releaseSignedBy", release.signed_by);
-        }
+        self.write_release(line);
         if let Some(statement) = &self.statement {
             line.text("predicateType", statement.predicate_type);
             line.pairs("subjects", statement.subjects.iter().copied().take(MAX_SUBJECTS));
             line.number("subjectCount", statement.subject_count as u64);
             line.hex("payloadSha256", statement.payload_sha256);
             line.hex("paeSha256", statement.pae_sha256);
+        }
+    }
+
+    fn write_release(&self, line: &mut Line<'_>) {
+        if let Some(image) = self.image {
+            line.text("imageDigest", image);
+        }
+        if let Some(release) = &self.release {
+            line.text("releaseSignedBy", release.signed_by);
+            line.word("releaseEvidence", release.evidence);
+            if let Some(signature) = release.signature {
+                line.text("releaseSignature", signature);
+            }
+        }
+        if let Some(reason) = self.untrusted {
+            line.word("releaseUntrusted", reason);
         }
     }
 

@@ -77,6 +77,7 @@ impl Loaded {
             check.own(key!["licensing", "online", "certificate"], &online.certificate, Kind::Certificates);
             check.own(key!["licensing", "online", "private_key"], &online.private_key, Kind::PrivateKey);
         }
+        self.releases(check);
         for (name, key) in &config.keys {
             if let Some(file) = &key.public_key {
                 check.own(key!["keys", name, "public_key"], file, Kind::PublicKey);
@@ -92,6 +93,34 @@ impl Loaded {
             timestamp_files(timestamps, check);
         }
         check.audit_directory(key!["audit", "path"], &config.audit.path);
+    }
+
+    fn releases(&self, check: &mut Check<'_>) {
+        let release = &self.config.release;
+        for (i, identity) in release.identity.iter().enumerate() {
+            if let Some(file) = &identity.public_key {
+                check.own(key!["release", "identity", i, "public_key"], file, Kind::ReleaseKey);
+            }
+            if let Some(file) = &identity.trusted_root {
+                check.own(key!["release", "identity", i, "trusted_root"], file, Kind::TrustedRoot);
+            }
+        }
+        for (i, repository) in release.repository.iter().enumerate() {
+            for (key, file, kind) in [
+                ("ca", &repository.ca, Kind::Certificates),
+                ("certificate", &repository.certificate, Kind::Certificates),
+                ("private_key", &repository.private_key, Kind::PrivateKey),
+                ("credentials", &repository.credentials, Kind::Credentials),
+            ] {
+                if let Some(file) = file {
+                    check.own(key!["release", "repository", i, key], file, kind);
+                }
+            }
+        }
+        if let Some(snapshot) = &release.snapshot {
+            check.own(key!["release", "snapshot", "file"], &snapshot.file, Kind::Plain);
+            check.own(key!["release", "snapshot", "public_key"], &snapshot.public_key, Kind::ReleaseKey);
+        }
     }
 }
 
@@ -163,7 +192,9 @@ enum Kind {
     PrivateKey,
     PublicKey,
     JwkSet,
+    ReleaseKey,
     TrustedRoot,
+    Credentials,
     Module,
     Pin,
     Plain,
@@ -171,7 +202,7 @@ enum Kind {
 
 impl Kind {
     fn secret(self) -> bool {
-        matches!(self, Self::PrivateKey | Self::Pin)
+        matches!(self, Self::PrivateKey | Self::Pin | Self::Credentials)
     }
 }
 
@@ -296,11 +327,13 @@ fn content(file: &Path, kind: Kind) -> Result<(), String> {
                 None => Err("it is no JWK set; write a file like {\"keys\": [ … ]}".to_owned()),
             }
         }
+        Kind::ReleaseKey => crate::release::check_public_key(file).map_err(|why| format!("it {why}")),
+        Kind::Credentials => crate::release::check_credentials(file).map_err(|why| format!("it {why}")),
         Kind::TrustedRoot => {
             let text = fs::read(file).map_err(|error| unopened(&error))?;
             let root: Result<serde_json::Value, _> = serde_json::from_slice(&text);
             match root.as_ref().ok().and_then(|root| root.get("mediaType")).and_then(serde_json::Value::as_str) {
-                Some(TRUSTED_ROOT) => Ok(()),
+                Some(TRUSTED_ROOT) => crate::release::check_trusted_root(file),
                 _ => Err(format!(
                     "it is no Sigstore trusted root; write a JSON file whose `mediaType` is {TRUSTED_ROOT}"
                 )),

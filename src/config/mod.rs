@@ -14,6 +14,8 @@ mod keyless_rules;
 mod keys;
 mod load;
 mod profile;
+mod release;
+mod releases;
 mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -41,6 +43,7 @@ pub use keyless::{
     Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
 };
 pub use load::{Loaded, UnknownToken, load, open, open_with};
+pub use release::{Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest};
 pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};
 
@@ -164,7 +167,7 @@ pub struct Limits {
     pub max_body_bytes: ByteSize,
     /// Bytes of all request bodies held at once; beyond it, 503 `overloaded`.
     pub max_body_bytes_in_flight: ByteSize,
-    /// Requests of one tenant per second that sign nothing (`GET /keys`, `POST /verify/dsse`); as many may come at once.
+    /// Requests of one tenant per second that sign nothing (`GET /keys`, `POST /verify/dsse`, …); as many may come at once.
     pub reads_per_second: NonZeroU32,
 }
 
@@ -314,27 +317,6 @@ pub struct Plan {
     pub concurrency: NonZeroU32,
     /// Largest request body.
     pub max_artifact_bytes: ByteSize,
-}
-
-/// `[release]`: trusted scanner releases.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Release {
-    /// Image digests that the operator vouches for by hand, each with a reason.
-    #[serde(default)]
-    pub trusted: Vec<TrustedDigest>,
-}
-
-/// `[[release.trusted]]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrustedDigest {
-    /// `sha256:<64 lowercase hex digits>`.
-    pub digest: String,
-    /// Who is named as signer in answers and audit records.
-    pub signed_by: String,
-    /// Why the operator vouches for it.
-    pub reason: String,
 }
 
 /// `[tokens.NAME]`: one token and its worker.

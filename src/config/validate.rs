@@ -20,7 +20,7 @@ pub(super) fn problems(config: &Config, tree: &Node) -> Vec<ConfigError> {
     authority(&config.authority, &mut report);
     licensing(&config.licensing, &mut report);
     plans(config, &mut report);
-    releases(config, &mut report);
+    super::releases::judge(config, &mut report);
     tokens(config, &mut report);
     super::keys::judge(config, &mut report);
     super::keyless_rules::judge(config, &mut report);
@@ -207,18 +207,6 @@ fn plans(config: &Config, report: &mut Report<'_>) {
                     plan.max_artifact_bytes
                 ),
             );
-        }
-    }
-}
-
-fn releases(config: &Config, report: &mut Report<'_>) {
-    let mut seen = BTreeSet::new();
-    for (i, trusted) in config.release.trusted.iter().enumerate() {
-        report.expect(key!["release", "trusted", i, "digest"], rules::image_digest(&trusted.digest));
-        report.expect(key!["release", "trusted", i, "signed_by"], rules::label(&trusted.signed_by, 256));
-        report.expect(key!["release", "trusted", i, "reason"], rules::label(&trusted.reason, 1024));
-        if !seen.insert(&trusted.digest) {
-            report.problem(key!["release", "trusted", i, "digest"], "this digest is listed twice; write it once");
         }
     }
 }

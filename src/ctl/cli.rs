@@ -8,6 +8,7 @@ use super::attest::KeysAttestArgs;
 use super::keys::cli::{
     KeysCsrArgs, KeysDeleteArgs, KeysExportArgs, KeysGenerateArgs, KeysImportCertArgs, KeysRetireArgs, KeysRotateArgs,
 };
+use super::release::ReleaseCommand;
 use super::request;
 use super::settings::{Access, Settings};
 use super::token::cli::TokenCommand;
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     /// The tokens (HSMs) of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Token(TokenCommand),
+    /// The scanner releases that an appliance trusts.
+    #[command(subcommand, after_long_help = EXIT_STATUS)]
+    Release(ReleaseCommand),
     /// Whom an offline verifier trusts.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Trust(TrustCommand),
@@ -258,6 +262,7 @@ mod tests {
             include_str!("../../docs/keys.md"),
             include_str!("../../docs/cli.md"),
             include_str!("../../docs/verify.md"),
+            include_str!("../../docs/release.md"),
         ];
         for page in pages {
             let page = page.replace("\\\n", " ");

@@ -10,6 +10,7 @@ use super::problem::Refusal;
 use super::verify::Fault;
 use crate::config::{ConfigError, ConfigErrors};
 use crate::custody::admin::Failure;
+use crate::release::ReleaseError;
 
 /// Exit codes; part of the interface, so they keep their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,9 @@ pub(crate) enum CtlError {
     /// A change of the keys that the rules of their life do not allow.
     #[error("{0}")]
     KeyLife(String),
+    /// An image that is no trusted release, or of which nobody can say now.
+    #[error("{0}")]
+    Release(ReleaseError),
     /// Standard output was refused.
     #[error("cannot write to standard output: {0}")]
     Stdout(io::Error),
@@ -130,6 +134,8 @@ impl CtlError {
             Self::Refused(_) | Self::CertificateRefused { .. } => Exit::Refused,
             Self::Unreachable { .. } => Exit::Unavailable,
             Self::Unexpected(_) | Self::NotVerified { .. } | Self::Declined(_) | Self::KeyLife(_) => Exit::Failed,
+            Self::Release(error) if error.retry_after().is_some() => Exit::Unavailable,
+            Self::Release(_) => Exit::Failed,
             Self::Token(failure) => token_exit(&failure.code),
         }
     }
@@ -148,6 +154,7 @@ impl CtlError {
             Self::Unexpected(_) => "unexpected_answer",
             Self::NotVerified { fault, .. } => fault.code(),
             Self::Token(failure) => &failure.code,
+            Self::Release(error) => error.reason(),
             Self::Declined(_) => "declined",
             Self::KeyLife(_) => "key_life",
         }

@@ -27,6 +27,7 @@ mod problem;
 mod profile;
 mod profiles;
 mod proof_key;
+mod release;
 mod request;
 mod settings;
 mod sign;
@@ -68,6 +69,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Keys(KeysCommand::Retire(args)) => keys::rotate::retire(&args),
         Command::Keys(KeysCommand::Delete(args)) => keys::delete::run(&args),
         Command::Token(command) => token::run(command, json),
+        Command::Release(command) => release::run(&command),
         Command::Trust(command) => trust::run(&command),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Status(args) => status::run(&args),

@@ -78,8 +78,8 @@ impl Helper {
 
     /// Returns when it says something, or ends.
     pub(super) async fn stirs(&self) {
-        // That it cannot even be watched is as good as its end.
-        let _ = self.socket.readable().await;
+        // Readiness is remembered from before until a read finds nothing. That it cannot be watched is as good as its end.
+        while self.socket.readable().await.is_ok() && self.is_waiting() {}
     }
 
     /// Lets it end by itself.

@@ -75,6 +75,18 @@ impl Outbound {
         Ok(Self { client, limits, runtime })
     }
 
+    /// The same client, connections and all, with other limits.
+    #[must_use]
+    pub fn limited(&self, limits: OutboundLimits) -> Self {
+        Self { limits, ..self.clone() }
+    }
+
+    /// What one call may cost.
+    #[must_use]
+    pub fn limits(&self) -> OutboundLimits {
+        self.limits
+    }
+
     /// `GET url`.
     ///
     /// # Errors

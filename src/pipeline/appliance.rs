@@ -104,7 +104,7 @@ impl Appliance {
             authenticator: Arc::new(authenticator),
             entitlements: Arc::new(entitlements),
             quotas: Quotas::new(),
-            releases: TrustedReleases::new(&config.release)?,
+            releases: TrustedReleases::new(&config.release, background, metrics.release.clone())?,
             custody,
             keyless,
             timestamps,

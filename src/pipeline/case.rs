@@ -49,6 +49,9 @@ struct Known {
     peer: Option<Arc<PeerCertificate>>,
     caller: Option<Arc<Caller>>,
     entitlement: Option<Arc<Entitlement>>,
+    /// The scanner image that was asked about, and why it is not trusted where that is the answer.
+    image: Option<Arc<str>>,
+    untrusted: Option<&'static str>,
     release: Option<TrustedRelease>,
     statement: Option<Stated>,
     key: Option<Arc<SigningKey>>,
@@ -97,6 +100,8 @@ impl Case {
             peer,
             caller: None,
             entitlement: None,
+            image: None,
+            untrusted: None,
             release: None,
             statement: None,
             key: None,
@@ -141,6 +146,20 @@ impl Case {
         self.note(|known| {
             known.entitlement = Some(Arc::clone(entitlement));
             known.passed(Stage::Entitle);
+        });
+    }
+
+    /// Notes which scanner image is asked about, for a record that says no.
+    pub(crate) fn asks_about(&mut self, image: &str) {
+        self.note(|known| known.image = Some(image.into()));
+    }
+
+    /// Notes that the image is no trusted release, which was all that was asked.
+    pub(crate) fn found_untrusted(&mut self, reason: &'static str) {
+        self.note(|known| {
+            known.untrusted = Some(reason);
+            known.appliance.metrics.release_verify_failure(reason);
+            known.passed(Stage::Release);
         });
     }
 
@@ -374,10 +393,13 @@ impl Known {
             peer: self.peer.as_deref(),
             caller: self.caller.as_deref(),
             entitlement: self.entitlement.as_deref(),
-            release: self
-                .release
-                .as_ref()
-                .map(|release| ReleaseFacts { image_digest: &release.digest, signed_by: &release.signed_by }),
+            image: self.image.as_deref(),
+            untrusted: self.untrusted,
+            release: self.release.as_ref().map(|release| ReleaseFacts {
+                signed_by: release.signed_by(),
+                evidence: release.evidence().kind(),
+                signature: release.evidence().signature(),
+            }),
             statement: self.statement.as_ref().map(|stated| StatementFacts {
                 predicate_type: stated.predicate_type,
                 subjects: &subjects,

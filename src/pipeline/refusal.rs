@@ -41,6 +41,8 @@ enum Source {
     Poe,
     Quota,
     Release,
+    /// Where releases are looked up; counted with them, and an operator must hear of it.
+    ReleaseLookUp,
     /// The appliance or something it depends on; an operator must hear of it.
     Appliance,
 }
@@ -103,7 +105,7 @@ impl Refusal {
     pub(super) fn count(&self, metrics: &Metrics, license: Option<(&str, &str)>) {
         match self.source {
             Source::Poe => metrics.poe_failure(self.reason),
-            Source::Release => metrics.release_verify_failure(self.reason),
+            Source::Release | Source::ReleaseLookUp => metrics.release_verify_failure(self.reason),
             Source::Quota => {
                 if let Some((license, plan)) = license {
                     metrics.plan_throttle(license, plan);
@@ -116,7 +118,7 @@ impl Refusal {
 
     pub(super) fn log(&self, audit_id: AuditId) {
         let (code, reason, detail) = (self.problem.code().as_str(), self.reason, &self.detail);
-        if self.source == Source::Appliance {
+        if matches!(self.source, Source::Appliance | Source::ReleaseLookUp) {
             tracing::error!(%audit_id, code, reason, detail, "a request could not be served");
         } else {
             tracing::info!(%audit_id, code, reason, detail, "a request was refused");
@@ -201,8 +203,16 @@ impl From<quota::Refused> for Refusal {
 
 impl From<ReleaseError> for Refusal {
     fn from(error: ReleaseError) -> Self {
-        let problem = Problem::new(Code::ReleaseUntrusted).reason(error.reason());
-        Self::new(Source::Release, problem, error.reason(), &error)
+        let (code, source) = match error.code() {
+            "dependency_unavailable" => (Code::DependencyUnavailable, Source::ReleaseLookUp),
+            "overloaded" => (Code::Overloaded, Source::ReleaseLookUp),
+            _ => (Code::ReleaseUntrusted, Source::Release),
+        };
+        let mut problem = Problem::new(code).reason(error.reason());
+        if let Some(wait) = error.retry_after() {
+            problem = problem.retry_after(wait);
+        }
+        Self::new(source, problem, error.reason(), &error)
     }
 }
 

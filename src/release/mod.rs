@@ -1,263 +1,207 @@
 //! Whether the evidence was made by a scanner that somebody released.
 //!
-//! A source of trust says of an image digest who vouches for it, and on what grounds. The operator's list is one;
-//! [`TrustedReleases::check`] asks each in turn, so others stand beside it without the pipeline knowing.
+//! [`TrustedReleases::check`] asks, in this order, and the first that is certain decides:
+//!
+//! | who | where |
+//! |---|---|
+//! | the operator, who revokes an image or vouches for it by hand | `operator_list` |
+//! | the verdict of a look-up not long ago, or one that is under way | `verdicts` |
+//! | a snapshot of release signatures, at a site without a registry | [`snapshot`] |
+//! | the repositories, in their order ([`registry`] speaks to one, [`search`] finds what may be a signature in it) | `lookup` |
+//!
+//! What is found is read into one form (`claim`) and judged by the release identities (`policy`): the signature first, then
+//! when it was made, then whether it is about this image and a release at all. One signature that counts suffices; a
+//! hundred that do not hurt nobody, and each says why ([`rejection`]).
+//!
+//! Notary signatures (notation, JWS and COSE) are not read.
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+mod claim;
+mod digest;
+mod lookup;
+mod operator_list;
+mod policy;
+pub mod registry;
+pub mod rejection;
+pub mod search;
+mod setup;
+pub mod snapshot;
+mod verdict;
+mod verdicts;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::clock::UnixTime;
 use crate::config;
+use crate::telemetry::ReleaseMetrics;
 
-/// Everything that can vouch for a scanner image.
-#[derive(Debug)]
+use lookup::{Collected, Sources};
+use operator_list::OperatorList;
+use verdicts::{LookUp, Turn, Verdict, Verdicts};
+
+pub use claim::Form;
+pub use digest::{Digest, NotADigest};
+pub use policy::ProvenTime;
+pub use setup::ReleaseSetupError;
+pub(crate) use setup::{check_credentials, check_public_key, check_trusted_root};
+pub use verdict::{Evidence, Mark, ReleaseError, Step, TrustedRelease};
+
+/// Everything that can vouch for a scanner image. Cheap to clone; clones share what was looked up.
+#[derive(Clone, Debug)]
 pub struct TrustedReleases {
-    operator: OperatorList,
-}
-
-/// A scanner image that somebody vouches for. Only this module makes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedRelease {
-    pub(crate) digest: Arc<str>,
-    pub(crate) signed_by: Arc<str>,
-    pub(crate) evidence: Evidence,
-}
-
-/// On what grounds an image is trusted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// The operator named its digest in the configuration.
-    OperatorList {
-        /// Why, in the operator's words.
-        reason: Arc<str>,
-    },
-}
-
-/// Why the configured list cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReleaseSetupError {
-    /// An entry is no image digest.
-    #[error("release.trusted[{index}].digest is `{digest}`; write `sha256:` and 64 lowercase hex digits")]
-    Digest {
-        /// Which entry, from zero.
-        index: usize,
-        /// What it says.
-        digest: String,
-    },
-    /// An entry leaves out who or why.
-    #[error("release.trusted[{index}].{key} is empty; write {want}")]
-    Empty {
-        /// Which entry, from zero.
-        index: usize,
-        /// Which key.
-        key: &'static str,
-        /// What belongs there.
-        want: &'static str,
-    },
-    /// Two entries name the same image.
-    #[error("release.trusted[{index}].digest is also that of entry {first}; keep one of them")]
-    Duplicate {
-        /// The later entry, from zero.
-        index: usize,
-        /// The earlier one.
-        first: usize,
-    },
-}
-
-/// Why an image is not trusted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReleaseError {
-    /// Not an image digest.
-    #[error("the scanner image digest is not `sha256:` and 64 lowercase hex digits")]
-    Malformed,
-    /// Nobody vouches for it.
-    #[error("nobody vouches for the scanner image {digest}; the operator can, under [[release.trusted]]")]
-    Untrusted {
-        /// The digest that was asked about.
-        digest: Arc<str>,
-    },
+    operator: Arc<OperatorList>,
+    sources: Arc<Sources>,
+    verdicts: Arc<Verdicts>,
+    runtime: Handle,
+    metrics: ReleaseMetrics,
 }
 
 impl TrustedReleases {
-    /// Reads the operator's list.
+    /// Reads what the configuration names: keys, trusted roots, credentials. Look-ups run on `runtime`, whoever asks.
     ///
     /// # Errors
     /// A [`ReleaseSetupError`] that names the first unusable entry.
-    pub fn new(config: &config::Release) -> Result<Self, ReleaseSetupError> {
-        Ok(Self { operator: OperatorList::new(&config.trusted)? })
+    pub fn new(config: &config::Release, runtime: &Handle, metrics: ReleaseMetrics) -> Result<Self, ReleaseSetupError> {
+        Ok(Self {
+            operator: Arc::new(OperatorList::new(config)?),
+            sources: Arc::new(setup::sources(config, runtime)?),
+            verdicts: Arc::new(Verdicts::new(config.trusted_ttl.get(), config.untrusted_ttl.get())),
+            runtime: runtime.clone(),
+            metrics,
+        })
     }
 
-    /// Asks every source of trust about `digest`.
+    /// Asks every source of trust about `digest`, on behalf of a tenant.
     ///
     /// # Errors
-    /// [`ReleaseError`] when none vouches for it.
-    // Asynchronous because a registry has to be asked over the network; the operator's list is at hand.
-    #[allow(clippy::unused_async)]
-    pub async fn check(&self, digest: &str) -> Result<TrustedRelease, ReleaseError> {
-        if !is_image_digest(digest) {
-            return Err(ReleaseError::Malformed);
+    /// [`ReleaseError`]: none vouches for it, or nobody can say now.
+    pub async fn check(&self, digest: &str, tenant: &Arc<str>) -> Result<TrustedRelease, ReleaseError> {
+        let image: Digest = digest.parse().map_err(|NotADigest| ReleaseError::Malformed)?;
+        if let Some(certain) = self.operator.find(image) {
+            return certain;
         }
-        self.operator.find(digest).ok_or_else(|| ReleaseError::Untrusted { digest: digest.into() })
-    }
-}
-
-impl TrustedRelease {
-    /// `sha256:` and 64 hex digits.
-    #[must_use]
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// Who vouches for it.
-    #[must_use]
-    pub fn signed_by(&self) -> &str {
-        &self.signed_by
-    }
-
-    /// On what grounds.
-    #[must_use]
-    pub fn evidence(&self) -> &Evidence {
-        &self.evidence
-    }
-}
-
-impl Evidence {
-    /// The kind of grounds, for audit records.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::OperatorList { .. } => "operator_list",
+        if self.sources.is_empty() {
+            return self.sources.look_up(image).await.0.verdict;
         }
-    }
-}
-
-impl ReleaseError {
-    /// The error code on the wire.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        "release_untrusted"
-    }
-
-    /// The precise reason, for audit records and metrics.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Malformed => "release_digest_malformed",
-            Self::Untrusted { .. } => "release_not_listed",
-        }
-    }
-}
-
-/// The images that the operator vouches for by hand.
-#[derive(Debug)]
-struct OperatorList {
-    releases: HashMap<Arc<str>, TrustedRelease>,
-}
-
-impl OperatorList {
-    fn new(entries: &[config::TrustedDigest]) -> Result<Self, ReleaseSetupError> {
-        let mut releases = HashMap::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            let digest: Arc<str> = entry.digest.as_str().into();
-            if !is_image_digest(&digest) {
-                return Err(ReleaseSetupError::Digest { index, digest: entry.digest.clone() });
+        if let Some((verdict, due)) = self.verdicts.get(image, Instant::now()) {
+            self.metrics.at_hand();
+            if due {
+                self.refresh(image, tenant);
             }
-            let (who, why) = ("who is named as signer", "why you vouch for it");
-            for (key, value, want) in [("signed_by", &entry.signed_by, who), ("reason", &entry.reason, why)] {
-                if value.trim().is_empty() {
-                    return Err(ReleaseSetupError::Empty { index, key, want });
-                }
+            return verdict;
+        }
+        match self.verdicts.turn(image, tenant, false)? {
+            Turn::Decided(verdict) => verdict,
+            Turn::Wait(outcome) => waited(outcome, image).await,
+            Turn::LookUp(look_up, outcome) => {
+                self.start(look_up, image);
+                waited(outcome, image).await
             }
-            let release = TrustedRelease {
-                digest: Arc::clone(&digest),
-                signed_by: entry.signed_by.as_str().into(),
-                evidence: Evidence::OperatorList { reason: entry.reason.as_str().into() },
+        }
+    }
+
+    /// Looks `digest` up anew, whatever is at hand, and tells every step.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), beside the steps.
+    pub async fn explain(&self, digest: &str) -> (Result<TrustedRelease, ReleaseError>, Vec<Step>) {
+        let Ok(image) = digest.parse::<Digest>() else { return (Err(ReleaseError::Malformed), Vec::new()) };
+        if let Some(certain) = self.operator.find(image) {
+            let (mark, text) = match &certain {
+                Ok(_) => (Mark::Good, "the operator vouches for it by hand, under [[release.trusted]]"),
+                Err(_) => (Mark::Bad, "the operator has revoked it, under [[release.revoked]]"),
             };
-            if releases.insert(digest, release).is_some() {
-                let first = entries.iter().position(|earlier| earlier.digest == entry.digest).unwrap_or(0);
-                return Err(ReleaseSetupError::Duplicate { index, first });
+            return (certain, vec![Step { mark, text: text.to_owned() }]);
+        }
+        let (judged, steps) = self.sources.look_up(image).await;
+        (judged.verdict, steps)
+    }
+
+    /// A snapshot with every signature in the repositories that counts, of each of these images: the file's content,
+    /// signed with the key in `key_pem`, and how many signatures there are.
+    ///
+    /// # Errors
+    /// The image that cannot be taken along, or why nothing can be written.
+    pub async fn snapshot(
+        &self,
+        images: &[Digest],
+        lasts: Duration,
+        key_pem: &[u8],
+    ) -> Result<(String, usize), TakeError> {
+        let mut signatures: Vec<(Digest, Collected)> = Vec::new();
+        for image in images {
+            if let Some(Err(error)) = self.operator.find(*image) {
+                return Err(TakeError::Image(error));
             }
+            let (judged, collected) = self.sources.collect(*image).await;
+            judged.verdict.map_err(TakeError::Image)?;
+            signatures.extend(collected.into_iter().map(|collected| (*image, collected)));
         }
-        Ok(Self { releases })
+        let now = UnixTime::now();
+        let text = snapshot::Snapshot::write(&signatures, now, now.plus(lasts), key_pem)?;
+        Ok((text, signatures.len()))
     }
 
-    fn find(&self, digest: &str) -> Option<TrustedRelease> {
-        self.releases.get(digest).cloned()
+    /// Starts a look-up beside, for whoever asks next.
+    fn refresh(&self, image: Digest, tenant: &Arc<str>) {
+        // With no place free it is tried again by the next request.
+        if let Ok(Turn::LookUp(look_up, _)) = self.verdicts.turn(image, tenant, true) {
+            self.metrics.refreshed();
+            self.start(look_up, image);
+        }
+    }
+
+    /// In a task of its own, so that a caller who goes away takes nobody's verdict along.
+    fn start(&self, look_up: LookUp, image: Digest) {
+        let (sources, metrics) = (Arc::clone(&self.sources), self.metrics.clone());
+        self.runtime.spawn(async move {
+            let asked = Instant::now();
+            let (judged, _) = sources.look_up(image).await;
+            metrics.looked_up(outcome_of(&judged.verdict), asked.elapsed());
+            if let Err(error) = &judged.verdict {
+                tracing::info!(%image, reason = error.reason(), "a scanner image was looked up: {error}");
+            }
+            let lasts = judged.until.map(|until| until.since(UnixTime::now()));
+            look_up.finish(judged.verdict, lasts, asked);
+        });
     }
 }
 
-/// The one spelling that registries use (OCI image specification, "Digests"): lowercase, so that equal images have
-/// equal digests.
-fn is_image_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+/// Why no snapshot was made.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// An image without a signature that counts.
+    #[error(transparent)]
+    Image(ReleaseError),
+    /// The file cannot be made.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotError),
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn digest(fill: char) -> String {
-        format!("sha256:{}", String::from(fill).repeat(64))
+async fn waited(mut outcome: watch::Receiver<Option<Verdict>>, image: Digest) -> Verdict {
+    let aborted = || {
+        let detail = "the look-up was broken off".into();
+        Err(ReleaseError::Unavailable { digest: image, reason: "release_internal", detail })
+    };
+    match outcome.wait_for(Option::is_some).await {
+        Ok(verdict) => verdict.clone().unwrap_or_else(aborted),
+        Err(_) => aborted(),
     }
+}
 
-    fn entry(digest: &str) -> config::TrustedDigest {
-        config::TrustedDigest {
-            digest: digest.to_owned(),
-            signed_by: "platform team".to_owned(),
-            reason: "bootstrap".to_owned(),
-        }
-    }
-
-    fn releases(entries: Vec<config::TrustedDigest>) -> Result<TrustedReleases, ReleaseSetupError> {
-        TrustedReleases::new(&config::Release { trusted: entries })
-    }
-
-    #[tokio::test]
-    async fn a_listed_image_is_trusted_and_says_who_and_why() {
-        let release = releases(vec![entry(&digest('a'))]).unwrap().check(&digest('a')).await.unwrap();
-        assert_eq!(release.digest(), digest('a'));
-        assert_eq!(release.signed_by(), "platform team");
-        assert_eq!(release.evidence(), &Evidence::OperatorList { reason: "bootstrap".into() });
-        assert_eq!(release.evidence().kind(), "operator_list");
-    }
-
-    #[tokio::test]
-    async fn an_image_that_nobody_listed_is_refused() {
-        for list in [vec![], vec![entry(&digest('a'))]] {
-            let error = releases(list).unwrap().check(&digest('b')).await.unwrap_err();
-            assert_eq!((error.code(), error.reason()), ("release_untrusted", "release_not_listed"));
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_no_digest_is_refused_before_any_look_up() {
-        let list = releases(vec![entry(&digest('a'))]).unwrap();
-        for wrong in
-            ["", "sha256:", "a", &digest('a').to_uppercase(), &digest('g'), &format!("{} ", digest('a')), "sha512:aa"]
-        {
-            assert_eq!(list.check(wrong).await.unwrap_err().reason(), "release_digest_malformed", "{wrong}");
-        }
-    }
-
-    #[test]
-    fn every_entry_is_checked_when_the_list_is_read() {
-        let silent = |entry: config::TrustedDigest| config::TrustedDigest { reason: "  ".to_owned(), ..entry };
-        let nobody = |entry: config::TrustedDigest| config::TrustedDigest { signed_by: String::new(), ..entry };
-        let (a, b) = (digest('a'), digest('b'));
-        let cases = [
-            (vec![entry(&a), entry("latest")], "release.trusted[1].digest is `latest`"),
-            (vec![entry(&a.to_uppercase())], "release.trusted[0].digest is"),
-            (vec![silent(entry(&a))], "release.trusted[0].reason is empty"),
-            (vec![nobody(entry(&a))], "release.trusted[0].signed_by is empty"),
-            (vec![entry(&a), entry(&b), entry(&a)], "release.trusted[2].digest is also that of entry 0"),
-        ];
-        for (entries, message) in cases {
-            let error = releases(entries).unwrap_err().to_string();
-            assert!(error.starts_with(message), "{error}");
-        }
+fn outcome_of(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Ok(_) => "trusted",
+        Err(ReleaseError::Unavailable { .. } | ReleaseError::Busy { .. }) => "unavailable",
+        Err(_) => "untrusted",
     }
 }

@@ -10,6 +10,7 @@
 //! | [`certificate`] | did the pinned Fulcio issue this certificate, to whom, and is it what Fulcio issues |
 //! | [`sct`] | did a pinned CT log promise to show it to the world |
 //! | [`timestamp`] | when at the latest did the signature exist, says a pinned TSA (RFC 3161) |
+//! | [`log`] | when at the latest did the signature exist, says a pinned transparency log |
 //! | [`bundle`] | what does a Sigstore bundle v0.3 claim |
 //!
 //! Certificates and tokens are read by a small DER reader of our own, because these checks need the bytes as they were
@@ -20,6 +21,7 @@
 pub mod bundle;
 pub mod certificate;
 mod der;
+pub mod log;
 mod path;
 pub mod sct;
 pub mod timestamp;
@@ -28,10 +30,17 @@ pub mod verify;
 mod x509;
 
 pub use bundle::Bundle;
+pub(crate) use x509::VerifyingKey;
+
 pub use certificate::{CertificateError, CertificatePolicy, FulcioCertificate, Identity};
 pub use sct::{SctError, SctPolicy};
 pub use timestamp::{Timestamp, TimestampError};
 pub use trusted_root::{TrustedRoot, TrustedRootError};
+
+/// `notBefore` of a certificate, by its own word; `None` when it cannot be read.
+pub(crate) fn not_before(certificate: &[u8]) -> Option<crate::clock::UnixTime> {
+    x509::Certificate::parse(certificate).ok().map(|certificate| certificate.not_before)
+}
 
 /// The uncompressed point of the P-256 key that a DER certificate is for; none where it is for another kind of key, or
 /// no certificate. Nothing else about it is checked.

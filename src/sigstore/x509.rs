@@ -184,9 +184,9 @@ pub(super) fn verify(spki: &[u8], algorithm: &[u8], message: &[u8], signature: &
     })
 }
 
-/// A public key of a CT log.
+/// A public key of a CT log, a transparency log or a release.
 #[derive(Clone)]
-pub(super) struct VerifyingKey {
+pub(crate) struct VerifyingKey {
     spki: Box<[u8]>,
     kind: KeyKind,
     parsed: ParsedPublicKey,
@@ -201,7 +201,7 @@ pub(super) enum KeyKind {
 }
 
 impl VerifyingKey {
-    pub(super) fn from_spki(spki: &[u8]) -> Option<Self> {
+    pub(crate) fn from_spki(spki: &[u8]) -> Option<Self> {
         let (algorithm, bits) = split_spki(spki).ok()?;
         let (kind, verification): (_, &'static dyn VerificationAlgorithm) = match algorithm {
             P256_KEY if bits.len() == 65 && bits[0] == 4 => (KeyKind::EcdsaP256, &ECDSA_P256_SHA256_ASN1),
@@ -220,12 +220,12 @@ impl VerifyingKey {
         self.kind
     }
 
-    pub(super) fn spki(&self) -> &[u8] {
+    pub(crate) fn spki(&self) -> &[u8] {
         &self.spki
     }
 
     /// With SHA-256 where the algorithm takes a hash.
-    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.parsed.verify_sig(message, signature).is_ok()
     }
 }

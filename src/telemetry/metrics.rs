@@ -20,6 +20,7 @@ use prometheus_client::registry::{Metric, Registry};
 use super::Stage;
 use super::custody::CustodyMetrics;
 use super::keyless::{KeylessMetrics, TimestampMetrics};
+use super::release::ReleaseMetrics;
 use crate::audit::Kind;
 
 /// The content type of [`Metrics::render`] (OpenMetrics 1.0).
@@ -46,6 +47,8 @@ pub struct Metrics {
     tokens: TokenMetrics,
     /// Keys in their tokens.
     pub custody: CustodyMetrics,
+    /// Look-ups of scanner images.
+    pub release: ReleaseMetrics,
     revocation_list: Gauge,
     certificate_expiry: Family<Named, Gauge>,
     /// A family, so that without a list there is no zero, which would be an alarm.
@@ -179,6 +182,7 @@ impl Metrics {
         );
         let tokens = TokenMetrics::new(&mut registry);
         let custody = CustodyMetrics::new(&mut registry);
+        let release = ReleaseMetrics::new(&mut registry);
         let revocation_list = registered(
             &mut registry,
             "revocation_list_fresh_until_seconds",
@@ -217,6 +221,7 @@ impl Metrics {
             plans: Mutex::default(),
             tokens,
             custody,
+            release,
             revocation_list,
             certificate_expiry,
             client_crl,

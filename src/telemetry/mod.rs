@@ -7,8 +7,10 @@ mod keyless;
 mod laps;
 pub mod log;
 mod metrics;
+mod release;
 
 pub use custody::CustodyMetrics;
 pub use keyless::{KeylessMetrics, TimestampMetrics};
 pub use laps::{Laps, Stage};
 pub use metrics::{AuditMetrics, CONTENT_TYPE, Metrics, PlanLabels, TokenFigures};
+pub use release::ReleaseMetrics;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 29] = [
+const COMMANDS: [&[&str]; 32] = [
     &[],
     &["sign"],
     &["verify"],
@@ -31,6 +31,9 @@ const COMMANDS: [&[&str]; 29] = [
     &["trust"],
     &["trust", "make"],
     &["trust", "export"],
+    &["release"],
+    &["release", "check"],
+    &["release", "snapshot"],
     &["config", "check"],
     &["status"],
     &["token", "profiles"],

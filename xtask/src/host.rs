@@ -43,6 +43,9 @@ pub(crate) const NPM: Need = Need { name: "npm", found_as: &["npm"], package: "n
 pub(crate) const PYTHON: Need = Need { name: "Python 3", found_as: &["python3"], package: "python3-venv" };
 pub(crate) const GO: Need = Need { name: "Go", found_as: &["go", "/usr/local/go/bin/go"], package: "golang-go" };
 
+pub(crate) const APT_GET: Need = Need { name: "apt-get", found_as: &["apt-get"], package: "apt" };
+pub(crate) const DPKG: Need = Need { name: "dpkg", found_as: &["dpkg"], package: "dpkg" };
+pub(crate) const PERL: Need = Need { name: "Perl", found_as: &["perl"], package: "perl-base" };
 pub(crate) const SWTPM: Need = Need { name: "swtpm", found_as: &["swtpm"], package: "swtpm" };
 pub(crate) const TPM2_TOOLS: Need =
     Need { name: "tpm2-tools", found_as: &["tpm2_flushcontext"], package: "tpm2-tools" };

@@ -97,6 +97,27 @@ pub(crate) const TIMESTAMP_SERVER: Peer = Peer {
     ..go("timestamp-server", "v2.1.3", "fulcio::", "SIGNER_PEER_TIMESTAMP_SERVER", "bin/timestamp-server")
 };
 
+/// Without its extensions, none of which a signature needs. Not every module proxy serves it, so where it cannot be had
+/// its tests are named and left out; the other registry and the hostile one still run.
+pub(crate) const ZOT: Peer = Peer {
+    optional: true,
+    build: |peer, dir| go_install(peer, dir, "zotregistry.dev/zot/v2/cmd/zot"),
+    ..go("zot", "v2.1.20", "zot::", "SIGNER_PEER_ZOT", "bin/zot")
+};
+
+/// distribution 2.8, which has no referrers API; unpacked and not installed, so that no service is started.
+pub(crate) const DISTRIBUTION: Peer = Peer {
+    name: "docker-registry",
+    version: "of-the-system",
+    module: "distribution::",
+    variable: "SIGNER_PEER_DISTRIBUTION",
+    artifact: "usr/bin/docker-registry",
+    needs: &[&host::APT_GET, &host::DPKG],
+    ours: &[],
+    build: |peer, dir| unpack_package(dir, peer.name),
+    optional: false,
+};
+
 pub(crate) const SIGSTORE_JS: Peer = Peer {
     name: "sigstore-js",
     version: "3.1.1",
@@ -174,7 +195,7 @@ pub(crate) const ROOT: Peer = Peer {
 };
 
 /// All that are built once and kept.
-const PEERS: [&Peer; 11] = [
+const PEERS: [&Peer; 13] = [
     &OIDC_PROVIDER,
     &SECURESYSTEMSLIB,
     &COSIGN,
@@ -184,6 +205,8 @@ const PEERS: [&Peer; 11] = [
     &SIGSTORE_RS,
     &FULCIO,
     &TIMESTAMP_SERVER,
+    &ZOT,
+    &DISTRIBUTION,
     &KRYOPTIC,
     &TPM2_PKCS11,
 ];
@@ -209,6 +232,7 @@ pub(crate) fn provide_all() -> Outcome<ExitCode> {
     for peer in PEERS {
         match peer.provide() {
             Ok(path) => ui::done(format!("{} {}: {}", peer.name, peer.version, path.display())),
+            Err(reason) if peer.optional => ui::note(format!("{} {}: {reason}", peer.name, peer.version)),
             Err(reason) => {
                 failed += 1;
                 ui::refused(format!("{} {}: {reason}", peer.name, peer.version));
@@ -292,6 +316,17 @@ fn go_install(peer: &Peer, dir: &Path, package: &str) -> Outcome {
     let mut install = Command::new(go);
     install.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(format!("{package}@{}", peer.version));
     run(install.env("GOBIN", dir.join("bin")).env("CGO_ENABLED", "0"), dir)
+}
+
+/// Unpacks a package of the system's own archive.
+fn unpack_package(dir: &Path, package: &str) -> Outcome {
+    let mut download = Command::new("apt-get");
+    run(download.args(["-qq", "download", package]).current_dir(dir), dir)?;
+    let files = fs::read_dir(dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
+    let archive = files.flatten().map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let archive = archive.ok_or_else(|| format!("apt-get downloaded no {package}"))?;
+    run(Command::new("dpkg").arg("-x").arg(&archive).arg(dir), dir)?;
+    fs::remove_file(&archive).map_err(|error| format!("cannot remove {}: {error}", archive.display()))
 }
 
 fn cargo_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {

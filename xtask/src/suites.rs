@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, SOFTHSM, UNSHARE};
+use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM, UNSHARE};
 use crate::peers::{
-    COSIGN, COSIGN_V2, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB, SIGSTORE_GO,
-    SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB,
+    SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
 
 /// A suite of tests.
@@ -115,6 +115,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "release",
+        proves: "only a scanner that a trusted identity has signed: real registries, real clients, and a registry that lies",
+        runs: &[&["--test", "release"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &PERL, &CURL],
+        peers: &[&ZOT, &DISTRIBUTION, &COSIGN, &COSIGN_V2, &FULCIO, &TIMESTAMP_SERVER],
+    },
+    Suite {
         name: "authority",
         proves: "tokens of a real OpenID provider, bound both ways, keys rotating",
         runs: &[&["--test", "authority"]],
@@ -131,7 +138,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "keyless",
         proves: "bundles with a real Fulcio's certificates, before five verifiers, and no bundle of a hostile Fulcio",
-        runs: &[&["--test", "keyless"]],
+        runs: &[&["--test", "keyless_front"], &["--test", "keyless"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &UNSHARE],
         peers: &[
             &FULCIO,

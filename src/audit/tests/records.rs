@@ -40,7 +40,12 @@ fn each_kind_of_record_says_what_an_auditor_needs() {
         peer: Some(&peer),
         caller: Some(&caller),
         entitlement: Some(&entitlement),
-        release: Some(ReleaseFacts { image_digest: "sha256:bb", signed_by: "release@stella-ops.org" }),
+        image: Some("sha256:bb"),
+        release: Some(ReleaseFacts {
+            signed_by: "release@stella-ops.org",
+            evidence: "sigstore_bundle",
+            signature: Some("sha256:cc"),
+        }),
         statement: Some(StatementFacts {
             predicate_type: "stella.ops/sbom@v1",
             subjects: &subjects,
@@ -93,6 +98,7 @@ fn each_kind_of_record_says_what_an_auditor_needs() {
             "tenant": "acme", "subject": "scanner-7", "clientId": "client", "tokenId": "jti-1", "senderJkt": two,
             "license": "lic-1", "customer": "cust-1", "plan": "pro",
             "imageDigest": "sha256:bb", "releaseSignedBy": "release@stella-ops.org",
+            "releaseEvidence": "sigstore_bundle", "releaseSignature": "sha256:cc",
             "predicateType": "stella.ops/sbom@v1", "subjects": vec!["sha256:aa"; 16], "subjectCount": 20,
             "payloadSha256": "03".repeat(32), "paeSha256": "04".repeat(32),
             "key": "acme-2026", "keyid": "SHA256:x", "token": "main", "mode": "kms",
@@ -148,7 +154,8 @@ fn the_longest_record_a_stranger_can_cause_fits_an_entry_of_64_kib() {
         peer: Some(&peer),
         caller: Some(&caller),
         entitlement: Some(&entitlement),
-        release: Some(ReleaseFacts { image_digest: &long, signed_by: &long }),
+        image: Some(&long),
+        release: Some(ReleaseFacts { signed_by: &long, evidence: "sigstore_bundle", signature: Some(&long) }),
         statement: Some(StatementFacts {
             predicate_type: &long,
             subjects: &subjects,

@@ -67,11 +67,16 @@ fn every_key_of_the_schema_is_in_the_example() {
             assert!(shown, "{} is not in docs/signer.example.toml", dotted(&whole));
         }
     }
-    assert_eq!(structs, 37, "a struct of the schema is not reached; give the example a section for it");
+    assert_eq!(structs, 42, "a struct of the schema is not reached; give the example a section for it");
 }
 
-/// The tables of the same map of names, this one included: for `tokens.a` also `tokens.b`.
+/// The tables of the same map of names or the same array, this one included: for `tokens.a` also `tokens.b`.
 fn siblings(tree: &Node, path: &[Step]) -> impl Iterator<Item = Vec<Step>> {
+    let elements = path.split_last().filter(|(last, _)| matches!(last, Step::Index(_))).map(|(_, list)| list.to_vec());
+    let elements = elements
+        .into_iter()
+        .flat_map(|list| (0..8).map(move |index| list.iter().cloned().chain([Step::Index(index)]).collect::<Vec<_>>()));
+    let elements: Vec<_> = elements.filter(|path| tree.has(path)).collect();
     let names: Vec<String> = match (&tree.value, path) {
         (Value::Table(root), [Step::Key(map), Step::Key(_)]) => {
             match root.entries.get(map).map(|entry| &entry.node.value) {
@@ -82,7 +87,7 @@ fn siblings(tree: &Node, path: &[Step]) -> impl Iterator<Item = Vec<Step>> {
         _ => Vec::new(),
     };
     let map = path.first().cloned();
-    names.into_iter().filter_map(move |name| Some(vec![map.clone()?, Step::Key(name)]))
+    elements.into_iter().chain(names.into_iter().filter_map(move |name| Some(vec![map.clone()?, Step::Key(name)])))
 }
 
 #[test]

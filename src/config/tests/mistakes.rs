@@ -112,6 +112,60 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             ),
         ),
         (
+            "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nsan = 'y'\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:1:1: release.identity[0]: it must be known by its key or by its certificate; write `public_key`, "
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nsan = 'y'\nissuer = 'z'\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:1:1: release.identity[0]: `trusted_root` is missing, which says whose certificates count; name "
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nrequire_time = true\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!("{d}:4:16: release.identity[0].require_time: nothing could prove the time; name a `trusted_root` "),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nnot_before = '2027-01-01T00:00:00Z'\nnot_after = '2026-01-01T00:00:00Z'\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!("{d}:5:13: release.identity[0].not_after: it ends before it begins; write a moment after "),
+        ),
+        (
+            "[[release.repository]]\nurl = 'https://registry.example/team/scanner:latest'\n[[release.identity]]\nname = 'x'\npublic_key = '/a'",
+            format!(
+                "{d}:2:7: release.repository[0].url: it names no repository; write the registry and the repository in it"
+            ),
+        ),
+        (
+            "[[release.repository]]\nurl = 'http://registry.example/team/scanner'\n[[release.identity]]\nname = 'x'\npublic_key = '/a'",
+            format!("{d}:2:7: release.repository[0].url: `http://registry.example/team/scanner` is not encrypted, "),
+        ),
+        (
+            "[[release.repository]]\nurl = 'https://registry.example/a'\nredirects = ['https://storage.example/bucket']\n[[release.identity]]\nname = 'x'\npublic_key = '/a'",
+            format!("{d}:3:14: release.repository[0].redirects[0]: it has a path; write scheme, host and port"),
+        ),
+        (
+            "[[release.repository]]\nurl = 'https://registry.example/a'\ncertificate = '/a'\n[[release.identity]]\nname = 'x'\npublic_key = '/a'",
+            format!(
+                "{d}:1:1: release.repository[0]: `certificate` and `private_key` go together; write both or neither"
+            ),
+        ),
+        (
+            "release.timeout = '60s'",
+            format!("{d}:1:19: release.timeout: 60s for a repository is not less than the 60s"),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\npublic_key = '/a'",
+            format!("{d}:1:1: release.identity[0]: its signatures are found nowhere; add [[release.repository]] or "),
+        ),
+        (
+            "[[release.repository]]\nurl = 'https://registry.example/a'",
+            format!(
+                "{d}:1:1: release.repository[0]: no signature would count, since nobody is named who signs releases; "
+            ),
+        ),
+        (
             "[[release.trusted]]\ndigest = 'sha256:00'\nsigned_by = 'x'\nreason = 'y'",
             format!("{d}:2:10: release.trusted[0].digest: `sha256:00` is no image digest; write "),
         ),

@@ -62,7 +62,6 @@ function configuration() {
       ...IDENTITY_CLIENTS.map(({ client_id, dns, jwk }) => ({
         ...client,
         client_id,
-        scope: '',
         ...(jwk ? {
           token_endpoint_auth_method: 'private_key_jwt',
           token_endpoint_auth_signing_alg: 'ES256',

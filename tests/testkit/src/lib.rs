@@ -11,6 +11,7 @@
 //! | [`authority`] | a development Authority: discovery, JWK set, token endpoint, tokens minted at will |
 //! | [`licensing`] | a development Licensing Service: offline PoEs, revocation list, introspection |
 //! | [`token`] | the token of a fixture, one of the next two |
+//! | [`registry`] | an OCI registry that says whatever it is told to, and two real ones |
 //! | [`softhsm`] | a SoftHSM2 token of its own, with keys made inside it |
 //! | [`yubihsm`] | a simulated YubiHSM 2, with keys made inside it |
 //! | [`device`] | the other devices that the same tests run on |
@@ -54,6 +55,7 @@ pub mod licensing;
 pub mod peers;
 pub mod pki;
 pub mod raw;
+pub mod registry;
 pub mod sample;
 pub mod schema;
 pub mod shell;

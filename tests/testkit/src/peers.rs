@@ -80,6 +80,22 @@ pub fn timestamp_server() -> Result<PathBuf> {
     named("SIGNER_PEER_TIMESTAMP_SERVER")
 }
 
+/// zot.
+///
+/// # Errors
+/// When it was not built.
+pub fn zot() -> Result<PathBuf> {
+    named("SIGNER_PEER_ZOT")
+}
+
+/// distribution, of Debian's package `docker-registry`.
+///
+/// # Errors
+/// When it is not there.
+pub fn distribution() -> Result<PathBuf> {
+    named("SIGNER_PEER_DISTRIBUTION")
+}
+
 /// The kryoptic module.
 ///
 /// # Errors

@@ -150,6 +150,11 @@ impl Client {
         self.read("GET", "/api/v1/signer/keys")
     }
 
+    /// `GET /verify/referrers` with this query, `?imageDigest=sha256:…`, and a token that may read.
+    pub fn referrers(&self, query: &str) -> Call {
+        self.read("GET", &format!("/api/v1/signer/verify/referrers{query}"))
+    }
+
     /// Any request, with neither token nor proof nor PoE.
     pub fn request(&self, method: &str, path: &str) -> Call {
         Call::bare(self, method, path)

@@ -193,7 +193,7 @@ fn spoiled(certificates: &[Vec<u8>], behaviour: Behaviour) -> Answer {
         AnswerFault::NotPem => good(&certificates.iter().map(base64).collect::<Vec<_>>()),
         AnswerFault::NotACertificate => good(&[pem("CERTIFICATE", b"not a certificate")]),
         AnswerFault::Huge => {
-            Answer::json(200, &json!({"padding": " ".repeat(32 << 20), "signedCertificateEmbeddedSct": {}}))
+            Answer::json(200, &json!({"padding": " ".repeat(4 << 20), "signedCertificateEmbeddedSct": {}}))
         }
         AnswerFault::Endless => Answer { endless: true, body: Vec::new(), ..good(&pems) },
         AnswerFault::Unbounded => Answer { unbounded: true, ..good(&pems) },

@@ -1,0 +1,16 @@
+//! Release integrity: which images are trusted, which are not, what each answer costs a registry, and what it is called.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod bounds;
+mod cli;
+mod distribution;
+mod hostile;
+mod keyless;
+mod policy;
+mod real;
+mod snapshot;
+mod stage;
+mod zot;
