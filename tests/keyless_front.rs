@@ -113,4 +113,6 @@ fn a_key_in_the_token_proves_the_appliance_and_each_assertion_is_recorded_before
     let recorded: Vec<&Value> = recorded.collect();
     assert!(recorded.len() >= seen.lock().unwrap().len(), "{records:?}");
     assert_eq!((&recorded[0]["key"], &recorded[0]["audience"]), (&json!("acme-next"), &json!(url)));
+    let jti = &claims["jti"];
+    assert!(jti.is_string() && recorded.iter().any(|record| record["jti"] == *jti), "{records:?}");
 }

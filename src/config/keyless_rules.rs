@@ -11,7 +11,9 @@ use super::{
 pub(super) fn judge(config: &Config, report: &mut Report<'_>) {
     if let Some(keyless) = &config.keyless {
         fulcio(keyless, config, report);
-        reuse(keyless, report);
+        if keyless.reuse.is_on() {
+            reuse(keyless, report);
+        }
         exceptions(keyless, report);
         for (name, identity) in &keyless.identity {
             judge_identity(name, identity, config, report);
@@ -57,6 +59,11 @@ fn fulcio(keyless: &Keyless, config: &Config, report: &mut Report<'_>) {
     }
     if let Some(proxy) = &keyless.proxy {
         report.expect(key!["keyless", "proxy"], rules::origin(proxy, "http", "http://proxy.example:3128"));
+        if scheme == "http" {
+            let message = "`fulcio_url` is http, so that the identity token would pass the proxy in clear; write https \
+                           there, or take the proxy out";
+            report.problem(key!["keyless", "proxy"], message);
+        }
     }
     report.expect(key!["keyless", "trusted_root"], rules::absolute(&keyless.trusted_root));
     if let Some(helper) = &keyless.helper {
@@ -117,6 +124,14 @@ fn reuse(keyless: &Keyless, report: &mut Report<'_>) {
 }
 
 fn exceptions(keyless: &Keyless, report: &mut Report<'_>) {
+    // Neither can be had without it by a process that has no capability.
+    let excepted = |name: &str| keyless.sandbox_exception.iter().position(|exception| exception.layer == name);
+    if let Some(i) = excepted("no-new-privileges")
+        && (excepted("landlock").is_none() || excepted("seccomp").is_none())
+    {
+        let message = "`landlock` and `seccomp` need it; except them as well, each with its reason, or take this out";
+        report.problem(key!["keyless", "sandbox_exception", i, "layer"], message);
+    }
     for (i, exception) in keyless.sandbox_exception.iter().enumerate() {
         let layer = key!["keyless", "sandbox_exception", i, "layer"];
         report.expect(layer, crate::keyless::judge_layer(&exception.layer));

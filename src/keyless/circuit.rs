@@ -26,7 +26,8 @@ pub enum CircuitState {
     Closed,
     /// Nothing passes.
     Open,
-    /// One request is under way to try.
+    /// The while is up: the next request tries, or one is under way that does. It counts as open for nobody, so that
+    /// traffic comes back and tries.
     HalfOpen,
 }
 
@@ -52,12 +53,14 @@ impl Circuit {
         Self { failures, open_for, state: Mutex::new(State::Closed { failed: 0 }) }
     }
 
-    /// Lets one request through, or says how long it makes no sense to ask again.
-    pub(super) fn pass(&self, now: Instant) -> Result<Pass<'_>, Duration> {
+    /// Lets one request through, or says how long it makes no sense to ask again. Who has not `enough` time to hear
+    /// Fulcio out is not the one that tries: it would find out nothing, and keep the others away.
+    pub(super) fn pass(&self, now: Instant, enough: bool) -> Result<Pass<'_>, Duration> {
         let mut state = self.lock();
         let probe = match *state {
             State::Closed { .. } => false,
             State::Open { until } if now < until => return Err(until - now),
+            State::Open { .. } if !enough => return Err(WHILE_TRYING),
             State::Open { .. } => {
                 *state = State::HalfOpen;
                 true
@@ -68,16 +71,22 @@ impl Circuit {
         Ok(Pass { circuit: self, probe, told: false })
     }
 
-    /// Whether nothing would pass now.
-    pub(super) fn is_open(&self) -> bool {
-        self.state() != CircuitState::Closed
+    /// How long nothing would pass, if so. It lets nobody through: [`pass`](Self::pass) does.
+    pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
+        match *self.lock() {
+            State::Open { until } if now < until => Some(until - now),
+            State::HalfOpen => Some(WHILE_TRYING),
+            State::Open { .. } | State::Closed { .. } => None,
+        }
     }
 
-    pub(super) fn state(&self) -> CircuitState {
+    /// Once the while is up it is half open, though nobody has tried yet: were it open until somebody does, `/readyz`
+    /// would keep away whoever could.
+    pub(super) fn state(&self, now: Instant) -> CircuitState {
         match *self.lock() {
             State::Closed { .. } => CircuitState::Closed,
-            State::Open { .. } => CircuitState::Open,
-            State::HalfOpen => CircuitState::HalfOpen,
+            State::Open { until } if now < until => CircuitState::Open,
+            State::Open { .. } | State::HalfOpen => CircuitState::HalfOpen,
         }
     }
 
@@ -167,58 +176,79 @@ mod tests {
         let circuit = circuit(3, Span::seconds(10));
         let now = Instant::now();
         for _ in 0..2 {
-            circuit.pass(now).unwrap().failed(None);
+            circuit.pass(now, true).unwrap().failed(None);
         }
-        circuit.pass(now).unwrap().answered();
+        circuit.pass(now, true).unwrap().answered();
         for _ in 0..3 {
-            assert_eq!(circuit.state(), CircuitState::Closed);
-            circuit.pass(now).unwrap().failed(None);
+            assert_eq!(circuit.state(Instant::now()), CircuitState::Closed);
+            circuit.pass(now, true).unwrap().failed(None);
         }
-        assert_eq!(circuit.state(), CircuitState::Open);
-        let wait = circuit.pass(Instant::now()).unwrap_err();
+        assert_eq!(circuit.state(Instant::now()), CircuitState::Open);
+        let wait = circuit.pass(Instant::now(), true).unwrap_err();
         assert!(wait > Duration::from_secs(9) && wait <= Duration::from_secs(10), "{wait:?}");
     }
 
     #[test]
     fn when_the_time_is_up_one_tries_for_all() {
         let circuit = circuit(1, Span::seconds(10));
-        circuit.pass(Instant::now()).unwrap().failed(None);
+        circuit.pass(Instant::now(), true).unwrap().failed(None);
         let later = Instant::now() + Duration::from_secs(11);
-        let probe = circuit.pass(later).unwrap();
-        assert_eq!(circuit.state(), CircuitState::HalfOpen);
-        assert_eq!(circuit.pass(later).unwrap_err(), WHILE_TRYING);
+        let probe = circuit.pass(later, true).unwrap();
+        assert_eq!(circuit.state(Instant::now()), CircuitState::HalfOpen);
+        assert_eq!(circuit.pass(later, true).unwrap_err(), WHILE_TRYING);
         probe.answered();
-        assert_eq!(circuit.state(), CircuitState::Closed);
-        circuit.pass(later).unwrap().answered();
+        assert_eq!(circuit.state(Instant::now()), CircuitState::Closed);
+        circuit.pass(later, true).unwrap().answered();
+    }
+
+    #[test]
+    fn when_the_time_is_up_it_is_no_longer_open_though_nobody_has_tried() {
+        let circuit = circuit(1, Span::seconds(10));
+        circuit.pass(Instant::now(), true).unwrap().failed(None);
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(11));
+        assert_eq!(circuit.state(now), CircuitState::Open);
+        assert!(circuit.closed_for(now).is_some());
+        assert_eq!(circuit.state(later), CircuitState::HalfOpen);
+        assert_eq!(circuit.closed_for(later), None);
+    }
+
+    #[test]
+    fn who_has_too_little_time_is_not_the_one_that_tries() {
+        let circuit = circuit(1, Span::seconds(10));
+        circuit.pass(Instant::now(), false).unwrap().failed(None);
+        let later = Instant::now() + Duration::from_secs(11);
+        assert_eq!(circuit.pass(later, false).unwrap_err(), WHILE_TRYING);
+        circuit.pass(later, true).unwrap().answered();
+        assert_eq!(circuit.state(later), CircuitState::Closed);
     }
 
     #[test]
     fn a_failed_or_abandoned_attempt_opens_it_anew() {
         let circuit = circuit(1, Span::seconds(10));
-        circuit.pass(Instant::now()).unwrap().failed(None);
+        circuit.pass(Instant::now(), true).unwrap().failed(None);
         let later = || Instant::now() + Duration::from_secs(11);
-        circuit.pass(later()).unwrap().failed(None);
-        assert_eq!(circuit.state(), CircuitState::Open);
-        drop(circuit.pass(later()).unwrap());
-        assert_eq!(circuit.state(), CircuitState::Open);
+        circuit.pass(later(), true).unwrap().failed(None);
+        assert_eq!(circuit.state(Instant::now()), CircuitState::Open);
+        drop(circuit.pass(later(), true).unwrap());
+        assert_eq!(circuit.state(Instant::now()), CircuitState::Open);
     }
 
     #[test]
     fn who_asked_before_it_opened_neither_closes_nor_prolongs_it() {
         let circuit = circuit(1, Span::seconds(10));
         let now = Instant::now();
-        let (late_answer, late_failure) = (circuit.pass(now).unwrap(), circuit.pass(now).unwrap());
-        circuit.pass(now).unwrap().failed(None);
+        let (late_answer, late_failure) = (circuit.pass(now, true).unwrap(), circuit.pass(now, true).unwrap());
+        circuit.pass(now, true).unwrap().failed(None);
         late_answer.answered();
         late_failure.failed(Some(Duration::from_secs(100)));
-        assert_eq!(circuit.state(), CircuitState::Open);
-        assert!(circuit.pass(Instant::now()).unwrap_err() <= Duration::from_secs(10));
+        assert_eq!(circuit.state(Instant::now()), CircuitState::Open);
+        assert!(circuit.pass(Instant::now(), true).unwrap_err() <= Duration::from_secs(10));
     }
 
     #[test]
     fn fulcio_may_ask_for_more_time_within_reason() {
         let circuit = circuit(1, Span::seconds(10));
-        circuit.pass(Instant::now()).unwrap().failed(Some(Duration::from_secs(1_000_000)));
-        assert!(circuit.pass(Instant::now()).unwrap_err() <= LONGEST);
+        circuit.pass(Instant::now(), true).unwrap().failed(Some(Duration::from_secs(1_000_000)));
+        assert!(circuit.pass(Instant::now(), true).unwrap_err() <= LONGEST);
     }
 }

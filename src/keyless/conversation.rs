@@ -87,9 +87,9 @@ impl Helper {
         self.process.dismiss();
     }
 
-    /// Ends it and says how it ended.
-    pub(super) async fn post_mortem(self) -> String {
-        self.process.post_mortem().await
+    /// Ends it and says how it ended. `sealed`: whether it had closed its sandbox.
+    pub(super) async fn post_mortem(self, sealed: bool) -> String {
+        self.process.post_mortem(sealed).await
     }
 
     async fn read(&mut self) -> Result<FromHelper, TalkError> {

@@ -56,6 +56,8 @@ pub enum KeylessError {
     Late {
         /// The last step that was completed.
         step: FlowStep,
+        /// Whether it was Fulcio's doing: it had a whole `step_timeout` by itself. Otherwise too little was left for it.
+        fulcios: bool,
     },
     /// There is no identity token.
     #[error(transparent)]
@@ -181,7 +183,7 @@ impl KeylessError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::QueueFull { .. } | Self::Late { step: FlowStep::Begun } => "overloaded",
+            Self::QueueFull { .. } | Self::Late { step: FlowStep::Begun, .. } => "overloaded",
             Self::CircuitOpen { .. } | Self::Route(_) | Self::Late { .. } => "dependency_unavailable",
             Self::Identity(error) if error.is_the_authoritys() => "dependency_unavailable",
             Self::Flow(failed) if is_fulcios(failed.kind) => "dependency_unavailable",
@@ -201,6 +203,7 @@ impl KeylessError {
             Self::Unsealed(_) => "keyless_helper_unsealed",
             Self::Route(RouteError::Proxy { .. }) => "fulcio_proxy_refused",
             Self::Route(RouteError::NotLoopback { .. }) => "fulcio_not_loopback",
+            Self::Route(RouteError::OutOfTime { .. }) => "keyless_deadline",
             Self::Route(_) => "fulcio_unreachable",
             Self::Flow(failed) => match failed.kind {
                 FailureKind::Sandbox => "keyless_helper_unsealed",
@@ -222,7 +225,7 @@ impl KeylessError {
     pub fn step(&self) -> FlowStep {
         match self {
             Self::CircuitOpen { .. } | Self::QueueFull { .. } | Self::Identity(_) | Self::Route(_) => FlowStep::Begun,
-            Self::Late { step } | Self::Helper { step, .. } => *step,
+            Self::Late { step, .. } | Self::Helper { step, .. } => *step,
             Self::Unsealed(_) => FlowStep::Spawned,
             Self::Flow(failed) => step_of(failed),
             Self::Refuted(_) => FlowStep::Answered,
@@ -240,6 +243,8 @@ impl KeylessError {
             }
             Self::Route(_) | Self::Helper { .. } => Duration::from_secs(5),
             Self::Identity(error) if error.is_the_authoritys() => Duration::from_secs(5),
+            // Its token, or the audit log, may be back any moment.
+            Self::Identity(IdentityError::Assertion { .. }) => Duration::from_secs(5),
             Self::Flow(failed) if is_fulcios(failed.kind) => Duration::from_secs(5),
             // An operator has to act first.
             _ => LONGEST_WAIT,
@@ -265,10 +270,9 @@ impl KeylessError {
     /// What the circuit is to think of it: `Some` when Fulcio failed.
     pub(super) fn is_fulcios_failure(&self) -> bool {
         match self {
-            Self::Route(error) => !matches!(error, RouteError::NotLoopback { .. }),
+            Self::Route(error) => !matches!(error, RouteError::NotLoopback { .. } | RouteError::OutOfTime { .. }),
             Self::Flow(failed) => is_fulcios(failed.kind),
-            // With a job in its hands the helper waits for Fulcio and for nothing else.
-            Self::Late { step } => matches!(step, FlowStep::JobSent),
+            Self::Late { fulcios, .. } => *fulcios,
             _ => false,
         }
     }
@@ -313,7 +317,11 @@ impl Refuted {
 impl IdentityError {
     /// Whether the Authority, and not the configuration, has to be waited for.
     fn is_the_authoritys(&self) -> bool {
-        matches!(self, Self::Unanswered { .. } | Self::Late)
+        match self {
+            Self::Unanswered { .. } | Self::Late => true,
+            Self::Refused { status, .. } => matches!(status, 429 | 500..=599),
+            _ => false,
+        }
     }
 }
 
@@ -366,7 +374,8 @@ mod tests {
             flow(Step::Sign, FailureKind::Crypto),
             KeylessError::Refuted(Refuted::Key),
             KeylessError::Unsealed(Layers::all()),
-            KeylessError::Late { step: FlowStep::JobSent },
+            KeylessError::Late { step: FlowStep::JobSent, fulcios: true },
+            KeylessError::Route(RouteError::OutOfTime { place: String::new() }),
         ] {
             assert!(!never.may_be_tried_again(), "{never}");
         }
@@ -381,6 +390,17 @@ mod tests {
         assert_eq!(flow(FailureKind::Refused).code(), "signing_unavailable");
         assert!(!flow(FailureKind::Refused).is_fulcios_failure() && flow(FailureKind::Refused).fulcio_answered());
         assert_eq!(KeylessError::QueueFull { waiting: 1 }.code(), "overloaded");
+        let refused = |status| {
+            let error =
+                IdentityError::Refused { place: "https://a.example/token".into(), status, error: String::new() };
+            let error = KeylessError::Identity(error);
+            (error.code(), error.retry_after().as_secs())
+        };
+        assert_eq!(refused(429), ("dependency_unavailable", 5));
+        assert_eq!(refused(503), ("dependency_unavailable", 5));
+        assert_eq!(refused(401), ("signing_unavailable", 60));
+        let unsigned = IdentityError::Assertion { key: "k".to_owned(), why: "its token is down".to_owned() };
+        assert_eq!(KeylessError::Identity(unsigned).retry_after().as_secs(), 5);
         assert_eq!(KeylessError::Refuted(Refuted::Key).code(), "signing_unavailable");
     }
 }

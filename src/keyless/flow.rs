@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,8 +29,6 @@ impl Keyless {
         if let Some(signed) = self.again(who, digest, wanted_life, deadline).await? {
             return Ok(signed);
         }
-        let _place = self.place(deadline).await?;
-        let _counted = InProgress::new(&self.metrics.flows);
         let (mut attempt, mut pause) = (1, FIRST_PAUSE);
         loop {
             let error = match self.attempt(who, digest, deadline).await {
@@ -47,7 +46,7 @@ impl Keyless {
             }
             tracing::info!(attempt, %error, "a keyless flow is tried again");
             tokio::time::sleep(wait).await;
-            if self.circuit.is_open() {
+            if self.circuit.closed_for(Instant::now()).is_some() {
                 // Why it opened says more than that it is open.
                 return Err(error);
             }
@@ -89,16 +88,27 @@ impl Keyless {
         Ok(None)
     }
 
-    /// A whole flow, under the eyes of the circuit.
+    /// A whole flow, under the eyes of the circuit. Nobody waits for a token with a place in hand: where one tenant's
+    /// tokens cannot be had, the others' flows go on. Nor is a token fetched that could not be shown to Fulcio.
     async fn attempt(
         &self,
         who: &TenantIdentity,
         digest: &[u8; 32],
         deadline: Instant,
     ) -> Result<KeylessSigned, KeylessError> {
+        if let Some(retry_after) = self.circuit.closed_for(Instant::now()) {
+            return Err(KeylessError::CircuitOpen { retry_after });
+        }
         let token = who.identity.token(deadline).await?;
-        let pass = self.circuit.pass(Instant::now());
+        let _place = self.place(who, deadline).await?;
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        if left < LEAST {
+            return Err(KeylessError::Late { step: FlowStep::Begun, fulcios: false });
+        }
+        let pass = self.circuit.pass(now, left >= self.limits.enough_to_try);
         let pass = pass.map_err(|retry_after| KeylessError::CircuitOpen { retry_after })?;
+        let _counted = InProgress::new(&self.metrics.flows);
         let signed = self.flow(who, &token, digest, deadline).await;
         match &signed {
             Ok(_) => pass.answered(),
@@ -163,6 +173,12 @@ impl Keyless {
         Ok((helper, fulcio))
     }
 
+    /// Starts a helper and has it close its sandbox, so that a layer that this machine lacks, or a call that the unit
+    /// forbids, shows before the first request does.
+    pub(super) async fn rehearse(&self) -> Result<(), KeylessError> {
+        self.sealed(Instant::now() + self.limits.silence).await.map(Helper::dismiss)
+    }
+
     /// A new helper that has said that it is sealed.
     async fn sealed(&self, deadline: Instant) -> Result<Helper, KeylessError> {
         let begun = Instant::now();
@@ -173,7 +189,7 @@ impl Keyless {
         };
         let started = match tokio::time::timeout_at(until.into(), self.launcher.start()).await {
             Ok(started) => started.map_err(not_started)?,
-            Err(_) => return Err(KeylessError::Late { step: FlowStep::Begun }),
+            Err(_) => return Err(KeylessError::Late { step: FlowStep::Begun, fulcios: false }),
         };
         self.metrics.step(FlowStep::Spawned.name(), begun.elapsed());
         let mut helper = Helper::new(started).map_err(not_started)?;
@@ -184,6 +200,9 @@ impl Keyless {
             Err(error) => return Err(failed(helper, FlowStep::Spawned, error, deadline).await),
         };
         judge_seal(sealed.layers, self.excepted).map_err(KeylessError::Unsealed)?;
+        if self.landlock_abi.swap(sealed.landlock_abi, Relaxed) != sealed.landlock_abi {
+            tracing::info!(landlock_abi = sealed.landlock_abi, "the kernel's Landlock, as keyless helpers have it");
+        }
         self.metrics.step(FlowStep::Sealed.name(), begun.elapsed());
         Ok(helper)
     }
@@ -233,7 +252,14 @@ impl Keyless {
                 Err(KeylessError::Flow(failed))
             }
             Ok(_) => Err(failed(helper, FlowStep::JobSent, TalkError::OutOfTurn, deadline).await),
-            Err(error) => Err(failed(helper, FlowStep::JobSent, error, deadline).await),
+            Err(error) => match failed(helper, FlowStep::JobSent, error, deadline).await {
+                // With a job in its hands the helper waits for Fulcio and for nothing else. What Fulcio could not have
+                // answered because we came late with it is not held against it.
+                KeylessError::Late { step, .. } => {
+                    Err(KeylessError::Late { step, fulcios: begun.elapsed() >= self.limits.silence })
+                }
+                error => Err(error),
+            },
         }
     }
 }
@@ -242,9 +268,9 @@ impl Keyless {
 /// time was up has not failed by itself.
 async fn failed(helper: Helper, step: FlowStep, error: TalkError, deadline: Instant) -> KeylessError {
     if matches!(error, TalkError::Silent) && Instant::now() >= deadline {
-        return KeylessError::Late { step };
+        return KeylessError::Late { step, fulcios: false };
     }
-    let ended = helper.post_mortem().await;
+    let ended = helper.post_mortem(!matches!(step, FlowStep::Begun | FlowStep::Spawned)).await;
     let why = match error {
         TalkError::Ended => format!("{error}; {ended}"),
         error => error.to_string(),
@@ -270,6 +296,8 @@ impl Drop for InProgress<'_> {
 const SIGNING_CERT: &str = "/api/v2/signingCert";
 /// Fulcio's answer has four kilobytes, with a chain of three certificates.
 const MAX_ANSWER: u32 = 64 << 10;
+/// With less left nothing is begun: a helper alone takes some of it.
+const LEAST: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -96,6 +96,15 @@ async fn sign_for(keyless: &Keyless, tenant: &str, life: Option<Duration>) -> Re
     keyless.sign(&who, &digest(), life, Instant::now() + Duration::from_secs(20)).await
 }
 
+/// Polls, for ten seconds at most.
+async fn wait_until(what: &str, met: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !met() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Whether no process runs this program any more. It is polled: reaping takes a moment.
 fn none_left(folder: &Path) {
     let program = folder.join("signer-keyless").display().to_string();
@@ -292,6 +301,80 @@ async fn after_failures_in_a_row_fulcio_is_left_alone_and_no_helper_is_started()
     assert!(error.retry_after() > Duration::from_secs(3000));
     assert_eq!(starts(world.folder.path()), started);
     assert!(!keyless.can_sign("acme"));
+}
+
+#[tokio::test]
+async fn when_the_circuits_while_is_up_the_tenant_is_ready_though_nobody_has_asked() {
+    let world = World::new();
+    let busy = FromHelper::Failed(Failed::new(Step::Answer, FailureKind::Busy, "").answered(Some(503), None));
+    let acts = [Act::Say(&sealed()), Act::Hear(world.job()), Act::Say(&busy)];
+    let keyless = world.keyless(&acts, "circuit = { failures = 1, open_for = '1s' }");
+    assert_eq!(sign(&keyless).await.unwrap_err().reason(), "fulcio_busy");
+    assert!(!keyless.can_sign("acme"));
+    wait_until("it is ready again", || keyless.can_sign("acme")).await;
+    assert_eq!(keyless.status().circuit, CircuitState::HalfOpen);
+    assert_eq!(sign(&keyless).await.unwrap_err().reason(), "fulcio_busy", "it is asked");
+}
+
+#[tokio::test]
+async fn a_request_with_too_little_time_does_not_speak_against_fulcio_and_one_that_waited_long_does() {
+    let world = World::new();
+    let acts = [Act::Say(&sealed()), Act::Hear(world.job()), Act::Hang];
+    let circuit = "circuit = { failures = 1, open_for = '1h' }";
+    let keyless = world.keyless(&acts, &format!("sign_timeout = '1500ms'\nstep_timeout = '5s'\n{circuit}"));
+    assert_eq!(sign(&keyless).await.unwrap_err().reason(), "keyless_deadline");
+    assert_eq!(keyless.status().circuit, CircuitState::Closed);
+    let who = keyless.resolve("acme").unwrap();
+    let (started, none) = (starts(world.folder.path()), Instant::now() + Duration::from_millis(20));
+    assert_eq!(keyless.sign(&who, &digest(), None, none).await.unwrap_err().reason(), "keyless_deadline");
+    assert_eq!(starts(world.folder.path()), started, "nothing is begun that cannot end well");
+    let keyless = world.keyless(&acts, &format!("sign_timeout = '4s'\nstep_timeout = '1s'\n{circuit}"));
+    assert_eq!(sign(&keyless).await.unwrap_err().reason(), "keyless_deadline");
+    assert_eq!(keyless.status().circuit, CircuitState::Open);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_token_or_for_fulcio_with_a_place_in_hand() {
+    let world = World::new();
+    let busy = FromHelper::Failed(Failed::new(Step::Answer, FailureKind::Busy, "").answered(Some(503), Some(3)));
+    let acts = [Act::Say(&sealed()), Act::Hear(world.job()), Act::Say(&busy)];
+    let keyless = Arc::new(world.keyless(&acts, "attempts = 2\nmax_flows = 1"));
+    let flow = {
+        let keyless = Arc::clone(&keyless);
+        tokio::spawn(async move { sign(&keyless).await.unwrap_err().reason() })
+    };
+    wait_until("it waits for Fulcio", || starts(world.folder.path()) == 1).await;
+    wait_until("the place is free", || keyless.flows.available_permits() == 1).await;
+    assert!(!flow.is_finished(), "it is between two attempts");
+    assert_eq!(flow.await.unwrap(), "fulcio_busy");
+
+    // All places are taken: who has no token is told at once, and not when one is free.
+    std::fs::write(world.folder.path().join("token"), "none").unwrap();
+    let keyless = world.keyless(&acts, "max_flows = 1\ncircuit = { failures = 1, open_for = '1h' }");
+    let place = keyless.flows.acquire().await.unwrap();
+    assert_eq!(sign(&keyless).await.unwrap_err().reason(), "identity_malformed");
+    drop(place);
+    keyless.circuit.pass(Instant::now(), true).unwrap().failed(None);
+    assert_eq!(sign(&keyless).await.unwrap_err().reason(), "fulcio_circuit_open", "no token is fetched for nothing");
+}
+
+#[tokio::test]
+async fn one_tenant_cannot_have_all_places() {
+    let world = World::new();
+    let acts = [Act::Say(&sealed()), Act::Hear(world.job()), Act::Hang];
+    let keyless = Arc::new(world.keyless(&acts, "max_flows = 4\nsign_timeout = '3s'"));
+    let flows: Vec<_> = (0..6)
+        .map(|_| {
+            let keyless = Arc::clone(&keyless);
+            tokio::spawn(async move { sign(&keyless).await.unwrap_err().reason() })
+        })
+        .collect();
+    wait_until("three have begun", || starts(world.folder.path()) == 3).await;
+    wait_until("the others wait", || keyless.waiting.load(Relaxed) == 3).await;
+    assert_eq!(keyless.flows.available_permits(), 1, "left for another tenant");
+    for flow in flows {
+        assert_eq!(flow.await.unwrap(), "keyless_deadline");
+    }
 }
 
 #[tokio::test]

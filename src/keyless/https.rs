@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
@@ -14,14 +15,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
+use super::resolver::Resolver;
 use super::tap::Tap;
 
 /// Whom to ask, and how they prove who they are.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    /// Name or address to connect to.
-    pub(super) host: String,
-    pub(super) port: u16,
+    /// Where to connect to.
+    pub(super) to: Resolver,
     /// `Host` of the request.
     pub(super) authority: String,
     /// Path and query.
@@ -54,9 +55,9 @@ pub(super) enum ExchangeError {
 }
 
 impl Exchange {
-    /// `POST`s `body` and reads the whole answer, whatever its status. The caller bounds the time, and makes one call at
-    /// a time.
-    pub(super) async fn post(&self, content_type: &str, body: &[u8]) -> Result<Answer, ExchangeError> {
+    /// `POST`s `body` and reads the whole answer, whatever its status. The caller bounds the time, by `until` as well, and
+    /// makes one call at a time.
+    pub(super) async fn post(&self, content_type: &str, body: &[u8], until: Instant) -> Result<Answer, ExchangeError> {
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: {content_type}\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n",
@@ -65,7 +66,7 @@ impl Exchange {
             body.len()
         );
         let request = [head.as_bytes(), body].concat();
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(ExchangeError::Connect)?;
+        let stream = self.to.connect(until).await.map_err(ExchangeError::Connect)?;
         stream.set_nodelay(true).map_err(ExchangeError::Connect)?;
         let listening = self.tap.listen();
         Conversation::new(stream, self)?.ask(&request).await?;
@@ -268,6 +269,10 @@ mod tests {
         assert_eq!(read(chunked).unwrap(), (400, b"abcde".to_vec()));
     }
 
+    fn soon() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(20)
+    }
+
     /// A server that answers one request and closes.
     async fn served(answer: &'static [u8]) -> Exchange {
         use tokio_rustls::TlsAcceptor;
@@ -296,24 +301,24 @@ mod tests {
         let roots = crate::outbound::OutboundTls { roots: vec![own.cert.der().clone()], identity: None };
         let tls = roots.into_client_config_with(provider, &[&rustls::version::TLS13]).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let (host, authority, target) = ("127.0.0.1".to_owned(), "localhost".to_owned(), "/token".to_owned());
-        Exchange { host, port, authority, target, name, tls: Arc::new(tls), tap }
+        let (to, authority, target) = (Resolver::new("127.0.0.1", port), "localhost".to_owned(), "/token".to_owned());
+        Exchange { to, authority, target, name, tls: Arc::new(tls), tap }
     }
 
     #[tokio::test]
     async fn an_answer_comes_through_tls_whole() {
         let exchange = served(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\":\"b\"}").await;
-        let answer = exchange.post("text/plain", b"body=1").await.unwrap();
+        let answer = exchange.post("text/plain", b"body=1", soon()).await.unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (200, &b"{\"a\":\"b\"}"[..]));
     }
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_or_a_server_that_nobody_vouches_for_is_none() {
         let short = served(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{").await;
-        assert!(matches!(short.post("text/plain", b"body=1").await, Err(ExchangeError::Malformed(_))));
+        assert!(matches!(short.post("text/plain", b"body=1", soon()).await, Err(ExchangeError::Malformed(_))));
         let mut strange = served(b"").await;
         strange.name = ServerName::try_from("other.example").unwrap();
-        assert!(matches!(strange.post("text/plain", b"body=1").await, Err(ExchangeError::Tls(_))));
+        assert!(matches!(strange.post("text/plain", b"body=1", soon()).await, Err(ExchangeError::Tls(_))));
     }
 
     #[test]

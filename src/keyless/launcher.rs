@@ -83,12 +83,12 @@ impl Process {
         self.end(GRACE, None);
     }
 
-    /// Ends it, and says how it ended: by itself already, or now.
-    pub(super) async fn post_mortem(mut self) -> String {
+    /// Ends it, and says how it ended: by itself already, or now. `sealed`: whether it had closed its sandbox.
+    pub(super) async fn post_mortem(mut self, sealed: bool) -> String {
         let (tell, told) = oneshot::channel();
         self.end(Duration::ZERO, Some(tell));
         match tokio::time::timeout(GRACE, told).await {
-            Ok(Ok(status)) => ended(status),
+            Ok(Ok(status)) => ended(status, sealed),
             _ => "how it ended is not known".to_owned(),
         }
     }
@@ -162,9 +162,14 @@ fn has_ended(ending: &mut Ending) -> bool {
     }
 }
 
-fn ended(status: ExitStatus) -> String {
+fn ended(status: ExitStatus, sealed: bool) -> String {
     match (status.code(), status.signal()) {
-        (_, Some(libc::SIGSYS)) => "it was ended by its seccomp filter (SIGSYS)".to_owned(),
+        (_, Some(libc::SIGSYS)) if sealed => "it was ended by its seccomp filter (SIGSYS)".to_owned(),
+        (_, Some(libc::SIGSYS)) => {
+            "it was ended by a seccomp filter (SIGSYS) while it closed its sandbox: the filter of \
+                                    signerd's unit may forbid what it needs; allow `@system-service @sandbox` there"
+                .to_owned()
+        }
         (_, Some(signal)) => format!("it was ended by signal {signal}"),
         (Some(code), None) => format!("it ended with status {code}"),
         (None, None) => "how it ended is not known".to_owned(),
@@ -234,9 +239,13 @@ mod tests {
         socket.set_nonblocking(false).unwrap();
         // False reads nothing; the end of the file comes when it is gone.
         let _ = socket.read(&mut [0; 1]);
-        assert_eq!(by_itself.process.post_mortem().await, "it ended with status 1");
+        assert_eq!(by_itself.process.post_mortem(false).await, "it ended with status 1");
         let killed = launcher("/bin/cat").start().await.unwrap();
-        assert_eq!(killed.process.post_mortem().await, "it was ended by signal 9");
+        assert_eq!(killed.process.post_mortem(false).await, "it was ended by signal 9");
+        for (sealed, filter) in [(false, "of signerd's unit"), (true, "by its seccomp filter")] {
+            let told = ended(ExitStatus::from_raw(libc::SIGSYS), sealed);
+            assert!(told.contains(filter), "{told}");
+        }
     }
 
     #[tokio::test]

@@ -18,13 +18,14 @@ mod issued;
 mod kept;
 mod launcher;
 mod program;
+mod resolver;
 mod route;
 mod tap;
 #[cfg(test)]
 mod testing;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub struct Keyless {
     waiting: AtomicU32,
     kept: KeptHelpers,
     excepted: Layers,
+    /// As the last helper told it.
+    landlock_abi: AtomicU8,
     exceptions: Vec<SandboxException>,
     limits: Limits,
     metrics: KeylessMetrics,
@@ -78,6 +81,9 @@ pub struct TenantIdentity {
     tenant: Arc<str>,
     identity: Arc<Identity>,
     expected: sigstore::Identity,
+    /// Flows that it may have in progress at once.
+    places: Semaphore,
+    waiting: AtomicU32,
 }
 
 /// A signature that verifies, and the certificate of its key.
@@ -106,6 +112,9 @@ struct Limits {
     sign_timeout: Duration,
     attempts: u32,
     max_waiting: u32,
+    max_waiting_of_one: u32,
+    /// What one who tries whether Fulcio answers again must have left.
+    enough_to_try: Duration,
     reuse: config::Reuse,
 }
 
@@ -151,19 +160,24 @@ impl Keyless {
             pins: Pins::new(root, keyless),
             circuit: Circuit::new(&keyless.circuit),
             identities,
-            tenants,
             flows: Semaphore::new(keyless.max_flows.get() as usize),
             waiting: AtomicU32::new(0),
             kept: KeptHelpers::new(&keyless.reuse, keyless.max_flows.get() as usize, metrics.helpers_kept.clone()),
             excepted,
+            landlock_abi: AtomicU8::new(0),
             exceptions: keyless.sandbox_exception.clone(),
             limits: Limits {
                 silence: keyless.step_timeout.get(),
                 sign_timeout: keyless.sign_timeout.get(),
                 attempts: keyless.attempts.get(),
                 max_waiting: keyless.max_waiting.get(),
+                max_waiting_of_one: share(keyless.max_waiting.get(), tenants.len()),
+                // All that Fulcio may take to connect and to be silent; but never more than requests can have.
+                enough_to_try: (keyless.connect_timeout.get() + keyless.step_timeout.get())
+                    .min(keyless.sign_timeout.get() / 2),
                 reuse: keyless.reuse.clone(),
             },
+            tenants,
             metrics: metrics.clone(),
             assertions: Mutex::new(Some(assertions)),
         }))
@@ -207,14 +221,20 @@ impl Keyless {
         signed
     }
 
-    /// Keeps identity tokens fresh and ends helpers that waited too long, for ever.
+    /// Keeps identity tokens fresh and ends helpers that waited too long, for ever. At first it tries whether a
+    /// helper can close its sandbox here; that one cannot is logged, and shows in no other way before a request needs one.
     pub async fn upkeep(self: Arc<Self>) {
         let mut identities = JoinSet::new();
         for identity in &self.identities {
             identities.spawn(Arc::clone(identity).keep_fresh());
         }
+        self.route.refresh();
+        if let Err(error) = self.rehearse().await {
+            tracing::error!(%error, "keyless signing will fail: a helper that was started to try it did");
+        }
         loop {
             self.kept.tend();
+            self.route.refresh();
             tokio::time::sleep(TEND).await;
         }
     }
@@ -234,16 +254,17 @@ impl Keyless {
     #[must_use]
     pub fn status(&self) -> KeylessStatus {
         KeylessStatus {
-            circuit: self.circuit.state(),
+            circuit: self.circuit.state(Instant::now()),
             identities: self.identities.iter().map(|identity| identity.status()).collect(),
         }
     }
 
-    /// Can something be signed for the tenant now, as far as is known: is a token held, and is Fulcio asked?
+    /// Can something be signed for the tenant now, as far as is known: is a token held, and may Fulcio be asked? It may
+    /// be once the circuit's while is up, before anybody has tried: whoever tries comes only if this says so.
     #[must_use]
     pub fn can_sign(&self, tenant: &str) -> bool {
         let held = |who: &Arc<TenantIdentity>| who.identity.status().expires.is_some();
-        self.circuit.state() != CircuitState::Open && self.tenants.get(tenant).is_some_and(held)
+        self.circuit.state(Instant::now()) != CircuitState::Open && self.tenants.get(tenant).is_some_and(held)
     }
 
     /// Writes what is known now into the metrics.
@@ -255,19 +276,29 @@ impl Keyless {
         }
     }
 
-    /// One of the flows that may be in progress at once.
-    async fn place(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, KeylessError> {
-        if let Ok(place) = self.flows.try_acquire() {
-            return Ok(place);
+    /// One of the flows that may be in progress at once, and of those that the tenant may have of them.
+    async fn place<'a>(&'a self, who: &'a TenantIdentity, deadline: Instant) -> Result<Place<'a>, KeylessError> {
+        let own = who.places.try_acquire();
+        if let Ok(own) = own {
+            if let Ok(common) = self.flows.try_acquire() {
+                return Ok(Place { _own: own, _common: common });
+            }
         }
         let waiting = self.waiting.fetch_add(1, Relaxed);
         let _leave = Leave(&self.waiting);
-        if waiting >= self.limits.max_waiting {
+        let own_waiting = who.waiting.fetch_add(1, Relaxed);
+        let _leave_own = Leave(&who.waiting);
+        if waiting >= self.limits.max_waiting || own_waiting >= self.limits.max_waiting_of_one {
             return Err(KeylessError::QueueFull { waiting });
         }
-        match tokio::time::timeout_at(deadline.into(), self.flows.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(KeylessError::Late { step: FlowStep::Begun }),
+        // The tenant's own first: who waits for that holds nothing that another tenant needs.
+        let both = async {
+            let own = who.places.acquire().await.ok()?;
+            Some(Place { _own: own, _common: self.flows.acquire().await.ok()? })
+        };
+        match tokio::time::timeout_at(deadline.into(), both).await {
+            Ok(Some(place)) => Ok(place),
+            _ => Err(KeylessError::Late { step: FlowStep::Begun, fulcios: false }),
         }
     }
 }
@@ -307,6 +338,8 @@ fn tenants(
     identities: &[Arc<Identity>],
 ) -> Result<HashMap<Arc<str>, Arc<TenantIdentity>>, KeylessSetupError> {
     let mut tenants = HashMap::new();
+    let together = config.tenants.values().filter(|tenant| tenant.keyless.is_some()).count();
+    let places = share(keyless.max_flows.get(), together) as usize;
     for (tid, tenant) in &config.tenants {
         let Some(settings) = &tenant.keyless else { continue };
         let unknown = || KeylessSetupError::NoIdentity { tenant: tid.clone() };
@@ -319,10 +352,24 @@ fn tenants(
             tenant: Arc::clone(&tenant),
             identity: Arc::clone(identity),
             expected: sigstore::Identity { san: settings.san.clone(), issuer },
+            places: Semaphore::new(places),
+            waiting: AtomicU32::new(0),
         };
         tenants.insert(tenant, Arc::new(who));
     }
     Ok(tenants)
+}
+
+/// What one tenant may have of something, if it is not the only one: whatever happens to its requests, something is left
+/// for the others.
+fn share(whole: u32, tenants: usize) -> u32 {
+    if tenants > 1 { (whole - whole.div_ceil(4)).max(1) } else { whole }
+}
+
+/// The right to have a flow in progress.
+struct Place<'a> {
+    _own: SemaphorePermit<'a>,
+    _common: SemaphorePermit<'a>,
 }
 
 /// One that waited waits no more.

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
-use signer_keyless::wire::{MAX_CERTIFICATE, MAX_ROOTS, Transport};
+use signer_keyless::wire::{MAX_CERTIFICATE, MAX_ROOTS, MAX_TO_HELPER, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::resolver::Resolver;
 use crate::config;
 use crate::outbound::{OutboundError, OutboundTls};
 
@@ -24,8 +25,10 @@ pub(super) struct Route {
     port: u16,
     /// `Host` of the request.
     authority: String,
-    /// The proxy's host and port.
-    proxy: Option<(String, u16)>,
+    /// Whether it is a proxy that is connected to.
+    proxied: bool,
+    /// The host that is connected to: Fulcio's or the proxy's.
+    first: Resolver,
     /// Whom its TLS certificate must chain to; none: plain HTTP on loopback.
     roots: Option<Vec<CertificateDer<'static>>>,
     connect_timeout: Duration,
@@ -46,6 +49,12 @@ pub enum RouteError {
     /// None in time.
     #[error("no connection to {place} in time")]
     Late {
+        /// Fulcio or the proxy.
+        place: String,
+    },
+    /// The request's own time was up before Fulcio had had its `connect_timeout`.
+    #[error("too little time was left to connect to {place}")]
+    OutOfTime {
         /// Fulcio or the proxy.
         place: String,
     },
@@ -76,7 +85,7 @@ pub enum RouteSetupError {
     Ca(#[source] OutboundError),
     /// The CA bundle is not what the helper takes.
     #[error(
-        "keyless.ca: {path} has more than {MAX_ROOTS} certificates, or one of more than {MAX_CERTIFICATE} bytes; keep the one that vouches for Fulcio"
+        "keyless.ca: {path} has more than {MAX_ROOTS} certificates, one of more than {MAX_CERTIFICATE} bytes, or more than a job takes; keep the one that vouches for Fulcio"
     )]
     TooMany {
         /// The file.
@@ -100,7 +109,11 @@ impl Route {
         let roots = match &config.ca {
             Some(path) if tls => {
                 let roots = OutboundTls::load(Some(path), None).map_err(RouteSetupError::Ca)?.roots;
-                if roots.len() > MAX_ROOTS || roots.iter().any(|root| root.len() > MAX_CERTIFICATE) {
+                let whole: usize = roots.iter().map(|root| root.len() + LENGTH).sum();
+                if roots.len() > MAX_ROOTS
+                    || roots.iter().any(|root| root.len() > MAX_CERTIFICATE)
+                    || whole > MAX_TO_HELPER - REST_OF_JOB
+                {
                     return Err(RouteSetupError::TooMany { path: path.clone() });
                 }
                 Some(roots)
@@ -108,11 +121,15 @@ impl Route {
             _ if tls => return Err(RouteSetupError::Url),
             _ => None,
         };
+        let (host, port) = (bare(authority.host()), authority.port_u16().unwrap_or(if tls { 443 } else { 80 }));
+        let proxied = proxy.is_some();
+        let (first, its_port) = proxy.unwrap_or_else(|| (host.clone(), port));
         Ok(Self {
-            host: bare(authority.host()),
-            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            host,
+            port,
             authority: authority.as_str().to_owned(),
-            proxy,
+            proxied,
+            first: Resolver::new(&first, its_port),
             roots,
             connect_timeout: config.connect_timeout.get(),
             silence: config.step_timeout.get(),
@@ -136,26 +153,30 @@ impl Route {
 
     /// A connected socket, ready for the helper: blocking, without delay, with time-outs that the helper cannot set.
     pub(super) async fn connect(&self, deadline: Instant) -> Result<OwnedFd, RouteError> {
-        let until = deadline.min(Instant::now() + self.connect_timeout);
-        match tokio::time::timeout_at(until.into(), self.reach()).await {
+        let whole = Instant::now() + self.connect_timeout;
+        let until = deadline.min(whole);
+        match tokio::time::timeout_at(until.into(), self.reach(until)).await {
             Ok(reached) => reached,
+            // That the request came late with it says nothing about Fulcio.
+            Err(_) if deadline < whole => Err(RouteError::OutOfTime { place: self.place() }),
             Err(_) => Err(RouteError::Late { place: self.place() }),
         }
     }
 
-    async fn reach(&self) -> Result<OwnedFd, RouteError> {
+    /// Keeps the addresses fresh, off the event loops.
+    pub(super) fn refresh(&self) {
+        self.first.refresh();
+    }
+
+    async fn reach(&self, until: Instant) -> Result<OwnedFd, RouteError> {
         let failed = |source| RouteError::Connect { place: self.place(), source };
-        let (host, port) = match &self.proxy {
-            Some((host, port)) => (host.as_str(), *port),
-            None => (self.host.as_str(), self.port),
-        };
-        // Each of its addresses in turn.
-        let mut stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-        if self.proxy.is_some() {
+        let mut stream = self.first.connect(until).await.map_err(failed)?;
+        if self.roots.is_none() {
+            // Be it Fulcio or a proxy: the identity token would leave this machine in clear.
+            loopback(stream.peer_addr().map_err(failed)?)?;
+        }
+        if self.proxied {
             self.pass_proxy(&mut stream).await?;
-        } else if self.roots.is_none() {
-            let peer = stream.peer_addr().map_err(failed)?;
-            loopback(peer)?;
         }
         self.prepare(stream).map_err(failed)
     }
@@ -199,10 +220,7 @@ impl Route {
     }
 
     fn place(&self) -> String {
-        match &self.proxy {
-            Some((host, port)) => format!("{host}:{port}"),
-            None => self.authority.clone(),
-        }
+        if self.proxied { self.first.place() } else { self.authority.clone() }
     }
 }
 
@@ -215,6 +233,10 @@ fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
+/// Of each root in a job.
+const LENGTH: usize = 4;
+/// What a job has besides: the identity token of up to 16 KiB, and names.
+const REST_OF_JOB: usize = 32 << 10;
 const MAX_PROXY_HEAD: usize = 8 << 10;
 
 #[cfg(test)]

@@ -17,6 +17,15 @@ fn route(url: &str, more: &str) -> Route {
     Route::new(minimal(&text).keyless.as_ref().unwrap()).unwrap()
 }
 
+/// A Fulcio behind a proxy: one with TLS.
+fn proxied(address: SocketAddr, more: &str) -> Route {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&ca, own.cert.pem()).unwrap();
+    route("https://localhost:5555", &format!("ca = '{}'\nproxy = 'http://{address}'\n{more}", ca.display()))
+}
+
 async fn connect(route: &Route) -> Result<OwnedFd, RouteError> {
     route.connect(Instant::now() + Duration::from_secs(10)).await
 }
@@ -60,7 +69,7 @@ async fn the_socket_that_is_passed_on_blocks_and_has_its_time_outs() {
 async fn a_proxy_is_asked_for_fulcio_and_for_nothing_else() {
     let (listener, address) = listener();
     let proxy = once(listener, b"HTTP/1.1 200 Connection established\r\n\r\nTLS");
-    let route = route("http://localhost:5555", &format!("proxy = 'http://{address}'"));
+    let route = proxied(address, "");
     let mut stream = TcpStream::from(connect(&route).await.unwrap());
     let (head, _open) = proxy.join().unwrap();
     assert_eq!(head, "CONNECT localhost:5555 HTTP/1.1\r\nHost: localhost:5555\r\n\r\n");
@@ -77,7 +86,7 @@ async fn a_proxy_that_refuses_or_babbles_is_named() {
     ] {
         let (listener, address) = listener();
         let proxy = once(listener, answer);
-        let route = route("http://localhost:5555", &format!("proxy = 'http://{address}'"));
+        let route = proxied(address, "");
         let error = connect(&route).await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
         proxy.join().unwrap();
@@ -88,10 +97,19 @@ async fn a_proxy_that_refuses_or_babbles_is_named() {
 async fn a_host_that_does_not_answer_is_given_up_in_time() {
     let (listener, address) = listener();
     // A proxy that takes the connection and says nothing.
-    let route = route("http://localhost:5555", &format!("proxy = 'http://{address}'\nconnect_timeout = '100ms'"));
+    let route = proxied(address, "connect_timeout = '100ms'");
     let begun = Instant::now();
     assert!(matches!(connect(&route).await, Err(RouteError::Late { .. })));
     assert!(begun.elapsed() < Duration::from_secs(5));
+    drop(listener);
+}
+
+#[tokio::test]
+async fn a_request_that_comes_late_says_nothing_about_fulcio() {
+    let (listener, address) = listener();
+    let route = proxied(address, "connect_timeout = '10s'");
+    let error = route.connect(Instant::now() + Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(error, RouteError::OutOfTime { .. }), "{error}");
     drop(listener);
 }
 

@@ -359,6 +359,10 @@ fn each_mistake_in_keyless_signing_is_named_with_its_key_and_what_would_be_right
             "keyless.proxy = 'http://user:hunter2@proxy.example'",
             "keyless.proxy: the URL carries a user name or password; ",
         ),
+        (
+            "keyless.fulcio_url = 'http://localhost:5555'\nkeyless.proxy = 'http://proxy.example'",
+            "keyless.proxy: `fulcio_url` is http, so that the identity token would pass the proxy in clear",
+        ),
         ("keyless.helper = 'signer-keyless'", "keyless.helper: this is no absolute path"),
         ("keyless.sign_timeout = '60s'", "keyless.sign_timeout: 60s for a signature is not less than the 60s"),
         ("keyless.max_flows = 2000", "keyless.max_flows: 2000 is out of range; write at most 1000"),
@@ -366,14 +370,21 @@ fn each_mistake_in_keyless_signing_is_named_with_its_key_and_what_would_be_right
             "keyless.sct = 'none'",
             "keyless.sct: `none` is not among the values known here; allowed: `required`, `optional`",
         ),
-        ("keyless.reuse.margin = '10m'", "keyless.reuse.margin: 600s is the whole life of a certificate"),
         (
-            "keyless.reuse.max_age = '10m'",
+            "keyless.reuse.max_signatures = 2\nkeyless.reuse.margin = '10m'",
+            "keyless.reuse.margin: 600s is the whole life of a certificate",
+        ),
+        (
+            "keyless.reuse.max_signatures = 2\nkeyless.reuse.max_age = '10m'",
             "keyless.reuse.max_age: 600s and the `margin` of 60s are longer than a certificate lives",
         ),
         (
             "keyless.sandbox_exception = [{ layer = 'chroot', reason = 'x' }]",
             "keyless.sandbox_exception[0].layer: `chroot` is no layer of the helper's sandbox; known: `not-dumpable`, ",
+        ),
+        (
+            "keyless.sandbox_exception = [{ layer = 'no-new-privileges', reason = 'x' }]",
+            "keyless.sandbox_exception[0].layer: `landlock` and `seccomp` need it; ",
         ),
         (
             "keyless.sandbox_exception = [{ layer = 'landlock', reason = 'x' }, { layer = 'landlock', reason = 'y' }]",

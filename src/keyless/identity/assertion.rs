@@ -36,6 +36,7 @@ pub struct AssertionSigned {
     key: String,
     keyid: Arc<str>,
     audience: String,
+    jti: String,
     recorded: oneshot::Sender<bool>,
 }
 
@@ -53,6 +54,7 @@ impl AssertionSigned {
                 ("key", Detail::Text(&self.key)),
                 ("keyid", Detail::Text(&self.keyid)),
                 ("audience", Detail::Text(&self.audience)),
+                ("jti", Detail::Text(&self.jti)),
             ],
         })
     }
@@ -89,14 +91,20 @@ impl Assertion {
         let failed = |why: String| IdentityError::Assertion { key: self.key.clone(), why };
         let key = self.custody.named_key(None, &self.key).map_err(|error| failed(error.to_string()))?;
         let (announced, recorded) = oneshot::channel();
+        let jti = Uuid::new_v4().to_string();
         let event = AssertionSigned {
             identity: Arc::clone(&self.identity),
             key: self.key.clone(),
             keyid: Arc::clone(key.keyid()),
             audience: self.audience.clone(),
+            jti: jti.clone(),
             recorded: announced,
         };
-        let durable = self.events.0.send(event).is_ok() && recorded.await.unwrap_or(false);
+        let durable = self.events.0.send(event).is_ok()
+            && match tokio::time::timeout_at(deadline.into(), recorded).await {
+                Ok(recorded) => recorded.unwrap_or(false),
+                Err(_) => return Err(failed("the audit log did not take the record of it in time".to_owned())),
+            };
         if !durable {
             return Err(failed("the audit log does not take the record of it".to_owned()));
         }
@@ -107,7 +115,7 @@ impl Assertion {
             "iss": self.client_id,
             "sub": self.client_id,
             "aud": self.audience,
-            "jti": Uuid::new_v4().to_string(),
+            "jti": jti,
             "iat": now.0,
             "exp": now.plus(LIFE).0,
         });

@@ -18,6 +18,7 @@ use crate::clock::UnixTime;
 use crate::config::{ClientAuthentication, ClientCredentials};
 use crate::custody::Custody;
 use crate::keyless::https::{Exchange, MAX_ANSWER};
+use crate::keyless::resolver::Resolver;
 use crate::keyless::tap::Tap;
 use crate::outbound::{OutboundTls, form_urlencoded};
 
@@ -73,6 +74,11 @@ impl Endpoint {
         Ok(Self { place, exchange, form, assertion, timeout: config.timeout.get() })
     }
 
+    /// Keeps the endpoint's addresses fresh, off the event loops.
+    pub(super) fn refresh_addresses(&self) {
+        self.exchange.to.refresh();
+    }
+
     /// Asks for a token once.
     pub(super) async fn fetch(&self) -> Result<Granted, IdentityError> {
         let deadline = Instant::now() + self.timeout;
@@ -84,7 +90,7 @@ impl Endpoint {
         let mut form: Vec<(&str, &str)> = self.form.iter().map(|(field, value)| (*field, value.as_str())).collect();
         form.extend(assertion.as_deref().map(|assertion| ("client_assertion", assertion)));
         let body = form_urlencoded(&form);
-        let call = self.exchange.post("application/x-www-form-urlencoded", body.as_bytes());
+        let call = self.exchange.post("application/x-www-form-urlencoded", body.as_bytes(), deadline);
         let answer = match tokio::time::timeout_at(deadline.into(), call).await {
             Ok(answer) => answer.map_err(|error| unanswered(error.to_string()))?,
             Err(_) => return Err(unanswered(format!("not within {:?}", self.timeout))),
@@ -121,7 +127,8 @@ fn exchange(url: &str, tls: ClientConfig, tap: &'static Tap) -> Option<Exchange>
     let name = ServerName::try_from(host.clone()).ok()?;
     let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
     let port = authority.port_u16().unwrap_or(443);
-    Some(Exchange { host, port, authority: authority.as_str().to_owned(), target, name, tls: Arc::new(tls), tap })
+    let (to, authority) = (Resolver::new(&host, port), authority.as_str().to_owned());
+    Some(Exchange { to, authority, target, name, tls: Arc::new(tls), tap })
 }
 
 /// `error` of RFC 6749, section 5.2, if it has the form that the section prescribes.

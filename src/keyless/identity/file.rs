@@ -54,8 +54,11 @@ impl TokenFile {
         if !metadata.is_file() {
             return Err(failed(io::Error::other("it is not a file")));
         }
-        if metadata.mode() & 0o002 != 0 {
-            return Err(failed(io::Error::other("anyone can write it; run `chmod o-w` on it")));
+        if metadata.mode() & 0o022 != 0 {
+            return Err(failed(io::Error::other("others than its owner can write it; run `chmod go-w` on it")));
+        }
+        if ![0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid()) {
+            return Err(failed(io::Error::other("its owner is neither root nor the user of this process")));
         }
         let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         if size > MAX_BYTES + 2 {

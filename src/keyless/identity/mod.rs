@@ -133,6 +133,12 @@ impl Identity {
             self.fetch().await
         };
         match tokio::time::timeout_at(deadline.into(), fetch).await {
+            // A file that is just being written is no reason to give up a token that is good.
+            Ok(Err(error @ (IdentityError::Unreadable { .. } | IdentityError::Malformed { .. }))) => {
+                let kept = self.kept.load();
+                let good = kept.as_deref().filter(|kept| UnixTime::now() < kept.ends);
+                good.map(|kept| Arc::clone(&kept.token)).ok_or(error)
+            }
             Ok(fetched) => fetched,
             Err(_) => Err(IdentityError::Late),
         }
@@ -141,6 +147,9 @@ impl Identity {
     /// Keeps the token fresh, and lets go of one that has ended, for ever.
     pub(super) async fn keep_fresh(self: Arc<Self>) {
         loop {
+            if let Source::Endpoint(endpoint) = &self.source {
+                endpoint.refresh_addresses();
+            }
             let now = UnixTime::now();
             let kept = self.kept.load_full();
             if kept.as_deref().is_none_or(|kept| now >= kept.refresh_at || self.has_changed(kept)) {

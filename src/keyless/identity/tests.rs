@@ -88,9 +88,38 @@ async fn a_token_that_others_may_write_is_nobody_s() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     write(&path, "open", 600);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    for mode in [0o666, 0o660] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let identity = identity(IdentitySource::File(path.clone()), Span::seconds(3600)).unwrap();
+        assert_eq!(token(&identity).await.unwrap_err().reason(), "identity_unreadable", "{mode:o}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_the_hands_of_a_stranger_is_nobody_s() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can give a file away");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    write(&path, "strange", 600);
+    std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
     let identity = identity(IdentitySource::File(path), Span::seconds(3600)).unwrap();
     assert_eq!(token(&identity).await.unwrap_err().reason(), "identity_unreadable");
+}
+
+#[tokio::test]
+async fn a_file_that_is_just_being_written_is_no_reason_to_give_up_a_good_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    write(&path, "one", 600);
+    let identity = identity(IdentitySource::File(path.clone()), Span::seconds(3600)).unwrap();
+    let good = token(&identity).await.unwrap();
+    for half in ["", "eyJhbGciOiJFUzI1NiJ9.eyJpc3M"] {
+        std::fs::write(&path, half).unwrap();
+        assert!(Arc::ptr_eq(&good, &token(&identity).await.unwrap()), "{half}");
+        assert!(identity.status().trouble.is_some(), "it is told");
+    }
 }
 
 #[test]
