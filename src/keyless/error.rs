@@ -50,6 +50,8 @@ pub enum KeylessError {
     QueueFull {
         /// How many.
         waiting: u32,
+        /// How long they will take, as measured.
+        retry_after: Duration,
     },
     /// The time was up.
     #[error("the time for a keyless signature was up, at the step `{}`", step.name())]
@@ -237,7 +239,8 @@ impl KeylessError {
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::CircuitOpen { retry_after } => (*retry_after).max(Duration::from_secs(1)),
-            Self::QueueFull { .. } | Self::Late { .. } => Duration::from_secs(1),
+            Self::QueueFull { retry_after, .. } => *retry_after,
+            Self::Late { .. } => Duration::from_secs(1),
             Self::Flow(Failed { kind: FailureKind::Busy, retry_after: Some(seconds), .. }) => {
                 Duration::from_secs((*seconds).into()).clamp(Duration::from_secs(1), LONGEST_WAIT)
             }
@@ -389,7 +392,7 @@ mod tests {
         assert!(flow(FailureKind::Busy).is_fulcios_failure());
         assert_eq!(flow(FailureKind::Refused).code(), "signing_unavailable");
         assert!(!flow(FailureKind::Refused).is_fulcios_failure() && flow(FailureKind::Refused).fulcio_answered());
-        assert_eq!(KeylessError::QueueFull { waiting: 1 }.code(), "overloaded");
+        assert_eq!(KeylessError::QueueFull { waiting: 1, retry_after: Duration::from_secs(1) }.code(), "overloaded");
         let refused = |status| {
             let error =
                 IdentityError::Refused { place: "https://a.example/token".into(), status, error: String::new() };

@@ -100,7 +100,7 @@ impl Keyless {
             return Err(KeylessError::CircuitOpen { retry_after });
         }
         let token = who.identity.token(deadline).await?;
-        let _place = self.place(who, deadline).await?;
+        let _place = self.places.enter(&who.places, deadline).await?;
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
         if left < LEAST {

@@ -16,6 +16,7 @@ use super::super::*;
 use crate::clock::UnixTime;
 use crate::config::{self, Config};
 use crate::telemetry::Metrics;
+use std::sync::atomic::Ordering::Relaxed;
 
 const MESSAGE: &[u8] = b"DSSEv1 what is signed";
 
@@ -344,14 +345,14 @@ async fn nobody_waits_for_a_token_or_for_fulcio_with_a_place_in_hand() {
         tokio::spawn(async move { sign(&keyless).await.unwrap_err().reason() })
     };
     wait_until("it waits for Fulcio", || starts(world.folder.path()) == 1).await;
-    wait_until("the place is free", || keyless.flows.available_permits() == 1).await;
+    wait_until("the place is free", || keyless.places.free.available_permits() == 1).await;
     assert!(!flow.is_finished(), "it is between two attempts");
     assert_eq!(flow.await.unwrap(), "fulcio_busy");
 
     // All places are taken: who has no token is told at once, and not when one is free.
     std::fs::write(world.folder.path().join("token"), "none").unwrap();
     let keyless = world.keyless(&acts, "max_flows = 1\ncircuit = { failures = 1, open_for = '1h' }");
-    let place = keyless.flows.acquire().await.unwrap();
+    let place = keyless.places.free.acquire().await.unwrap();
     assert_eq!(sign(&keyless).await.unwrap_err().reason(), "identity_malformed");
     drop(place);
     keyless.circuit.pass(Instant::now(), true).unwrap().failed(None);
@@ -370,8 +371,8 @@ async fn one_tenant_cannot_have_all_places() {
         })
         .collect();
     wait_until("three have begun", || starts(world.folder.path()) == 3).await;
-    wait_until("the others wait", || keyless.waiting.load(Relaxed) == 3).await;
-    assert_eq!(keyless.flows.available_permits(), 1, "left for another tenant");
+    wait_until("the others wait", || keyless.places.waiting.load(Relaxed) == 3).await;
+    assert_eq!(keyless.places.free.available_permits(), 1, "left for another tenant");
     for flow in flows {
         assert_eq!(flow.await.unwrap(), "keyless_deadline");
     }
@@ -429,11 +430,11 @@ async fn a_queue_that_is_full_is_said_at_once() {
         tokio::spawn(async move { sign(&keyless).await.unwrap_err().reason() })
     };
     let busy = flow();
-    while keyless.flows.available_permits() > 0 {
+    while keyless.places.free.available_permits() > 0 {
         tokio::task::yield_now().await;
     }
     let waits = flow();
-    while keyless.waiting.load(Relaxed) == 0 {
+    while keyless.places.waiting.load(Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(sign(&keyless).await.unwrap_err().reason(), "keyless_queue_full");

@@ -1,10 +1,10 @@
 //! Signing with an ephemeral key and a certificate of Fulcio: the parent's side.
 //!
-//! [`Keyless::sign`] is one flow: an identity token ([`identity`]), a sealed helper ([`launcher`]) started while the way
-//! to Fulcio is made ([`route`]), a job ([`conversation`]), and then nothing of what comes back is believed before it was
-//! judged ([`issued`]). The helper owns the key; it is another program, in `sealed/`. Where the operator allows it, a
-//! helper waits for more to sign under its certificate ([`kept`]). When Fulcio does not answer it is left alone for a
-//! while ([`circuit`]).
+//! [`Keyless::sign`] is one flow: an identity token ([`identity`]), a place among the flows in progress ([`places`]), a
+//! sealed helper ([`launcher`]) started while the way to Fulcio is made ([`route`], [`resolver`]), a job
+//! ([`conversation`]), and then nothing of what comes back is believed before it was judged ([`issued`]). The helper owns
+//! the key; it is another program, in `sealed/`. Where the operator allows it, a helper waits for more to sign under its
+//! certificate ([`kept`]). When Fulcio does not answer it is left alone for a while ([`circuit`]).
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod identity;
 mod issued;
 mod kept;
 mod launcher;
+mod places;
 mod program;
 mod resolver;
 mod route;
@@ -25,12 +26,12 @@ mod tap;
 mod testing;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use signer_keyless::wire::{Layer, Layers};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::{self, Config, SandboxException};
@@ -44,6 +45,7 @@ use identity::{AssertionEvents, Identity};
 use issued::Pins;
 use kept::KeptHelpers;
 use launcher::Launcher;
+use places::Places;
 use program::Program;
 use route::Route;
 
@@ -63,8 +65,7 @@ pub struct Keyless {
     circuit: Circuit,
     identities: Vec<Arc<Identity>>,
     tenants: HashMap<Arc<str>, Arc<TenantIdentity>>,
-    flows: Semaphore,
-    waiting: AtomicU32,
+    places: Places,
     kept: KeptHelpers,
     excepted: Layers,
     /// As the last helper told it.
@@ -82,8 +83,7 @@ pub struct TenantIdentity {
     identity: Arc<Identity>,
     expected: sigstore::Identity,
     /// Flows that it may have in progress at once.
-    places: Semaphore,
-    waiting: AtomicU32,
+    places: Places,
 }
 
 /// A signature that verifies, and the certificate of its key.
@@ -111,8 +111,6 @@ struct Limits {
     silence: Duration,
     sign_timeout: Duration,
     attempts: u32,
-    max_waiting: u32,
-    max_waiting_of_one: u32,
     /// What one who tries whether Fulcio answers again must have left.
     enough_to_try: Duration,
     reuse: config::Reuse,
@@ -160,8 +158,7 @@ impl Keyless {
             pins: Pins::new(root, keyless),
             circuit: Circuit::new(&keyless.circuit),
             identities,
-            flows: Semaphore::new(keyless.max_flows.get() as usize),
-            waiting: AtomicU32::new(0),
+            places: Places::new(keyless.max_flows.get(), keyless.max_waiting.get()),
             kept: KeptHelpers::new(&keyless.reuse, keyless.max_flows.get() as usize, metrics.helpers_kept.clone()),
             excepted,
             landlock_abi: AtomicU8::new(0),
@@ -170,8 +167,6 @@ impl Keyless {
                 silence: keyless.step_timeout.get(),
                 sign_timeout: keyless.sign_timeout.get(),
                 attempts: keyless.attempts.get(),
-                max_waiting: keyless.max_waiting.get(),
-                max_waiting_of_one: share(keyless.max_waiting.get(), tenants.len()),
                 // All that Fulcio may take to connect and to be silent; but never more than requests can have.
                 enough_to_try: (keyless.connect_timeout.get() + keyless.step_timeout.get())
                     .min(keyless.sign_timeout.get() / 2),
@@ -275,32 +270,6 @@ impl Keyless {
             self.metrics.identity(&identity.name, identity.expires, identity.trouble.is_some());
         }
     }
-
-    /// One of the flows that may be in progress at once, and of those that the tenant may have of them.
-    async fn place<'a>(&'a self, who: &'a TenantIdentity, deadline: Instant) -> Result<Place<'a>, KeylessError> {
-        let own = who.places.try_acquire();
-        if let Ok(own) = own {
-            if let Ok(common) = self.flows.try_acquire() {
-                return Ok(Place { _own: own, _common: common });
-            }
-        }
-        let waiting = self.waiting.fetch_add(1, Relaxed);
-        let _leave = Leave(&self.waiting);
-        let own_waiting = who.waiting.fetch_add(1, Relaxed);
-        let _leave_own = Leave(&who.waiting);
-        if waiting >= self.limits.max_waiting || own_waiting >= self.limits.max_waiting_of_one {
-            return Err(KeylessError::QueueFull { waiting });
-        }
-        // The tenant's own first: who waits for that holds nothing that another tenant needs.
-        let both = async {
-            let own = who.places.acquire().await.ok()?;
-            Some(Place { _own: own, _common: self.flows.acquire().await.ok()? })
-        };
-        match tokio::time::timeout_at(deadline.into(), both).await {
-            Ok(Some(place)) => Ok(place),
-            _ => Err(KeylessError::Late { step: FlowStep::Begun, fulcios: false }),
-        }
-    }
 }
 
 impl TenantIdentity {
@@ -339,7 +308,6 @@ fn tenants(
 ) -> Result<HashMap<Arc<str>, Arc<TenantIdentity>>, KeylessSetupError> {
     let mut tenants = HashMap::new();
     let together = config.tenants.values().filter(|tenant| tenant.keyless.is_some()).count();
-    let places = share(keyless.max_flows.get(), together) as usize;
     for (tid, tenant) in &config.tenants {
         let Some(settings) = &tenant.keyless else { continue };
         let unknown = || KeylessSetupError::NoIdentity { tenant: tid.clone() };
@@ -352,33 +320,11 @@ fn tenants(
             tenant: Arc::clone(&tenant),
             identity: Arc::clone(identity),
             expected: sigstore::Identity { san: settings.san.clone(), issuer },
-            places: Semaphore::new(places),
-            waiting: AtomicU32::new(0),
+            places: Places::share(keyless.max_flows.get(), keyless.max_waiting.get(), together),
         };
         tenants.insert(tenant, Arc::new(who));
     }
     Ok(tenants)
-}
-
-/// What one tenant may have of something, if it is not the only one: whatever happens to its requests, something is left
-/// for the others.
-fn share(whole: u32, tenants: usize) -> u32 {
-    if tenants > 1 { (whole - whole.div_ceil(4)).max(1) } else { whole }
-}
-
-/// The right to have a flow in progress.
-struct Place<'a> {
-    _own: SemaphorePermit<'a>,
-    _common: SemaphorePermit<'a>,
-}
-
-/// One that waited waits no more.
-struct Leave<'a>(&'a AtomicU32);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 const TEND: Duration = Duration::from_secs(1);

@@ -32,6 +32,11 @@ fn after_some_failures_fulcio_is_not_asked_and_after_a_while_it_is_again() {
     let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=2).contains(&retry_after), "{retry_after}");
 
+    // Nobody asks, and yet whoever watches /readyz learns that it may be asked again.
+    wait_until("it is half open", || circuit(&world) == "half_open");
+    assert_eq!(world.fulcio.connections(), asked, "by the clock alone");
+    assert_eq!(world.fixture.appliance.local("/readyz").unwrap().json()["keyless"]["usable"], true);
+
     // Still down when it is tried: the circuit opens again at the first failure.
     wait_until("it is asked again", || {
         let _ = sign(&client, "dsse").send();
