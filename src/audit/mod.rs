@@ -35,7 +35,7 @@ use crate::config;
 pub use batch::Append;
 pub use record::{
     AuditId, CertificateFacts, Detail, Facts, IdentityFacts, KeyFacts, Kind, MAX_SUBJECTS, Record, Refused,
-    ReleaseFacts, StatementFacts,
+    ReleaseFacts, StampFacts, StatementFacts,
 };
 pub use recovery::{Recovery, Torn};
 

@@ -87,10 +87,21 @@ pub struct Facts<'a> {
     pub identity: Option<IdentityFacts<'a>>,
     /// Under which certificate.
     pub certificate: Option<CertificateFacts<'a>>,
-    /// Names of the authorities that stamped the signature, and when (RFC 3339).
-    pub timestamps: &'a [(&'a str, &'a str)],
+    /// Who stamped the signature.
+    pub timestamps: &'a [StampFacts<'a>],
     /// How.
     pub mode: Option<SigningMode>,
+}
+
+/// A timestamp of the signature.
+#[derive(Clone, Copy, Debug)]
+pub struct StampFacts<'a> {
+    /// Name of the authority in the configuration.
+    pub authority: &'a str,
+    /// When (RFC 3339).
+    pub time: &'a str,
+    /// Who it really was: SHA-256 of the certificate that signed, in hexadecimal.
+    pub signer_sha256: &'a str,
 }
 
 /// Why the scanner image is trusted.
@@ -403,7 +414,9 @@ impl Facts<'_> {
             line.text("keyid", certificate.keyid);
         }
         if !self.timestamps.is_empty() {
-            line.pairs("timestamps", self.timestamps.iter().copied());
+            line.pairs("timestamps", self.timestamps.iter().map(|stamp| (stamp.authority, stamp.time)));
+            let signers = self.timestamps.iter().map(|stamp| (stamp.authority, stamp.signer_sha256));
+            line.pairs("timestampSigners", signers);
         }
         if let Some(mode) = self.mode {
             line.word(

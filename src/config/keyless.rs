@@ -69,7 +69,7 @@ pub struct Keyless {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SctPolicy {
-    /// One that verifies with a key of a pinned CT log.
+    /// One in the certificate that verifies with a key of a pinned CT log. One beside it is lost on the way to a verifier.
     #[default]
     Required,
     /// It may come without, because the private Fulcio has no CT log. A false one of a pinned log is refused all the same.
@@ -229,7 +229,7 @@ pub enum TimestampPolicy {
     /// The first that answers rightly, in the order of their names.
     #[default]
     One,
-    /// Every one.
+    /// Every one, and each by another signer.
     All,
 }
 

@@ -191,6 +191,32 @@ async fn a_certificate_without_an_sct_is_refused_where_one_is_required() {
 }
 
 #[tokio::test]
+async fn an_sct_beside_the_certificate_does_not_stand_for_one_in_it_and_must_be_right() {
+    let world = World::new();
+    let config = world.config("").keyless.unwrap();
+    let log = testkit::sigstore::CtLog::new();
+    let mut root = TrustedRoot::load(&config.trusted_root).unwrap();
+    let valid_for = sigstore::trusted_root::ValidFor { start: UnixTime(0), end: None };
+    let pinned = sigstore::trusted_root::CtLog::new(String::new(), &log.key.spki(), valid_for).unwrap();
+    root.ct_logs.push(pinned);
+    let expected = sigstore::Identity { san: SAN.to_owned(), issuer: ISSUER.to_owned() };
+    let now = UnixTime::now();
+    for (policy, of, reason) in [
+        (config::SctPolicy::Required, MESSAGE, Err("sct_detached")),
+        (config::SctPolicy::Optional, MESSAGE, Ok(())),
+        (config::SctPolicy::Optional, b"other", Err("sct_signature")),
+    ] {
+        let mut settings = config.clone();
+        settings.sct = policy;
+        let mut answer = world.answer(&Says::default());
+        let certificate = if of == MESSAGE { &answer.certificates[0] } else { &answer.certificates[1] };
+        answer.sct = Some(log.sct_of_certificate(certificate, now.0 * 1000).to_json().into_bytes());
+        let judged = Pins::new(root.clone(), &settings).judge(&answer, &expected, &digest(), now);
+        assert_eq!(judged.map(drop).map_err(|error| error.reason()), reason);
+    }
+}
+
+#[tokio::test]
 async fn a_helper_that_fails_at_any_step_is_named_with_that_step_and_gone() {
     let world = World::new();
     let (seal, out_of_turn) = (sealed(), FromHelper::Signature(vec![1]));

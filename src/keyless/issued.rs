@@ -14,7 +14,7 @@ use super::error::Refuted;
 use crate::clock::UnixTime;
 use crate::config;
 use crate::dsse::{self, DerSignature, PublicKey, Signature};
-use crate::sigstore::{self, CertificatePolicy, Identity, SctPolicy, TrustedRoot};
+use crate::sigstore::{self, CertificatePolicy, FulcioCertificate, Identity, SctError, SctPolicy, TrustedRoot, sct};
 
 /// What answers are held against.
 #[derive(Debug)]
@@ -35,7 +35,9 @@ pub struct Issued {
     pub san: String,
     /// The OIDC issuer.
     pub issuer: String,
-    /// Until when it is valid.
+    /// From when on it is valid.
+    pub not_before: UnixTime,
+    /// Until when, that second included.
     pub not_after: UnixTime,
     /// SHA-256 of its DER, in hexadecimal.
     pub sha256: String,
@@ -77,16 +79,14 @@ impl Pins {
         certificate.expect(expected)?;
         let key = PublicKey::from_sec1(&signed.public_key).map_err(|_| Refuted::Key)?;
         certificate.certifies(&key)?;
-        match &signed.sct {
-            Some(sct) => sigstore::sct::verify_detached(&certificate, sct, &self.root, self.sct)?,
-            None => sigstore::sct::verify_embedded(&certificate, &self.root, self.sct)?,
-        };
+        self.check_scts(&certificate, signed.sct.as_deref())?;
         let signature = check(&key, digest, &signed.signature)?;
         let issuers = certificate.issuers.iter().map(|issuer| to_pem(issuer));
         let issued = Issued {
             chain: std::iter::once(to_pem(&certificate.leaf)).chain(issuers).collect(),
             san: certificate.san.value().to_owned(),
             issuer: certificate.issuer.clone(),
+            not_before: certificate.not_before,
             not_after: certificate.not_after,
             sha256: hex(aws_lc_rs::digest::digest(&SHA256, &certificate.leaf).as_ref()),
             keyid: key.keyid().into(),
@@ -94,6 +94,19 @@ impl Pins {
             public_key: key,
         };
         Ok((issued, signature))
+    }
+
+    /// The policy asks for promises in the certificate, because no form of a bundle carries one that came beside it. That
+    /// one must not be false all the same.
+    fn check_scts(&self, certificate: &FulcioCertificate, detached: Option<&[u8]>) -> Result<(), SctError> {
+        let Some(detached) = detached.filter(|sct| !sct.is_empty()) else {
+            return sct::verify_embedded(certificate, &self.root, self.sct).map(drop);
+        };
+        sct::verify_detached(certificate, detached, &self.root, SctPolicy { required: 0 })?;
+        match sct::verify_embedded(certificate, &self.root, self.sct) {
+            Err(SctError::Missing) => Err(SctError::Detached),
+            judged => judged.map(drop),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::signer::{Signed, Signer};
 use super::{Appliance, Refusal, Verdict};
 use crate::api::Sending;
 use crate::audit::{
-    Append, AuditId, CertificateFacts, Facts, IdentityFacts, KeyFacts, MAX_SUBJECTS, Record, ReleaseFacts,
+    Append, AuditId, CertificateFacts, Facts, IdentityFacts, KeyFacts, MAX_SUBJECTS, Record, ReleaseFacts, StampFacts,
     StatementFacts,
 };
 use crate::auth::{Caller, PeerCertificate};
@@ -22,6 +22,7 @@ use crate::keyless::{Issued, TenantIdentity};
 use crate::release::TrustedRelease;
 use crate::statement::Statement;
 use crate::telemetry::Stage;
+use crate::timestamp::StampedDer;
 
 /// One request, from its first byte to its last record. A case that is dropped while it is open, because the client
 /// went away, records that too.
@@ -31,6 +32,13 @@ pub(crate) struct Case {
     opened: Instant,
     patience: Duration,
     verdict: Arc<Verdict>,
+}
+
+/// A timestamp in the form of the record.
+struct Stamped {
+    authority: String,
+    time: String,
+    signer_sha256: String,
 }
 
 struct Known {
@@ -53,8 +61,8 @@ struct Known {
     identity: Option<Arc<TenantIdentity>>,
     /// The certificate that was issued for it.
     issued: Option<Arc<Issued>>,
-    /// Who stamped the signature, and when, in the form of the record.
-    stamps: Vec<(String, String)>,
+    /// Who stamped the signature, and when.
+    stamps: Vec<Stamped>,
     /// An intent is in the log, which an outcome must follow.
     intended: bool,
     started: Instant,
@@ -251,7 +259,12 @@ impl Case {
 
     /// Notes the timestamps of a signature.
     pub(super) fn stamped(&mut self, signed: &Signed) {
-        let stamps: Vec<_> = signed.stamped().map(|(authority, at)| (authority.to_owned(), at.rfc3339())).collect();
+        let one = |stamp: &StampedDer| Stamped {
+            authority: stamp.authority.clone(),
+            time: stamp.time.rfc3339(),
+            signer_sha256: stamp.signer_sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let stamps: Vec<Stamped> = signed.stamped().iter().map(one).collect();
         self.note(|known| {
             if !stamps.is_empty() {
                 known.stamps = stamps;
@@ -326,6 +339,12 @@ impl Drop for Case {
     }
 }
 
+impl Stamped {
+    fn facts(&self) -> StampFacts<'_> {
+        StampFacts { authority: &self.authority, time: &self.time, signer_sha256: &self.signer_sha256 }
+    }
+}
+
 impl Known {
     fn passed(&mut self, stage: Stage) {
         let now = Instant::now();
@@ -367,7 +386,7 @@ impl Known {
             Some(stated) => stated.subjects.iter().map(|(name, hex)| (&**name, &**hex)).collect(),
             None => Vec::new(),
         };
-        let stamps: Vec<(&str, &str)> = self.stamps.iter().map(|(by, at)| (by.as_str(), at.as_str())).collect();
+        let stamps: Vec<StampFacts<'_>> = self.stamps.iter().map(Stamped::facts).collect();
         let expires = self.issued.as_ref().map(|issued| issued.not_after.rfc3339());
         let facts = Facts {
             remote: self.remote,

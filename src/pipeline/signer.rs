@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::{Appliance, Refusal};
 use crate::api::request::{Options, ReturnBundle};
-use crate::clock::UnixTime;
 use crate::config::SigningMode;
 use crate::custody::{ResolveError, SigningKey, TenantKey};
 use crate::dsse::{DerSignature, Form, Signature, SignedBy};
 use crate::keyless::{Issued, TenantIdentity};
-use crate::timestamp::{StampError, StampedDer};
+use crate::timestamp::{StampError, StampedDer, Window};
 
 /// What a tenant signs with, in the mode that was asked for.
 pub(super) enum Signer {
@@ -82,7 +81,7 @@ impl Appliance {
             return Ok(());
         };
         let metrics = &self.metrics.timestamps;
-        match timestamps.stamp(&signed.signature, deadline).await {
+        match timestamps.stamp(&signed.signature, signed.window(), deadline).await {
             Ok(stamps) => {
                 stamps.iter().for_each(|stamp| metrics.issued(&stamp.authority));
                 signed.stamps = stamps;
@@ -126,9 +125,14 @@ impl Signed {
         }
     }
 
+    /// Between which seconds a timestamp is of use: a certificate's verifiers judge it by them.
+    fn window(&self) -> Option<Window> {
+        self.issued().map(|issued| Window { not_before: issued.not_before, not_after: issued.not_after })
+    }
+
     /// For the record: who stamped it, and when that was.
-    pub(super) fn stamped(&self) -> impl Iterator<Item = (&str, UnixTime)> {
-        self.stamps.iter().map(|stamp| (stamp.authority.as_str(), stamp.time))
+    pub(super) fn stamped(&self) -> &[StampedDer] {
+        &self.stamps
     }
 
     /// The timestamps as a bundle carries them.

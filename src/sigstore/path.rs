@@ -18,8 +18,8 @@ pub(super) enum PathError {
     /// No pinned certificate has issued it.
     #[error("no pinned certificate has issued it")]
     Unknown,
-    /// Its issuer is not valid at that time.
-    #[error("a pinned certificate that leads to it is not valid at that time")]
+    /// It, or one of its issuers, is not valid at that time.
+    #[error("it, or a pinned certificate that leads to it, is not valid at that time")]
     NotValid,
     /// Its issuer may not issue it.
     #[error("a pinned certificate that leads to it may not do so: {0}")]
@@ -33,7 +33,8 @@ pub(super) enum PathError {
 }
 
 /// The certificates from the issuer of `leaf` to the anchor of `authority`, all of them valid `at` that time and good
-/// for `purpose`, the contents of an OBJECT IDENTIFIER. The validity of `leaf` itself is the caller's to judge first.
+/// for `purpose`, the contents of an OBJECT IDENTIFIER. `leaf` must be valid then as well; who wants to tell that from its
+/// issuers' validity judges it first.
 pub(super) fn to_anchor(
     leaf: &CertificateDer<'_>,
     authority: &Authority,
@@ -95,6 +96,14 @@ pub(super) fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether extended key usage, where a certificate has one, is timeStamping and nothing else.
+pub(super) fn is_for_timestamps_alone(der: &[u8]) -> bool {
+    let purposes = Certificate::parse(der).and_then(|certificate| {
+        certificate.extended_key_usage().map(|all| all.is_none_or(|all| all == [x509::TIME_STAMPING]))
+    });
+    purposes.unwrap_or(false)
 }
 
 fn classified(error: webpki::Error) -> PathError {

@@ -37,6 +37,11 @@ pub enum SctError {
     /// None at all.
     #[error("the certificate comes without a signed certificate timestamp; its Fulcio must log to a pinned CT log")]
     Missing,
+    /// One beside the certificate and none in it. The forms of a bundle carry the certificate alone.
+    #[error(
+        "the signed certificate timestamp came beside the certificate, and no bundle carries it there; Fulcio must embed it"
+    )]
+    Detached,
     /// Not the encoding of RFC 6962.
     #[error("the signed certificate timestamp cannot be read")]
     Malformed,
@@ -77,6 +82,7 @@ impl SctError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "sct_missing",
+            Self::Detached => "sct_detached",
             Self::Malformed => "sct_malformed",
             Self::UnknownLog => "sct_unknown_log",
             Self::Signature => "sct_signature",
@@ -133,13 +139,15 @@ fn judge(
 ) -> Result<Vec<VerifiedSct>, SctError> {
     let mut verified = Vec::new();
     for sct in scts {
-        let Some(log) = root.ct_logs.iter().find(|log| log.log_id == sct.log_id) else { continue };
+        // One key may be pinned for several spans of time.
+        let logs = || root.ct_logs.iter().filter(|log| log.log_id == sct.log_id);
+        let Some(log) = logs().next() else { continue };
         if !sct.fits(log.key.kind()) || !log.key.verifies(&sct.signed_over(entry), &sct.signature) {
             return Err(SctError::Signature);
         }
         let at = UnixTime(i64::try_from(sct.milliseconds / 1000).unwrap_or(i64::MAX));
         let untimely = |why| SctError::Time { at, why };
-        if !log.valid_for.contains(at) {
+        if !logs().any(|log| log.valid_for.contains(at)) {
             return Err(untimely("lies outside of what the pinned CT log is trusted for"));
         }
         if at < certificate.not_before.minus(SLACK) || at > certificate.not_after.plus(SLACK) {

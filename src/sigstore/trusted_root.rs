@@ -101,6 +101,26 @@ impl TrustedRoot {
         json::read(json)
     }
 
+    /// What others make less of than is made here, in words: issuers of timestamp authorities that are for more than
+    /// timestamps, whose timestamps cosign and sigstore-go refuse.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (index, authority) in self.timestamp_authorities.iter().enumerate() {
+            let Some((_, below)) = authority.chain.split_last() else { continue };
+            for (place, der) in below.iter().enumerate() {
+                if !super::path::is_for_timestamps_alone(der) {
+                    warnings.push(format!(
+                        "timestampAuthorities[{index}]: certificate {} has an extended key usage other than timeStamping \
+                         alone; cosign and sigstore-go refuse its timestamps",
+                        place + 1
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
     /// Writes `trusted_root.json` as cosign, sigstore-go and the others read it.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -142,7 +162,7 @@ impl CtLog {
     /// The key is none of these.
     pub fn new(base_url: String, spki: &[u8], valid_for: ValidFor) -> Result<Self, String> {
         let key = VerifyingKey::from_spki(spki).ok_or_else(|| {
-            "is no DER SubjectPublicKeyInfo of ECDSA P-256 or P-384, RSA from 2048 bits on, or Ed25519".to_owned()
+            "is no DER SubjectPublicKeyInfo of ECDSA P-256, RSA from 2048 bits on, or Ed25519".to_owned()
         })?;
         let mut log_id = [0; 32];
         log_id.copy_from_slice(digest(&SHA256, spki).as_ref());

@@ -1,5 +1,8 @@
 //! The whole of an offline verification: one function, top to bottom.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use rustls_pki_types::CertificateDer;
 
 use super::certificate::{self, CertificateError, CertificatePolicy, FulcioCertificate, Identity};
@@ -32,6 +35,8 @@ pub struct Demands<'a> {
     pub require_timestamp: bool,
     /// When a person says that the signature was made, for a certificate without a timestamp. It proves nothing.
     pub asserted_time: Option<UnixTime>,
+    /// The longest life of a certificate; [`CertificatePolicy::OFFLINE`] has what others allow.
+    pub max_certificate_lifetime: Duration,
     /// The verifier's clock.
     pub now: UnixTime,
     /// Digests that must each be one of a subject: algorithm as in-toto names it, lowercase hex.
@@ -86,6 +91,9 @@ pub enum VerifyError {
     /// A timestamp, of a pinned authority or of one that claims to be.
     #[error(transparent)]
     Timestamp(TimestampError),
+    /// The same one twice, byte for byte.
+    #[error("the same timestamp is there twice")]
+    TimestampTwice,
     /// None is there, and one is demanded.
     #[error("it has no timestamp, and one is demanded")]
     TimestampMissing,
@@ -165,7 +173,11 @@ fn pinned_timestamps(evidence: &Evidence<'_>, demands: &Demands<'_>) -> Result<(
         return if demands.require_timestamp { Err(VerifyError::NoRoot("timestamp")) } else { Ok((Vec::new(), 0)) };
     };
     let mut pinned = Vec::new();
+    let mut seen = BTreeSet::new();
     for response in evidence.timestamps {
+        if !seen.insert(response) {
+            return Err(VerifyError::TimestampTwice);
+        }
         match timestamp::verify(response, &evidence.envelope.signature, root, demands.now) {
             Ok(stamp) => pinned.push(stamp),
             // Another verifier may have pinned its authority.
@@ -207,13 +219,18 @@ fn certificate_in_time(
         (None, Some(at)) => (at, TimeSource::Asserted(at)),
         (None, None) => (demands.now, TimeSource::Clock(demands.now)),
     };
-    let certificate = certificate::verify(evidence.chain, root, at, &CertificatePolicy::OFFLINE);
-    let certificate = certificate.map_err(|error| match (source, error) {
-        (TimeSource::Clock(_), CertificateError::Expired { not_after, .. }) => VerifyError::Untimed { not_after },
-        (_, error) => VerifyError::Certificate(error),
-    })?;
-    for stamp in timestamps {
-        certificate.valid_at(stamp.time).map_err(VerifyError::Certificate)?;
+    let policy = CertificatePolicy { max_lifetime: demands.max_certificate_lifetime, ..CertificatePolicy::OFFLINE };
+    let judged = |at| {
+        certificate::verify(evidence.chain, root, at, &policy).map_err(|error| match (source, error) {
+            (TimeSource::Clock(_), CertificateError::Expired { not_after, .. }) => VerifyError::Untimed { not_after },
+            (_, error) => VerifyError::Certificate(error),
+        })
+    };
+    let certificate = judged(at)?;
+    // Its issuers, and what is pinned of them, must count at every other time as well.
+    let others: BTreeSet<UnixTime> = timestamps.iter().flat_map(|stamp| [stamp.time, stamp.latest]).collect();
+    for other in others.into_iter().filter(|other| *other != at) {
+        judged(other)?;
     }
     Ok((certificate, source))
 }
@@ -238,6 +255,7 @@ impl VerifyError {
         match self {
             Self::NoRoot(_) => "no_trusted_root",
             Self::Timestamp(error) => error.reason(),
+            Self::TimestampTwice => "timestamp_duplicate",
             Self::TimestampMissing => "timestamp_missing",
             Self::Keyid { .. } => "key_mismatch",
             Self::NoCertificate => "certificate_missing",

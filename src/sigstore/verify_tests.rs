@@ -91,6 +91,7 @@ impl Scene {
             root: Some(&self.root),
             require_timestamp: false,
             asserted_time: None,
+            max_certificate_lifetime: CertificatePolicy::OFFLINE.max_lifetime,
             now: UnixTime(LATER),
             digests: &[],
         };
@@ -141,6 +142,54 @@ fn a_stamp_outside_of_the_ten_minutes_or_of_other_bytes_does_not_help() {
     let mut other = scene.bundle(&signature, true, Some(NOW));
     other["dsseEnvelope"]["signatures"][0]["sig"] = BASE64_STANDARD.encode(scene.signature()).into();
     assert_eq!(scene.judge(&other, |_| {}).unwrap_err(), "timestamp_imprint");
+}
+
+#[test]
+fn a_certificate_may_live_as_long_as_the_verifier_allows() {
+    let scene = Scene::new();
+    let bundle = scene.bundle(&scene.signature(), true, Some(NOW));
+    let of = |seconds| scene.judge(&bundle, |demands| demands.max_certificate_lifetime = Duration::from_secs(seconds));
+    assert_eq!(of(599).unwrap_err(), "certificate_lifetime");
+    assert!(of(600).is_ok());
+}
+
+#[test]
+fn every_timestamp_is_one_at_which_the_pinned_fulcio_counts() {
+    let scene = Scene::new();
+    let signature = scene.signature();
+    let mut bundle = scene.bundle(&signature, true, Some(NOW));
+    let other = BASE64_STANDARD.encode(scene.tsa.stamp(&signature, &Answer::at(NOW + 300)));
+    let stamps = &mut bundle["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"];
+    stamps.as_array_mut().unwrap().push(json!({ "signedTimestamp": other }));
+    assert_eq!(scene.judge(&bundle, |_| {}).unwrap().timestamps.len(), 2);
+    let mut ends = scene.root.clone();
+    ends.certificate_authorities[0].valid_for.end = Some(UnixTime(NOW + 299));
+    let judged = scene.judge(&bundle, |demands| demands.root = Some(&ends));
+    assert_eq!(judged.unwrap_err(), "certificate_issuer_not_valid");
+}
+
+#[test]
+fn the_same_timestamp_twice_is_refused() {
+    let scene = Scene::new();
+    let mut bundle = scene.bundle(&scene.signature(), true, Some(NOW));
+    let stamps = &mut bundle["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"];
+    let again = stamps[0].clone();
+    stamps.as_array_mut().unwrap().push(again);
+    assert_eq!(scene.judge(&bundle, |_| {}).unwrap_err(), "timestamp_duplicate");
+}
+
+#[test]
+fn a_fraction_of_a_second_after_the_certificate_is_after_it() {
+    let scene = Scene::new();
+    let signature = scene.signature();
+    let fraction = |time| Answer { fraction: Some("9"), ..Answer::at(time) };
+    for (time, reason) in [(NOW + 599, None), (NOW + 600, Some("certificate_expired"))] {
+        let mut bundle = scene.bundle(&signature, true, Some(NOW));
+        let stamp = BASE64_STANDARD.encode(scene.tsa.stamp(&signature, &fraction(time)));
+        bundle["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"] =
+            json!([{ "signedTimestamp": stamp }]);
+        assert_eq!(scene.judge(&bundle, |_| {}).err(), reason);
+    }
 }
 
 #[test]

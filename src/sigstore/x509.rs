@@ -51,6 +51,9 @@ pub(super) struct BasicConstraints {
 
 impl<'a> Certificate<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, NotDer> {
+        if bytes.len() > MAX_BYTES {
+            return Err(NotDer);
+        }
         let mut outer = Reader::new(der::whole(bytes, der::SEQUENCE)?.value);
         let tbs = outer.expect(der::SEQUENCE)?;
         let algorithm = outer.expect(der::SEQUENCE)?;
@@ -119,6 +122,8 @@ impl<'a> Certificate<'a> {
     pub(super) fn key_usage(&self) -> Result<Option<u16>, NotDer> {
         let Some(extension) = self.extension(KEY_USAGE) else { return Ok(None) };
         let bits = match *der::whole(extension.value, der::BIT_STRING)?.value {
+            // X.690, section 11.2.1: bits that are not used are zero.
+            [unused @ 0..8, .., last] if last & ((1 << unused) - 1) != 0 => return Err(NotDer),
             [0..8, first] => u16::from(first.reverse_bits()),
             [0..8, first, second] => u16::from(first.reverse_bits()) | u16::from(second.reverse_bits()) << 8,
             _ => return Err(NotDer),
@@ -152,7 +157,7 @@ fn extensions(list: &[u8]) -> Result<Vec<Extension<'_>>, NotDer> {
         };
         fields.end()?;
         // RFC 5280, section 4.2: not twice. Two readers might each take another one.
-        if extensions.iter().any(|known| known.oid == extension.oid) {
+        if extensions.len() == MAX_EXTENSIONS || extensions.iter().any(|known| known.oid == extension.oid) {
             return Err(NotDer);
         }
         extensions.push(extension);
@@ -243,6 +248,10 @@ pub(super) fn p256_point(spki: &[u8]) -> Option<&[u8]> {
     split_spki(spki).ok().filter(|(algorithm, _)| *algorithm == P256_KEY).map(|(_, point)| point)
 }
 
+/// A certificate has one or two kilobytes, ten with post-quantum keys, and a dozen extensions.
+pub(super) const MAX_BYTES: usize = 32 * 1024;
+const MAX_EXTENSIONS: usize = 64;
+
 /// `INTEGER 2` (v3).
 const V3: &[u8] = &[0x02, 0x01, 0x02];
 
@@ -272,3 +281,42 @@ pub(super) const DIGITAL_SIGNATURE: u16 = 1;
 pub(super) const CONTENT_COMMITMENT: u16 = 1 << 1;
 pub(super) const KEY_CERT_SIGN: u16 = 1 << 5;
 pub(super) const CRL_SIGN: u16 = 1 << 6;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use testkit::sigstore::x509::{Issuer, SigningKey, Template, extension};
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn with(extensions: Vec<Vec<u8>>) -> Vec<u8> {
+        let key = SigningKey::p256();
+        let template = Template::new("leaf", key.spki(), NOW).with(extensions);
+        Issuer::root("root", SigningKey::p256(), NOW).sign(&template)
+    }
+
+    #[test]
+    fn bits_of_a_key_usage_that_are_not_used_are_zero() {
+        let usage = |bits: &[u8]| {
+            let value = [&[0x03, u8::try_from(bits.len()).unwrap()], bits].concat();
+            let der = with(vec![extension("2.5.29.15", true, &value)]);
+            Certificate::parse(&der).and_then(|certificate| certificate.key_usage())
+        };
+        assert_eq!(usage(&[7, 0x80]), Ok(Some(DIGITAL_SIGNATURE)));
+        assert_eq!(usage(&[7, 0xc0]), Err(NotDer));
+        assert_eq!(usage(&[7, 0, 0x80]), Ok(Some(1 << 8)));
+        assert_eq!(usage(&[7, 0, 0x81]), Err(NotDer));
+    }
+
+    #[test]
+    fn what_no_certificate_needs_is_not_read() {
+        let many = |count: usize| (0..count).map(|one| extension(&format!("1.2.3.{one}"), false, b"")).collect();
+        assert!(Certificate::parse(&with(many(MAX_EXTENSIONS))).is_ok());
+        assert_eq!(Certificate::parse(&with(many(MAX_EXTENSIONS + 1))).map(drop), Err(NotDer));
+        let long = with(vec![extension("1.2.3", false, &vec![0; MAX_BYTES])]);
+        assert_eq!(Certificate::parse(&long).map(drop), Err(NotDer));
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::Window;
 use crate::clock::UnixTime;
 use crate::outbound::OutboundError;
 use crate::sigstore::TimestampError;
@@ -60,6 +61,23 @@ pub enum AuthorityError {
         /// What the clock here said.
         now: UnixTime,
     },
+    /// It states a time at which the certificate of the signature is not valid: no verifier would take the bundle, ever.
+    #[error(
+        "it states {}, and the certificate is valid from {} to {}; the clocks of Fulcio and of the authority must agree",
+        .stated.rfc3339(), .window.not_before.rfc3339(), .window.not_after.rfc3339()
+    )]
+    OutsideCertificate {
+        /// What it states.
+        stated: UnixTime,
+        /// The validity of the certificate.
+        window: Window,
+    },
+    /// Its timestamp is signed by the certificate that signed another one, where each must be somebody else's.
+    #[error("the one who signed is the one who signed for `{other}`; all must stamp, so name different authorities")]
+    NotDistinct {
+        /// The other authority's name in the settings.
+        other: String,
+    },
 }
 
 impl StampError {
@@ -105,6 +123,8 @@ impl AuthorityError {
             Self::Status(_) => "timestamp_status",
             Self::Refused(error) => error.reason(),
             Self::Clock { .. } => "timestamp_clock",
+            Self::OutsideCertificate { .. } => "timestamp_outside_certificate",
+            Self::NotDistinct { .. } => "timestamp_not_distinct",
         }
     }
 }

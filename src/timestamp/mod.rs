@@ -9,6 +9,7 @@ mod error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Request, StatusCode};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::UnixTime;
 use crate::outbound::{Outbound, OutboundError, OutboundLimits, OutboundTls};
-use crate::sigstore::{TrustedRoot, timestamp};
+use crate::sigstore::{Timestamp, TrustedRoot, timestamp};
 
 use circuit::Circuit;
 pub use error::{Attempt, AuthorityError, StampError};
@@ -54,7 +55,7 @@ pub enum TimestampPolicy {
     /// The first that answers rightly.
     #[default]
     One,
-    /// Every one; they are asked at once.
+    /// Every one, and each by another signer; they are asked at once.
     All,
 }
 
@@ -73,8 +74,19 @@ pub struct StampedDer {
     pub der: Vec<u8>,
     /// What it states.
     pub time: UnixTime,
+    /// SHA-256 of the certificate that signed it.
+    pub signer_sha256: [u8; 32],
     /// The name of the authority in the settings.
     pub authority: String,
+}
+
+/// In which seconds a timestamp must lie: the validity of the certificate that signed. Both ends are included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first.
+    pub not_before: UnixTime,
+    /// The last.
+    pub not_after: UnixTime,
 }
 
 /// How an authority is, for readiness and metrics.
@@ -86,6 +98,12 @@ pub struct AuthorityHealth {
     pub failures: u32,
     /// How much longer it is left alone.
     pub paused: Option<Duration>,
+}
+
+/// A right answer, whether or not it serves.
+struct Answered {
+    der: Vec<u8>,
+    stated: Timestamp,
 }
 
 #[derive(Debug)]
@@ -117,16 +135,21 @@ impl Timestamps {
         Ok(Self { authorities: authorities.into(), policy: settings.policy, root })
     }
 
-    /// Has `signature`, the raw DER of an envelope's signature, stamped as the policy says; over by `deadline` in any
-    /// case. Given up, it leaves nothing behind.
+    /// Has `signature`, the raw DER of an envelope's signature, stamped as the policy says, within `window` where there is
+    /// one; over by `deadline` in any case. Given up, it leaves nothing behind.
     ///
     /// # Errors
     /// [`StampError`]: with [`TimestampPolicy::One`] no authority stamped it, with [`TimestampPolicy::All`] one did not.
-    pub async fn stamp(&self, signature: &[u8], deadline: Instant) -> Result<Vec<StampedDer>, StampError> {
+    pub async fn stamp(
+        &self,
+        signature: &[u8],
+        window: Option<Window>,
+        deadline: Instant,
+    ) -> Result<Vec<StampedDer>, StampError> {
         let work = async {
             match self.policy {
-                TimestampPolicy::One => self.first(signature).await.map(|stamp| vec![stamp]),
-                TimestampPolicy::All => self.all(signature).await,
+                TimestampPolicy::One => self.first(signature, window).await.map(|stamp| vec![stamp]),
+                TimestampPolicy::All => self.all(signature, window).await,
             }
         };
         let patience = deadline.saturating_duration_since(Instant::now());
@@ -143,10 +166,10 @@ impl Timestamps {
         self.authorities.iter().map(one).collect()
     }
 
-    async fn first(&self, signature: &[u8]) -> Result<StampedDer, StampError> {
+    async fn first(&self, signature: &[u8], window: Option<Window>) -> Result<StampedDer, StampError> {
         let mut failed = Vec::new();
         for authority in &*self.authorities {
-            match authority.stamp(signature, &self.root).await {
+            match authority.stamp(signature, window, &self.root).await {
                 Ok(stamp) => return Ok(stamp),
                 Err(error) => failed.push(Attempt { authority: authority.name.clone(), error }),
             }
@@ -154,12 +177,12 @@ impl Timestamps {
         Err(StampError::Failed(failed))
     }
 
-    async fn all(&self, signature: &[u8]) -> Result<Vec<StampedDer>, StampError> {
+    async fn all(&self, signature: &[u8], window: Option<Window>) -> Result<Vec<StampedDer>, StampError> {
         let mut calls = JoinSet::new();
         for (index, authority) in self.authorities.iter().cloned().enumerate() {
             let (root, signature) = (self.root.clone(), signature.to_vec());
             let runtime = authority.outbound.runtime().clone();
-            calls.spawn_on(async move { (index, authority.stamp(&signature, &root).await) }, &runtime);
+            calls.spawn_on(async move { (index, authority.stamp(&signature, window, &root).await) }, &runtime);
         }
         let mut stamps: Vec<Option<StampedDer>> = vec![None; self.authorities.len()];
         while let Some(done) = calls.join_next().await {
@@ -174,25 +197,59 @@ impl Timestamps {
         }
         let stamps: Vec<StampedDer> = stamps.into_iter().flatten().collect();
         // No authority at all: nothing was stamped, which must not look like success.
-        if stamps.is_empty() { Err(StampError::Failed(Vec::new())) } else { Ok(stamps) }
+        if stamps.is_empty() {
+            return Err(StampError::Failed(Vec::new()));
+        }
+        distinct(&stamps)?;
+        Ok(stamps)
     }
 }
 
+/// Where several must stamp, they are several: two names for one signer are one witness.
+fn distinct(stamps: &[StampedDer]) -> Result<(), StampError> {
+    for (index, stamp) in stamps.iter().enumerate() {
+        if let Some(first) = stamps[..index].iter().find(|one| one.signer_sha256 == stamp.signer_sha256) {
+            let error = AuthorityError::NotDistinct { other: first.authority.clone() };
+            tracing::warn!(authority = stamp.authority, reason = error.reason(), "no timestamp: {error}");
+            return Err(StampError::Failed(vec![Attempt { authority: stamp.authority.clone(), error }]));
+        }
+    }
+    Ok(())
+}
+
 impl Authority {
-    async fn stamp(&self, signature: &[u8], root: &TrustedRoot) -> Result<StampedDer, AuthorityError> {
+    async fn stamp(
+        &self,
+        signature: &[u8],
+        window: Option<Window>,
+        root: &TrustedRoot,
+    ) -> Result<StampedDer, AuthorityError> {
         let pass = self.circuit.pass(Instant::now(), self.timeout).map_err(AuthorityError::Paused)?;
-        let result = self.ask(signature, root).await;
-        match &result {
-            Ok(_) => pass.succeeded(),
+        let stamp = match self.ask(signature, root).await {
+            Ok(stamp) => stamp,
             Err(error) => {
                 let failures = pass.failed(Instant::now());
                 tracing::warn!(authority = self.name, reason = error.reason(), failures, "no timestamp: {error}");
+                return Err(error);
             }
+        };
+        pass.succeeded();
+        // No failure for the circuit: the wrong clock may be Fulcio's, and what a key has signed needs no window.
+        let outside = |window: &Window| stamp.stated.time < window.not_before || stamp.stated.latest > window.not_after;
+        if let Some(window) = window.filter(outside) {
+            let error = AuthorityError::OutsideCertificate { stated: stamp.stated.time, window };
+            tracing::warn!(authority = self.name, reason = error.reason(), "no timestamp: {error}");
+            return Err(error);
         }
-        result
+        Ok(StampedDer {
+            time: stamp.stated.time,
+            signer_sha256: digest(&SHA256, &stamp.stated.signer).as_ref().try_into().unwrap_or_default(),
+            authority: self.name.clone(),
+            der: stamp.der,
+        })
     }
 
-    async fn ask(&self, signature: &[u8], root: &TrustedRoot) -> Result<StampedDer, AuthorityError> {
+    async fn ask(&self, signature: &[u8], root: &TrustedRoot) -> Result<Answered, AuthorityError> {
         let query = timestamp::Request::new(signature).map_err(AuthorityError::Refused)?;
         let request = Request::post(&self.url)
             .header(CONTENT_TYPE, "application/timestamp-query")
@@ -206,12 +263,12 @@ impl Authority {
             return Err(AuthorityError::Status(answer.status));
         }
         let now = UnixTime::now();
-        let stamp = timestamp::verify_answer(&answer.body, &query, root, now).map_err(AuthorityError::Refused)?;
+        let stated = timestamp::verify_answer(&answer.body, &query, root, now).map_err(AuthorityError::Refused)?;
         // Of two clocks that disagree one is wrong, and a certificate lives for ten minutes only.
-        if stamp.time < asked.minus(CLOCKS_APART) {
-            return Err(AuthorityError::Clock { stated: stamp.time, now });
+        if stated.time < asked.minus(CLOCKS_APART) {
+            return Err(AuthorityError::Clock { stated: stated.time, now });
         }
-        Ok(StampedDer { der: answer.body.to_vec(), time: stamp.time, authority: self.name.clone() })
+        Ok(Answered { der: answer.body.to_vec(), stated })
     }
 }
 

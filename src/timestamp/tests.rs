@@ -19,6 +19,8 @@ enum Manner {
     Silent,
     Stranger,
     Old,
+    /// So many seconds behind.
+    Behind(i64),
     Refuses,
     Huge,
 }
@@ -66,6 +68,7 @@ async fn answer(mut stream: TcpStream, tsa: Arc<Tsa>, manner: Manner) {
         Manner::Silent => std::future::pending().await,
         Manner::Stranger => ("200 OK", Tsa::new(now).answer(&query, &Answer::at(now))),
         Manner::Old => ("200 OK", tsa.answer(&query, &Answer::at(now - 3600))),
+        Manner::Behind(by) => ("200 OK", tsa.answer(&query, &Answer::at(now - by))),
         Manner::Refuses => ("200 OK", tsa.answer(&query, &Answer { status: 2, ..Answer::at(now) })),
         Manner::Huge => ("200 OK", vec![0; MAX_RESPONSE + 1]),
     };
@@ -93,6 +96,10 @@ fn tsa() -> Arc<Tsa> {
 }
 
 fn client(tsa: &Tsa, peers: &[&Peer], policy: TimestampPolicy) -> Timestamps {
+    trusting(&[tsa], peers, policy)
+}
+
+fn trusting(tsas: &[&Tsa], peers: &[&Peer], policy: TimestampPolicy) -> Timestamps {
     let one = |(index, peer): (usize, &&Peer)| AuthoritySettings {
         name: format!("tsa{index}"),
         url: peer.url.clone(),
@@ -105,13 +112,13 @@ fn client(tsa: &Tsa, peers: &[&Peer], policy: TimestampPolicy) -> Timestamps {
         failures: 2,
         pause: Duration::from_millis(200),
     };
-    let json = testkit::sigstore::trusted_root(None, &[], &[tsa], UnixTime::now().0).to_string();
+    let json = testkit::sigstore::trusted_root(None, &[], tsas, UnixTime::now().0).to_string();
     let root = Arc::new(TrustedRoot::from_json(json.as_bytes()).unwrap());
     Timestamps::new(settings, root, &Handle::current()).unwrap()
 }
 
 async fn stamp(client: &Timestamps) -> Result<Vec<String>, StampError> {
-    let stamps = client.stamp(b"signature", Instant::now() + Duration::from_secs(30)).await?;
+    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await?;
     Ok(stamps.into_iter().map(|stamp| stamp.authority).collect())
 }
 
@@ -124,7 +131,7 @@ async fn the_first_that_answers_rightly_is_taken_and_what_it_said_verifies() {
         Peer::new(&tsa, Manner::Right).await,
     );
     let client = client(&tsa, &[&down, &right, &unused], TimestampPolicy::One);
-    let stamps = client.stamp(b"signature", Instant::now() + Duration::from_secs(30)).await.unwrap();
+    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await.unwrap();
     assert_eq!((stamps.len(), &*stamps[0].authority), (1, "tsa1"));
     timestamp::verify(&stamps[0].der, b"signature", &client.root, UnixTime::now()).unwrap();
     assert_eq!((down.calls(), unused.calls()), (1, 0));
@@ -153,13 +160,61 @@ async fn every_way_to_fail_has_its_name() {
 
 #[tokio::test]
 async fn where_all_must_stamp_they_stand_in_order_and_one_missing_is_an_error() {
-    let tsa = tsa();
-    let (one, two) = (Peer::new(&tsa, Manner::Right).await, Peer::new(&tsa, Manner::Right).await);
-    let all = client(&tsa, &[&one, &two], TimestampPolicy::All);
+    let (tsa, other) = (tsa(), tsa());
+    let (one, two) = (Peer::new(&tsa, Manner::Right).await, Peer::new(&other, Manner::Right).await);
+    let all = trusting(&[&tsa, &other], &[&one, &two], TimestampPolicy::All);
     assert_eq!(stamp(&all).await.unwrap(), ["tsa0", "tsa1"]);
     let down = Peer::new(&tsa, Manner::Status("503 Service Unavailable")).await;
     let error = stamp(&client(&tsa, &[&one, &down], TimestampPolicy::All)).await.unwrap_err();
     assert!(matches!(&error, StampError::Failed(attempts) if attempts[0].authority == "tsa1"), "{error}");
+}
+
+#[tokio::test]
+async fn where_all_must_stamp_one_signer_under_two_names_is_one_witness_too_few() {
+    let (tsa, other) = (tsa(), tsa());
+    let names = [Peer::new(&tsa, Manner::Right).await, Peer::new(&other, Manner::Right).await];
+    let again = Peer::new(&tsa, Manner::Right).await;
+    let all = trusting(&[&tsa, &other], &[&names[0], &names[1], &again], TimestampPolicy::All);
+    let error = stamp(&all).await.unwrap_err();
+    assert_eq!(error.reason(), "timestamp_not_distinct");
+    assert!(error.to_string().contains("tsa2: the one who signed is the one who signed for `tsa0`"), "{error}");
+}
+
+#[tokio::test]
+async fn who_stamped_is_told_by_its_certificate_whatever_it_is_called() {
+    let tsa = tsa();
+    let peer = Peer::new(&tsa, Manner::Right).await;
+    let client = client(&tsa, &[&peer], TimestampPolicy::One);
+    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await.unwrap();
+    let certificate = digest(&SHA256, &tsa.signer.certificate);
+    assert_eq!(stamps[0].signer_sha256, certificate.as_ref());
+}
+
+#[tokio::test]
+async fn a_stamp_outside_of_the_certificates_validity_is_none() {
+    let tsa = tsa();
+    let (behind, right) = (Peer::new(&tsa, Manner::Behind(30)).await, Peer::new(&tsa, Manner::Right).await);
+    let soon = Instant::now() + Duration::from_secs(30);
+    let now = UnixTime::now();
+    // Fulcio has just issued it, by a clock that is right.
+    let fresh =
+        Window { not_before: now.minus(Duration::from_secs(10)), not_after: now.plus(Duration::from_secs(590)) };
+    let ended =
+        Window { not_before: now.minus(Duration::from_secs(600)), not_after: now.minus(Duration::from_secs(31)) };
+
+    let one = client(&tsa, &[&behind, &right], TimestampPolicy::One);
+    assert_eq!(one.stamp(b"signature", Some(fresh), soon).await.unwrap()[0].authority, "tsa1");
+    for _ in 0..3 {
+        let error = one.stamp(b"signature", Some(ended), soon).await.unwrap_err();
+        assert_eq!(error.reason(), "timestamp_outside_certificate", "{error}");
+        assert!(matches!(&error, StampError::Failed(attempts) if attempts.len() == 2), "{error}");
+    }
+    // Whoever needs no window is served as before: the authorities are not left alone for it.
+    assert_eq!(stamp(&one).await.unwrap(), ["tsa0"]);
+
+    let all = client(&tsa, &[&behind], TimestampPolicy::All);
+    let error = all.stamp(b"signature", Some(fresh), soon).await.unwrap_err();
+    assert_eq!(error.reason(), "timestamp_outside_certificate", "{error}");
 }
 
 #[tokio::test]
@@ -194,6 +249,6 @@ async fn the_deadline_ends_it_whatever_is_still_to_be_tried() {
     let tsa = tsa();
     let peers = [Peer::new(&tsa, Manner::Silent).await, Peer::new(&tsa, Manner::Silent).await];
     let client = client(&tsa, &[&peers[0], &peers[1]], TimestampPolicy::One);
-    let error = client.stamp(b"signature", Instant::now() + Duration::from_millis(50)).await.unwrap_err();
+    let error = client.stamp(b"signature", None, Instant::now() + Duration::from_millis(50)).await.unwrap_err();
     assert_eq!(error.reason(), "timestamp_deadline");
 }

@@ -37,9 +37,17 @@ fn signed(signer: &Signer, request: &Seen) -> Value {
         bundle["sigstore"] = sigstore(&envelope);
     }
     if request["options"]["returnBundle"] == "dsse+cert" {
-        bundle["certificateChain"] = json!(["-----BEGIN CERTIFICATE-----"]);
+        bundle["certificateChain"] = json!([certificate(signer)]);
     }
     json!({ "bundle": bundle, "policy": { "plan": "pro", "qpsRemaining": 9 }, "auditId": "audit-1" })
+}
+
+/// Of the signer's key, by a CA of nobody's: in PEM.
+fn certificate(signer: &Signer) -> String {
+    use testkit::sigstore::x509::{Issuer, SigningKey, Template};
+    let now = testkit::now();
+    let certificate = Issuer::root("ca", SigningKey::p256(), now).sign(&Template::new("release", signer.spki(), now));
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", testkit::base64(certificate))
 }
 
 fn dpop_bound(pki: &Pki) -> [&'static str; 4] {

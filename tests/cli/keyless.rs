@@ -343,9 +343,11 @@ fn the_kit_of_an_appliance_has_what_its_configuration_names() {
     let signer = Signer::new();
     signer.write_pem(at, "key.pem");
     let (fulcio, tsa, then) = (Fulcio::new(now()), Tsa::new(now()), now());
+    let (other_fulcio, other_tsa) = (Fulcio::new(now()), Tsa::new(now()));
+    // Each file has more than the appliance looks at in it.
     for (name, root) in [
-        ("fulcio.json", trusted_root(Some(&fulcio), &[], &[], then)),
-        ("tsa.json", trusted_root(None, &[], &[&tsa], then)),
+        ("fulcio.json", trusted_root(Some(&fulcio), &[], &[&other_tsa], then)),
+        ("tsa.json", trusted_root(Some(&other_fulcio), &[&CtLog::new()], &[&tsa], then)),
     ] {
         fs::write(at.join(name), root.to_string()).unwrap();
     }
@@ -361,6 +363,7 @@ fn the_kit_of_an_appliance_has_what_its_configuration_names() {
             fulcio_url = "https://fulcio.example"
             ca = "{here}/ca.pem"
             trusted_root = "{here}/fulcio.json"
+            max_certificate_lifetime = "20m"
             identity.workload = {{ source = {{ file = "/run/token" }}, issuer = "{ISSUER}" }}
             [timestamps]
             trusted_root = "{here}/tsa.json"
@@ -375,7 +378,91 @@ fn the_kit_of_an_appliance_has_what_its_configuration_names() {
     assert_eq!(exported, trusted_root(Some(&fulcio), &[], &[&tsa], then));
     assert!(kit("keys.json").contains(&signer.keyid()));
     let readme = kit("README.txt");
-    for words in [format!("SAN={SAN}"), format!("ISSUER={ISSUER}"), "--insecure-ignore-sct".to_owned()] {
+    for words in [
+        format!("SAN={SAN}"),
+        format!("ISSUER={ISSUER}"),
+        "--insecure-ignore-sct".to_owned(),
+        "--max-certificate-lifetime 1230s --require-timestamp".to_owned(),
+    ] {
         assert!(readme.contains(&words), "{readme}");
+    }
+}
+
+#[test]
+fn a_kit_without_a_timestamp_authority_demands_no_timestamp() {
+    let desk = Desk::new();
+    let at = desk.path();
+    let root = trusted_root(Some(&desk.fulcio), &[&desk.log], &[], now());
+    fs::write(at.join("untimed.json"), root.to_string()).unwrap();
+    fs::write(at.join("jwks"), json!({ "keys": [] }).to_string()).unwrap();
+    let export = ["trust", "export", "--out", "kit", "--keys", "jwks", "--trusted-root", "untimed.json"];
+    signerctl(at, &export).succeeds(&["fulcio.pem"]);
+    let readme = fs::read_to_string(at.join("kit/README.txt")).unwrap();
+    for words in ["--require-timestamp", "--use-signed-timestamps", "cosign verify-blob"] {
+        assert!(!readme.contains(words), "{readme}");
+    }
+    assert!(readme.contains("by --at TIME"), "{readme}");
+}
+
+#[test]
+fn a_certificate_that_lives_longer_verifies_where_the_verifier_allows_it() {
+    let desk = Desk::new();
+    let issued = now() - 60;
+    let mut long = template(desk.key.spki(), SAN, ISSUER, issued);
+    long.not_after = issued + 1200;
+    let mut bundle = desk.bundle(issued, Some(now() - 55));
+    let leaf = desk.fulcio.issue_logged(&long, &desk.log);
+    bundle["verificationMaterial"]["certificate"]["rawBytes"] = base64(leaf).into();
+    desk.rejects(&bundle, "certificate_lifetime", &[]);
+    desk.rejects(&bundle, "certificate_lifetime", &["--max-certificate-lifetime", "19m"]);
+    desk.identity(&bundle, &["--max-certificate-lifetime", "20m"]).succeeds(&["verified"]);
+    assert_eq!(desk.identity(&bundle, &["--max-certificate-lifetime", "long"]).code, 2);
+}
+
+#[test]
+fn a_key_counts_while_its_publisher_says_that_it_signs() {
+    let desk = Desk::new();
+    let signer = Signer::new();
+    let stamped = now() - 3600;
+    let mut bundle = sigstore(&signer.envelope(&statement()));
+    let unstamped = bundle.clone();
+    desk.stamp(&mut bundle, stamped);
+    let verify = |bundle: &Value, about: Value, root: bool| {
+        let mut jwk = signer.jwk();
+        for (member, value) in about.as_object().unwrap() {
+            jwk[member] = value.clone();
+        }
+        fs::write(desk.path().join("jwks"), json!({ "keys": [jwk] }).to_string()).unwrap();
+        let more: &[&str] = if root { &["--trusted-root", "root.json"] } else { &[] };
+        desk.verify(bundle, &[&["--keys", "jwks"], more].concat())
+    };
+    let at = testkit::sigstore::der::rfc3339;
+    let window = json!({ "state": "retired", "notBefore": at(stamped - 10), "notAfter": at(stamped + 10) });
+    verify(&bundle, window.clone(), true).succeeds(&["verified"]);
+    for about in [json!({ "notBefore": at(stamped + 61) }), json!({ "state": "retired", "notAfter": at(stamped - 61) })]
+    {
+        verify(&bundle, about, true).fails(1, &["when its key was not in use"]);
+    }
+    verify(&bundle, json!({ "state": "next" }), true).fails(1, &["does not sign with it yet"]);
+    verify(&bundle, json!({ "notAfter": "soon" }), true).fails(6, &["`notAfter` is no time of RFC 3339"]);
+    // Without a timestamp nothing says when it was signed, and the report does.
+    verify(&unstamped, window, false).succeeds(&["not checked that the key was in use when it signed"]);
+}
+
+#[test]
+fn a_pinned_issuer_of_timestamp_authorities_for_other_purposes_is_warned_of() {
+    use testkit::sigstore::x509::{CODE_SIGNING, TIME_STAMPING, Template, ca_extensions, extended_key_usage};
+    let desk = Desk::new();
+    for (purposes, warned) in [(&[TIME_STAMPING][..], false), (&[TIME_STAMPING, CODE_SIGNING], true)] {
+        let key = SigningKey::p256();
+        let template = Template::new("tsa intermediate", key.spki(), now())
+            .with(ca_extensions(None))
+            .with(vec![extended_key_usage(purposes, false)]);
+        let intermediate = desk.tsa.root.below(template, key);
+        let chain = [&*intermediate.certificate, &desk.tsa.root.certificate];
+        write_pem(&desk.path().join("tsa.pem"), "CERTIFICATE", &chain);
+        let make = ["trust", "make", "--tsa-chain", "tsa.pem", "--output", "tsa.json", "--force", "--json"];
+        let warnings = signerctl(desk.path(), &make).json()["warnings"].to_string();
+        assert_eq!(warnings.contains("certificate 1 has an extended key usage other than timeStamping"), warned);
     }
 }

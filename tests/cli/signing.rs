@@ -31,9 +31,14 @@ impl Signer {
         format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, &wire)))
     }
 
-    pub(crate) fn pem(&self) -> String {
+    /// SubjectPublicKeyInfo, DER.
+    pub(crate) fn spki(&self) -> Vec<u8> {
         let der: PublicKeyX509Der<'_> = self.0.public_key().as_der().unwrap();
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der.as_ref()))
+        der.as_ref().to_vec()
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(self.spki()))
     }
 
     pub(crate) fn write_pem(&self, directory: &Path, name: &str) -> PathBuf {

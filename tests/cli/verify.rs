@@ -49,6 +49,18 @@ impl Bench {
 }
 
 #[test]
+fn around_an_envelope_the_json_is_strict_and_bounded_as_well() {
+    let bench = Bench::new();
+    let envelope = bench.signer.envelope(&statement());
+    let answer = |policy: &str| format!(r#"{{"bundle":{{"dsse":{envelope}}},"policy":{policy}}}"#);
+    bench.verify(&answer(r#"{"a":1}"#), &[]).succeeds(&["verified"]);
+    bench.rejects("a member twice", &answer(r#"{"a":1,"a":2}"#), "not_an_envelope", &[]);
+    let many = json!({ "dsse": envelope, "certificateChain": vec!["x"; 9] });
+    let run = bench.verify(&many.to_string(), &[]);
+    run.fails(1, &["its `certificateChain` has more than 8 certificates, or one of more than 32 KiB"]);
+}
+
+#[test]
 fn an_envelope_verifies_in_each_of_its_forms() {
     let bench = Bench::new();
     let envelope = bench.signer.envelope(&statement());

@@ -10,6 +10,7 @@ mod identity;
 mod outages;
 mod privileged;
 mod reuse;
+mod stamps;
 
 use serde_json::Value;
 use testkit::Fixture;

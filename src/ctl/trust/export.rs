@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -17,8 +18,8 @@ use crate::ctl::output::{Report, plain};
 use crate::ctl::verify::key::published;
 use crate::ctl::verify::trusted_root;
 use crate::custody::PublicKey;
-use crate::sigstore::TrustedRoot;
 use crate::sigstore::trusted_root::Authority;
+use crate::sigstore::{CertificatePolicy, TrustedRoot};
 
 /// What the kit holds.
 pub(super) struct Kit {
@@ -26,6 +27,8 @@ pub(super) struct Kit {
     pub(super) keys: Vec<KitKey>,
     /// Identities that tenants of the configuration sign as, keyless.
     pub(super) identities: Vec<(String, String)>,
+    /// How long their certificates may live, where it is longer than `signerctl verify` accepts unasked.
+    pub(super) lifetime: Option<Duration>,
 }
 
 /// A key and the name of its file in `keys/`.
@@ -45,6 +48,7 @@ pub(super) fn run(args: &TrustExportArgs) -> Result<Report, CtlError> {
         root: roots(args, loaded.as_ref())?,
         keys: keys(args, loaded.as_ref())?,
         identities: loaded.as_ref().map(|loaded| configured_identities(&loaded.config)).unwrap_or_default(),
+        lifetime: loaded.as_ref().and_then(|loaded| longer_lifetime(&loaded.config)),
     };
     empty_folder(&args.out)?;
     let written = write(&kit, &args.out)?;
@@ -62,13 +66,19 @@ pub(super) fn run(args: &TrustExportArgs) -> Result<Report, CtlError> {
 }
 
 fn roots(args: &TrustExportArgs, loaded: Option<&Loaded>) -> Result<Option<TrustedRoot>, CtlError> {
-    let mut paths: Vec<&Path> = args.trusted_root.iter().map(AsRef::as_ref).collect();
-    if paths.is_empty() {
-        paths = loaded.map(|loaded| configured_roots(&loaded.config)).unwrap_or_default();
-    }
     let mut all: Option<TrustedRoot> = None;
-    for path in paths {
+    for path in &args.trusted_root {
         merge(all.get_or_insert_default(), trusted_root(path)?);
+    }
+    let Some(loaded) = loaded.filter(|_| all.is_none()) else { return Ok(all) };
+    // Of each file what the appliance itself trusts of it, and no more.
+    if let Some(keyless) = &loaded.config.keyless {
+        let root = trusted_root(&keyless.trusted_root)?;
+        merge(all.get_or_insert_default(), TrustedRoot { timestamp_authorities: Vec::new(), ..root });
+    }
+    if let Some(timestamps) = &loaded.config.timestamps {
+        let timestamp_authorities = trusted_root(&timestamps.trusted_root)?.timestamp_authorities;
+        merge(all.get_or_insert_default(), TrustedRoot { timestamp_authorities, ..TrustedRoot::default() });
     }
     Ok(all)
 }
@@ -161,11 +171,11 @@ fn chain_pem(authority: &Authority) -> String {
     authority.chain.iter().map(one).collect()
 }
 
-/// The trusted roots that the configuration names: of the Fulcio and its CT logs, and of the timestamp authorities.
-fn configured_roots(config: &config::Config) -> Vec<&Path> {
-    let keyless = config.keyless.as_ref().map(|keyless| keyless.trusted_root.as_path());
-    let timestamps = config.timestamps.as_ref().map(|timestamps| timestamps.trusted_root.as_path());
-    keyless.into_iter().chain(timestamps).collect()
+/// The longest life of the certificates that the appliance accepts, where a verifier must be told of it.
+fn longer_lifetime(config: &config::Config) -> Option<Duration> {
+    let keyless = config.keyless.as_ref()?;
+    let accepted = keyless.max_certificate_lifetime.get() + keyless.clock_skew.get();
+    Some(accepted).filter(|accepted| *accepted > CertificatePolicy::OFFLINE.max_lifetime)
 }
 
 /// Name and identity provider of each tenant that signs keyless.

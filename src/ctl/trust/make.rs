@@ -30,10 +30,15 @@ pub(super) fn run(args: &TrustMakeArgs) -> Result<Report, CtlError> {
     if !to_stdout && !root.certificate_authorities.is_empty() && root.ct_logs.is_empty() {
         text.push_str("  note       it has no CT log: certificates then verify with --insecure-ignore-sct alone\n");
     }
+    let warnings = root.warnings();
+    if !to_stdout {
+        warnings.iter().for_each(|warning| text.push_str(&format!("  note       {warning}\n")));
+    }
     let mut told = json!({
         "certificateAuthorities": root.certificate_authorities.len(),
         "ctlogs": root.ct_logs.len(),
         "timestampAuthorities": root.timestamp_authorities.len(),
+        "warnings": warnings,
     });
     if to_stdout {
         told["trustedRoot"] = serde_json::from_str(&json).unwrap_or_default();

@@ -22,11 +22,16 @@ pub(super) fn text(kit: &Kit) -> String {
             for (san, issuer) in &kit.identities {
                 text.push_str(&format!("    SAN={san}\n    ISSUER={issuer}\n"));
             }
+            let stamped = !root.timestamp_authorities.is_empty();
+            let lifetime = kit.lifetime.map(|most| format!(" --max-certificate-lifetime {}s", most.as_secs()));
             text.push_str(SIGNERCTL_KEYLESS);
+            text.push_str(&lifetime.unwrap_or_default());
+            text.push_str(if stamped { " --require-timestamp" } else { "" });
+            text.push_str(ARTIFACT);
             if root.ct_logs.is_empty() {
                 text.push_str(NO_CT_LOG);
             }
-            text.push_str(COSIGN_KEYLESS);
+            text.push_str(if stamped { COSIGN_KEYLESS } else { NO_TIMESTAMP });
         }
     }
     text.push_str(OPENSSL);
@@ -80,14 +85,22 @@ const KEYLESS: &str = "\
 Signed keyless
 --------------
 
-A certificate of ten minutes says who has signed. SAN is that name, ISSUER who vouched for it; know both beforehand:
+A certificate of some minutes says who has signed. SAN is that name, ISSUER who vouched for it; know both beforehand:
 
 ";
 
 const SIGNERCTL_KEYLESS: &str = "
 signerctl:
 
-    signerctl verify ENVELOPE --trusted-root trusted_root.json --certificate-identity SAN --certificate-oidc-issuer ISSUER --require-timestamp --subject-file ARTIFACT --type TYPE
+    signerctl verify ENVELOPE --trusted-root trusted_root.json --certificate-identity SAN --certificate-oidc-issuer ISSUER";
+
+const ARTIFACT: &str = " --subject-file ARTIFACT --type TYPE
+
+";
+
+const NO_TIMESTAMP: &str = "\
+The trusted root has no timestamp authority, so this holds while the certificate lives, and later by --at TIME and your own
+word alone. cosign verifies no such bundle.
 
 ";
 

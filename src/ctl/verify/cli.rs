@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use crate::config::Span;
 use crate::ctl::cli::EXIT_STATUS;
 
 /// Verify an envelope offline, against a public key or against an identity that a pinned Fulcio has certified.
@@ -40,6 +41,9 @@ pub(crate) struct VerifyArgs {
     /// it, and the report says so.
     #[arg(long, value_name = "TIME", requires = "certificate_identity", conflicts_with = "require_timestamp")]
     pub(crate) at: Option<jiff::Timestamp>,
+    /// Accept certificates with a life of up to this, as in `20m`, for a Fulcio that issues longer ones [default: 10m30s].
+    #[arg(long, value_name = "DURATION", requires = "certificate_identity")]
+    pub(crate) max_certificate_lifetime: Option<Span>,
     /// Do not demand the promise of a CT log: for a private Fulcio that has none.
     #[arg(long, requires = "certificate_identity")]
     pub(crate) insecure_ignore_sct: bool,

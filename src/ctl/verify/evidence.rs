@@ -84,6 +84,10 @@ fn material(json: &[u8]) -> Result<Material, Fault> {
 }
 
 fn chain(pem: &[String]) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    if pem.len() > MAX_CHAIN || pem.iter().any(|one| one.len() > MAX_PEM) {
+        let why = format!("its `certificateChain` has more than {MAX_CHAIN} certificates, or one of more than 32 KiB");
+        return Err(Fault::NotAnEnvelope(why));
+    }
     let one = |text: &String| {
         CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| {
             Fault::NotAnEnvelope("its `certificateChain` holds something else than PEM certificates".to_owned())
@@ -91,3 +95,8 @@ fn chain(pem: &[String]) -> Result<Vec<CertificateDer<'static>>, Fault> {
     };
     pem.iter().map(one).collect()
 }
+
+const MAX_CHAIN: usize = 8;
+
+/// 32 KiB of DER in base64, its lines, and room for words before and after.
+const MAX_PEM: usize = 48 * 1024;

@@ -1,5 +1,6 @@
 //! Why an envelope is not verified.
 
+use crate::clock::UnixTime;
 use crate::ctl::output::plain;
 use crate::dsse::{PAYLOAD_TYPE, SignatureError};
 use crate::sigstore::sct::SctError;
@@ -65,6 +66,17 @@ pub(crate) enum Fault {
         /// How many keys there are.
         known: usize,
     },
+    /// A key that does not sign yet.
+    #[error("its key has the state `next`: it is announced, and the appliance does not sign with it yet")]
+    KeyNext,
+    /// A key that did not sign then.
+    #[error("it was stamped at {}, when its key was not in use: {why}", .at.rfc3339())]
+    KeyNotInUse {
+        /// The earliest timestamp.
+        at: UnixTime,
+        /// What its publisher says.
+        why: String,
+    },
     /// Another payload type.
     #[error("its payloadType is `{}`; it must be {PAYLOAD_TYPE}", plain(.0))]
     PayloadType(String),
@@ -124,6 +136,8 @@ impl Fault {
             Self::SignatureCount(_) => "signature_count",
             Self::KeyidMissing => "keyid_missing",
             Self::Keyid { .. } | Self::UnknownKey { .. } => "key_mismatch",
+            Self::KeyNext => "key_next",
+            Self::KeyNotInUse { .. } => "key_not_in_use",
             Self::PayloadType(_) => "payload_type",
             Self::SignatureForm(_) => "signature_form",
             Self::Signature => "signature_invalid",
@@ -146,6 +160,9 @@ impl Fault {
                 Some("verify it with --key or --keys; signed keyless, it must be in the form `sigstore` or `dsse+cert`")
             }
             Self::Proof(error) => proof_remedy(error),
+            Self::KeyNext => {
+                Some("if it signs by now, take the keys from the appliance anew: `signerctl keys list --jwks`")
+            }
             Self::Signature => Some("do not use this file; have the document signed again"),
             _ => None,
         }
@@ -167,6 +184,9 @@ fn proof_remedy(error: &VerifyError) -> Option<&'static str> {
         VerifyError::Certificate(CertificateError::UntrustedIssuer) => Some(
             "the trusted root must have root and intermediates of that Fulcio: `signerctl trust make --fulcio-chain`",
         ),
+        VerifyError::Certificate(CertificateError::Lifetime { .. }) => {
+            Some("if you accept what that Fulcio issues, give --max-certificate-lifetime")
+        }
         VerifyError::Sct(SctError::UnknownLog) => {
             Some("the trusted root must have the key of that CT log: `signerctl trust make --ct-key`")
         }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Fault;
+use crate::statement::json::{Document, JsonLimits};
 
 /// A DSSE envelope as its JSON has it. The payload stays where it was read.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -100,6 +102,9 @@ pub(crate) struct Found<'a> {
 
 /// Tells by its members what `json` is, and reads it as that.
 pub(crate) fn read(json: &[u8]) -> Result<Holder<'_>, Fault> {
+    // The bounded reader goes first: what follows keeps some members as they come, however many they are.
+    Document::parse(Bytes::copy_from_slice(json), &JsonLimits::default())
+        .map_err(|error| Fault::NotAnEnvelope(format!("it is no strict JSON: {error}")))?;
     let members: Members = parse(json, "JSON object")?;
     let present = [
         members.payload_type.is_some(),

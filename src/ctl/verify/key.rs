@@ -1,12 +1,14 @@
 //! The public keys to verify against: one PEM, or a JWK set as the appliance publishes it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::clock::UnixTime;
 use crate::ctl::error::CtlError;
 use crate::ctl::files;
 use crate::ctl::verify::Fault;
@@ -18,6 +20,10 @@ use crate::jose::{Algorithm, Jwk, base64url_decode};
 pub(crate) struct PublishedKey {
     /// The key.
     pub(crate) key: PublicKey,
+    /// From when on it signs, where its publisher says so.
+    not_before: Option<UnixTime>,
+    /// Until when.
+    not_after: Option<UnixTime>,
     /// The members beside the key itself: `state`, `name`, windows and custody. Empty for a PEM.
     pub(crate) about: Value,
 }
@@ -42,7 +48,7 @@ impl KeySource {
             CtlError::content(path, "is no P-256 key with an uncompressed point; the appliance signs with P-256 alone")
         })?;
         let key = PublicKey::from_sec1(point).map_err(|error| CtlError::content(path, error.to_string()))?;
-        Ok(Self::Pem(Box::new(PublishedKey { key, about: Value::Null })))
+        Ok(Self::Pem(Box::new(PublishedKey { key, not_before: None, not_after: None, about: Value::Null })))
     }
 
     /// Reads a JWK set.
@@ -69,6 +75,27 @@ impl PublishedKey {
     /// A text member beside the key.
     pub(crate) fn text(&self, member: &str) -> Option<&str> {
         self.about.get(member)?.as_str()
+    }
+
+    /// Whether it signs already, and did when the signature was stamped at the latest. A moment of grace is for what lies
+    /// between a signature and its timestamp: the way to the authority, and its clock.
+    pub(crate) fn in_use(&self, stamped: Option<UnixTime>) -> Result<(), Fault> {
+        if self.text("state") == Some("next") {
+            return Err(Fault::KeyNext);
+        }
+        let Some(at) = stamped else { return Ok(()) };
+        if let Some(start) = self.not_before.filter(|start| at < start.minus(GRACE)) {
+            return Err(Fault::KeyNotInUse { at, why: format!("it signs from {} on", start.rfc3339()) });
+        }
+        if let Some(end) = self.not_after.filter(|end| at > end.plus(GRACE)) {
+            return Err(Fault::KeyNotInUse { at, why: format!("it signed until {}", end.rfc3339()) });
+        }
+        Ok(())
+    }
+
+    /// Whether there are times at which it does not sign.
+    pub(crate) fn has_an_end(&self) -> bool {
+        self.not_before.is_some() || self.not_after.is_some() || self.text("state") == Some("retired")
     }
 
     /// The key in PEM (SubjectPublicKeyInfo).
@@ -107,7 +134,16 @@ pub(crate) fn published(json: &[u8]) -> Result<Vec<PublishedKey>, String> {
             let kid = crate::ctl::output::plain(kid);
             return Err(wrong(format!("it calls itself `{kid}`, its fingerprint is {}", key.keyid())));
         }
-        keys.push(PublishedKey { key, about: value });
+        let moment = |member: &str| match &value[member] {
+            Value::Null => Ok(None),
+            stated => stated
+                .as_str()
+                .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+                .map(|at| Some(UnixTime(at.as_second())))
+                .ok_or_else(|| wrong(format!("its `{member}` is no time of RFC 3339"))),
+        };
+        let (not_before, not_after) = (moment("notBefore")?, moment("notAfter")?);
+        keys.push(PublishedKey { key, not_before, not_after, about: value });
     }
     Ok(keys)
 }
@@ -123,5 +159,8 @@ const P256_SPKI_PREFIX: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
+
+/// A request may take this long, and the clock of an authority may be as much behind.
+const GRACE: Duration = Duration::from_secs(60);
 
 const MAX_KEY_BYTES: u64 = 1024 * 1024;

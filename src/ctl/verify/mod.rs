@@ -8,6 +8,7 @@ pub(crate) mod key;
 mod report;
 
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
@@ -24,9 +25,12 @@ use super::output::{Report, plain};
 use super::request;
 use super::subject::Digest;
 use crate::clock::UnixTime;
+use crate::config::Span;
 use crate::dsse::PAYLOAD_TYPE;
 use crate::sigstore::verify::{Demands as Proofs, Trusted, verify};
-use crate::sigstore::{Identity, SctPolicy, TrustedRoot, certificate_key, verify as sigstore_verify};
+use crate::sigstore::{
+    CertificatePolicy, Identity, SctPolicy, TrustedRoot, certificate_key, verify as sigstore_verify,
+};
 use crate::statement::{ReadStatement, Subject};
 
 /// What a caller demands.
@@ -35,6 +39,7 @@ struct Demands {
     root: Option<TrustedRoot>,
     require_timestamp: bool,
     at: Option<UnixTime>,
+    max_certificate_lifetime: Duration,
     predicate_type: Option<String>,
     digests: Vec<Digest>,
     files: Vec<std::path::PathBuf>,
@@ -83,6 +88,9 @@ impl Demands {
             root: args.trusted_root.as_deref().map(trusted_root).transpose()?,
             require_timestamp: args.require_timestamp,
             at: args.at.map(|at| UnixTime(at.as_second())),
+            max_certificate_lifetime: args
+                .max_certificate_lifetime
+                .map_or(CertificatePolicy::OFFLINE.max_lifetime, Span::get),
             predicate_type: args.predicate_type.as_deref().map(request::predicate_type).transpose()?,
             digests: args.digest.iter().map(|text| Digest::parse(text, "digest")).collect::<Result<_, _>>()?,
             files: args.subject_file.clone(),
@@ -125,10 +133,14 @@ fn check<'d>(json: &[u8], demands: &'d Demands) -> Result<Verified<'d>, Failed> 
         root: demands.root.as_ref(),
         require_timestamp: demands.require_timestamp,
         asserted_time: demands.at,
+        max_certificate_lifetime: demands.max_certificate_lifetime,
         now: UnixTime::now(),
         digests: &[],
     };
     let proven = verify(&brought.evidence(), &proofs).map_err(Fault::from)?;
+    if let Some(key) = key {
+        key.in_use(proven.timestamps.iter().map(|stamp| stamp.time).min())?;
+    }
     if let (Some(key), Some(leaf)) = (key, brought.leaf())
         && certificate_key(leaf).as_ref() != Some(key.key.sec1())
     {
@@ -136,7 +148,10 @@ fn check<'d>(json: &[u8], demands: &'d Demands) -> Result<Verified<'d>, Failed> 
     }
     let payload_sha256 = digest(&SHA256, brought.payload()).as_ref().try_into().unwrap_or([0; 32]);
     let matched = meets(&proven.statement, demands)?;
-    let unchecked = unchecked(demands, &brought, &matched);
+    let mut unchecked = unchecked(demands, &brought, &matched);
+    if key.is_some_and(PublishedKey::has_an_end) && proven.timestamps.is_empty() {
+        unchecked.push("that the key was in use when it signed; a timestamp does that, with --trusted-root");
+    }
     let mut verified =
         Verified { form: found.form, key, proven, payload_sha256, matched, checked: Vec::new(), unchecked };
     verified.tell(&found, demands, &brought);

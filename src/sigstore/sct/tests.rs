@@ -113,7 +113,12 @@ fn a_log_counts_in_its_window_alone() {
     let mut scene = Scene::new();
     let sct = scene.promise(&scene.log, 0);
     scene.root.ct_logs[0].valid_for.end = Some(UnixTime(NOW - 1));
-    assert_eq!(scene.judge(&[sct], 1), Err("sct_time"));
+    assert_eq!(scene.judge(std::slice::from_ref(&sct), 1), Err("sct_time"));
+    // Pinned for another span as well, whichever comes first in the file.
+    let mut again = scene.root.ct_logs[0].clone();
+    again.valid_for = crate::sigstore::trusted_root::ValidFor { start: UnixTime(NOW), end: None };
+    scene.root.ct_logs.push(again);
+    assert_eq!(scene.judge(&[sct], 1), Ok(1));
 }
 
 #[test]

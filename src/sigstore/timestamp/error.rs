@@ -17,7 +17,7 @@ pub enum TimestampError {
     /// The authority refused.
     #[error("the timestamp authority refused with status {status}{}", .text.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     NotGranted {
-        /// `PKIStatus`, 2 to 5.
+        /// `PKIStatus`, 2 to 5; in an answer that is to go into a bundle 1 as well, granted with modifications.
         status: u8,
         /// What it said, where it said something.
         text: Option<String>,
@@ -40,6 +40,9 @@ pub enum TimestampError {
     /// Neither in the token nor pinned.
     #[error("the certificate that signed the timestamp is neither in it nor pinned")]
     NoCertificate,
+    /// The signer's certificate is in the token, and another one stands before it.
+    #[error("the first certificate in the timestamp is not the signer's; cosign and sigstore-go take none but that")]
+    SignerNotFirst,
     /// The certificate is not the one that the signature is bound to (ESSCertID).
     #[error("the timestamp is bound to another certificate than the one that should have signed it")]
     SigningCertificate,
@@ -82,6 +85,7 @@ impl TimestampError {
             Self::MessageDigest => "timestamp_message_digest",
             Self::NoCertificate => "timestamp_no_certificate",
             Self::SigningCertificate => "timestamp_signing_certificate",
+            Self::SignerNotFirst => "timestamp_signer_not_first",
             Self::Untrusted => "timestamp_untrusted",
             Self::NotValid(_) => "timestamp_not_valid",
             Self::ExtendedKeyUsage => "timestamp_extended_key_usage",

@@ -21,8 +21,11 @@ pub use verification::{verify, verify_answer};
 /// A timestamp that a pinned authority made over the expected bytes. Only [`verify`] and [`verify_answer`] make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp {
-    /// When, to the second; fractions are cut off.
+    /// When, to the second; a fraction is cut off.
     pub time: UnixTime,
+    /// When at the latest, to the second: `time`, or the second after it where a fraction was stated. What ends with a
+    /// second has ended before a fraction of it.
+    pub latest: UnixTime,
     /// `uri` of the authority in the trusted root.
     pub authority: String,
     /// The certificate that signed it.

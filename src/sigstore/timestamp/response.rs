@@ -1,5 +1,7 @@
 //! `TimeStampResp` and `TSTInfo` (RFC 3161, section 2.4.2).
 
+use std::time::Duration;
+
 use super::TimestampError;
 use crate::clock::UnixTime;
 use crate::sigstore::der::{self, NotDer, Reader};
@@ -13,17 +15,21 @@ pub(super) struct TstInfo<'a> {
     /// Contents of its INTEGER.
     pub(super) serial: &'a [u8],
     pub(super) time: UnixTime,
+    /// As [`Timestamp::latest`](super::Timestamp::latest).
+    pub(super) latest: UnixTime,
     /// Contents of its INTEGER.
     pub(super) nonce: Option<&'a [u8]>,
 }
 
-/// The token in a response that grants one: a `ContentInfo`, raw.
-pub(super) fn token(response: &[u8]) -> Result<&[u8], TimestampError> {
+/// The token in a response that grants one: a `ContentInfo`, raw. Of a response that does so `with_mods` cosign and
+/// sigstore-go take none, so an answer that is to go into a bundle must not.
+pub(super) fn token(response: &[u8], with_mods: bool) -> Result<&[u8], TimestampError> {
     let Parts { status, text, token } = parts(response).map_err(|NotDer| TimestampError::Malformed("response"))?;
     match (status, token) {
         // granted, grantedWithMods
-        (0 | 1, Some(token)) => Ok(token),
-        (0 | 1, None) => Err(TimestampError::Malformed("token")),
+        (0, Some(token)) => Ok(token),
+        (1, Some(token)) if with_mods => Ok(token),
+        (0, None) => Err(TimestampError::Malformed("token")),
         (status, _) => Err(TimestampError::NotGranted { status, text }),
     }
 }
@@ -70,7 +76,7 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
     let hashed = imprint.expect(der::OCTET_STRING)?.value;
     imprint.end()?;
     let serial = fields.integer()?;
-    let time = generalized_time(fields.expect(der::GENERALIZED_TIME)?.value)?;
+    let (time, latest) = generalized_time(fields.expect(der::GENERALIZED_TIME)?.value)?;
     // Accuracy: not used. A timestamp counts by its time, as everywhere in Sigstore.
     fields.optional(der::SEQUENCE)?;
     fields.default_false()?;
@@ -80,17 +86,22 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
         no_critical(extensions.value)?;
     }
     fields.end()?;
-    Ok(TstInfo { hash, imprint: hashed, serial, time, nonce })
+    Ok(TstInfo { hash, imprint: hashed, serial, time, latest, nonce })
 }
 
-/// `YYYYMMDDhhmmss[.s…]Z` (RFC 3161, section 2.4.2); the fraction is checked and cut off.
-fn generalized_time(value: &[u8]) -> Result<UnixTime, NotDer> {
+/// `YYYYMMDDhhmmss[.s…]Z` (RFC 3161, section 2.4.2): the second, and the first one that is not before it.
+fn generalized_time(value: &[u8]) -> Result<(UnixTime, UnixTime), NotDer> {
     let text = std::str::from_utf8(value).map_err(|_| NotDer)?;
-    let Some((seconds, fraction)) = text.split_once('.') else { return der::moment(text) };
+    let Some((seconds, fraction)) = text.split_once('.') else {
+        return der::moment(text).map(|time| (time, time));
+    };
     let digits = fraction.strip_suffix('Z').ok_or(NotDer)?;
     // No fraction ends in a zero, and an empty one has no point.
     let minimal = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty() && !digits.ends_with('0');
-    if minimal { der::moment(&format!("{seconds}Z")) } else { Err(NotDer) }
+    if !minimal {
+        return Err(NotDer);
+    }
+    der::moment(&format!("{seconds}Z")).map(|time| (time, time.plus(Duration::from_secs(1))))
 }
 
 fn no_critical(extensions: &[u8]) -> Result<(), NotDer> {

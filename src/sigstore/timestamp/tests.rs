@@ -95,6 +95,44 @@ fn what_no_honest_authority_answers_is_refused_by_name() {
 }
 
 #[test]
+fn what_other_verifiers_refuse_is_no_answer_and_counts_in_a_file_all_the_same() {
+    let tsa = Tsa::new(NOW);
+    let (own, root) = (tsa.signer.certificate.clone(), tsa.root.certificate.clone());
+    for (reason, answer) in [
+        ("timestamp_not_granted", Answer { status: 1, ..Answer::at(NOW) }),
+        ("timestamp_signer_not_first", Answer { certificates: Some(vec![root, own]), ..Answer::at(NOW) }),
+    ] {
+        refused(&tsa, &answer, reason);
+        verify(&tsa.stamp(MESSAGE, &answer), MESSAGE, &root_of(&tsa), UnixTime(NOW)).unwrap();
+    }
+}
+
+#[test]
+fn a_strangers_stamp_is_the_strangers_business_whatever_it_is_over() {
+    let (tsa, stranger) = (Tsa::new(NOW), Tsa::new(NOW));
+    let response = stranger.stamp(b"other bytes", &Answer::at(NOW));
+    assert_eq!(verify(&response, MESSAGE, &root_of(&tsa), UnixTime(NOW)).unwrap_err(), TimestampError::Untrusted);
+    let own = tsa.stamp(b"other bytes", &Answer::at(NOW));
+    assert_eq!(verify(&own, MESSAGE, &root_of(&tsa), UnixTime(NOW)).unwrap_err(), TimestampError::Imprint);
+}
+
+#[test]
+fn a_fraction_is_cut_off_and_not_forgotten() {
+    let tsa = Tsa::new(NOW);
+    let judged = |answer: &Answer, root: &TrustedRoot| {
+        verify(&tsa.stamp(MESSAGE, answer), MESSAGE, root, UnixTime(NOW)).map(|stamp| (stamp.time.0, stamp.latest.0))
+    };
+    let root = root_of(&tsa);
+    assert_eq!(judged(&Answer::at(NOW), &root), Ok((NOW, NOW)));
+    let fraction = Answer { fraction: Some("05"), ..Answer::at(NOW) };
+    assert_eq!(judged(&fraction, &root), Ok((NOW, NOW + 1)));
+    let mut ends = root;
+    ends.timestamp_authorities[0].valid_for.end = Some(UnixTime(NOW));
+    assert_eq!(judged(&fraction, &ends), Err(TimestampError::NotValid(UnixTime(NOW))));
+    assert_eq!(judged(&Answer::at(NOW), &ends), Ok((NOW, NOW)));
+}
+
+#[test]
 fn a_pinned_signer_need_not_be_in_the_token_and_no_other_one_counts() {
     let tsa = Tsa::new(NOW);
     judge(&tsa, &Answer { certificates: Some(vec![]), ..Answer::at(NOW) }).unwrap();

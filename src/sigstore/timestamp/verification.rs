@@ -15,7 +15,8 @@ use crate::sigstore::path::{self, PathError};
 use crate::sigstore::trusted_root::{Authority, TrustedRoot};
 use crate::sigstore::x509::{self, Certificate};
 
-/// Verifies the answer to `request`: as [`verify`], and its nonce.
+/// Verifies the answer to `request`: as [`verify`], its nonce, and that no other verifier of Sigstore bundles refuses it:
+/// it is granted without modifications, and the first certificate in it, if any, is the signer's.
 ///
 /// # Errors
 /// [`TimestampError`].
@@ -71,15 +72,19 @@ fn judge(
     if response.len() > MAX_RESPONSE {
         return Err(TimestampError::TooLarge(MAX_RESPONSE));
     }
-    let token = signed_data::read(response::token(response)?)?;
+    let token = signed_data::read(response::token(response, matches!(expected, Expected::Message(_)))?)?;
     let stated = response::tst_info(token.content).map_err(|NotDer| TimestampError::Malformed("TSTInfo"))?;
-    expected.check(&stated)?;
     let signer = signer_certificate(&token.signer.identifier, &token.certificates, root)?;
     let certificate = Certificate::parse(signer).map_err(|NotDer| TimestampError::Malformed("certificate"))?;
     // First of all whose it claims to be: what is wrong with a stranger's timestamp is the stranger's business.
     let authority = pinned_authority(&CertificateDer::from(signer), &stated, root);
     if matches!(authority, Err(TimestampError::Untrusted)) {
         return Err(TimestampError::Untrusted);
+    }
+    expected.check(&stated)?;
+    // cosign and sigstore-go take the first certificate for the signer's.
+    if matches!(expected, Expected::Answer(_)) && token.certificates.first().is_some_and(|first| *first != signer) {
+        return Err(TimestampError::SignerNotFirst);
     }
     check_attributes(&token.signer, token.content)?;
     check_binding(&token.signer, signer, &certificate)?;
@@ -91,6 +96,7 @@ fn judge(
     }
     Ok(Timestamp {
         time: stated.time,
+        latest: stated.latest,
         authority: authority.uri.clone(),
         signer: CertificateDer::from(signer.to_vec()),
         serial: stated.serial.to_vec(),
@@ -225,8 +231,14 @@ fn pinned_authority<'r>(
         if !is_signer_of(signer, authority) {
             continue;
         }
-        match path::to_anchor(signer, authority, stated.time, x509::TIME_STAMPING) {
-            Ok(_) if authority.valid_for.contains(stated.time) => return Ok(authority),
+        let path = path::to_anchor(signer, authority, stated.time, x509::TIME_STAMPING);
+        let path = path.and_then(|path| match stated.latest == stated.time {
+            true => Ok(path),
+            false => path::to_anchor(signer, authority, stated.latest, x509::TIME_STAMPING),
+        });
+        let counts = |at| authority.valid_for.contains(at);
+        match path {
+            Ok(_) if counts(stated.time) && counts(stated.latest) => return Ok(authority),
             Ok(_) | Err(PathError::NotValid) => reason = TimestampError::NotValid(stated.time),
             Err(PathError::Unknown) => {}
             Err(other) => reason = TimestampError::Path(other.to_string()),

@@ -25,6 +25,8 @@ pub struct Answer {
     pub text: Option<&'static str>,
     /// `genTime`, seconds since 1970.
     pub time: i64,
+    /// Digits of a second beside it.
+    pub fraction: Option<&'static str>,
     /// The imprint in place of the requested one.
     pub imprint: Option<Vec<u8>>,
     /// Contents of the nonce's INTEGER in place of the requested one; empty for none.
@@ -68,6 +70,7 @@ impl Answer {
             status: 0,
             text: None,
             time,
+            fraction: None,
             imprint: None,
             nonce: None,
             content_type: TST_INFO,
@@ -140,7 +143,10 @@ impl Tsa {
             &oid("1.2.3.4.1"),
             &seq(&[&sha, &octets(imprint)]),
             &integer(&[0x2a]),
-            &generalized_time(answer.time),
+            &match answer.fraction {
+                None => generalized_time(answer.time),
+                Some(digits) => fractional_time(answer.time, digits),
+            },
             &seq(&[&integer(&[1])]),
             &nonce,
         ]);
@@ -197,6 +203,13 @@ impl Tsa {
             &octets(&signature),
         ])
     }
+}
+
+/// `YYYYMMDDhhmmss.sZ`.
+fn fractional_time(time: i64, digits: &str) -> Vec<u8> {
+    let mut whole = children(&generalized_time(time)).first().map(|element| element.1.to_vec()).unwrap_or_default();
+    whole.pop();
+    tlv(0x18, &[&whole, format!(".{digits}Z").as_bytes()])
 }
 
 /// What a TSA's certificate should be.
