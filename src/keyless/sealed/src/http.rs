@@ -29,7 +29,7 @@ pub(crate) enum HttpError {
 }
 
 /// Reads one answer, with a body of at most `bound` bytes: by `Content-Length` or in chunks. An answer that ends only
-/// with the connection cannot be told from one cut short, and is refused.
+/// with the connection cannot be told from one cut short: it is refused, but for the status of an error, which needs no body.
 ///
 /// # Errors
 /// Whatever is not exactly that.
@@ -102,6 +102,8 @@ fn head(response: &Response<'_, '_>, length: usize) -> Result<Head, HttpError> {
     let framing = match framing {
         Some(framing) => framing,
         None if status == 204 => Framing::Length(0),
+        // An error's status says all that is acted upon; a proxy in between that ends it with the connection is heard too.
+        None if (400..600).contains(&status) => Framing::Length(0),
         None => return Err(HttpError::Malformed("an answer without a length")),
     };
     if status < 200 {
@@ -234,6 +236,8 @@ mod tests {
         }
         let busy = read(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n").unwrap();
         assert_eq!((busy.status, busy.retry_after), (429, Some(7)));
+        let busy = read(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n\r\nupstream gone").unwrap();
+        assert_eq!((busy.status, busy.retry_after, &busy.body[..]), (503, Some(7), &b""[..]));
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(crate) fn seal(exceptions: Layers) -> Result<Sealed, Missing> {
     layer(Layer::Unprivileged, &mut process::become_nobody)?;
     layer(Layer::Capabilities, &mut capabilities::drop_all)?;
     layer(Layer::NotDumpable, &mut process::hide)?;
+    // No layer of its own: it takes nothing away, and can always be had.
+    process::end_with_parent().map_err(|error| Missing { layer: Layer::Limits, error })?;
     layer(Layer::NoNewPrivileges, &mut process::no_new_privileges)?;
     layer(Layer::Landlock, &mut || {
         landlock_abi = landlock::restrict()?;

@@ -39,6 +39,13 @@ pub(super) fn hide() -> io::Result<()> {
     }
 }
 
+/// Has the kernel end this process when the thread that started it ends, as it does with the parent whatever becomes of
+/// that. While Fulcio is waited for, nobody looks whether the parent is still there. A change of user undoes it, so it
+/// comes after that. A parent that was gone before has closed its end of the socket, and is missed before the job.
+pub(super) fn end_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+}
+
 pub(super) fn no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
 }

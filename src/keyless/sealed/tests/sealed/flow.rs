@@ -144,6 +144,23 @@ fn the_parents_end_ends_it_at_any_time() {
 }
 
 #[test]
+fn a_parent_that_is_killed_takes_it_along_while_fulcio_is_waited_for() {
+    let fulcio = Fulcio::start(Manner::Silent);
+    // The shell is the parent that is killed; the socket is here, so that its end says nothing.
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "exec 3<&0; env -i \"$0\" <&3 3<&- & wait"]).arg(debug_build());
+    let mut helper = Helper::from(&mut shell);
+    helper.sealed();
+    helper.work(&fulcio, |_| ());
+    while fulcio.requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    helper.child.kill().unwrap();
+    helper.child.wait().unwrap();
+    assert_eq!(helper.hear(), None, "it went with its parent, before Fulcio's time was up");
+}
+
+#[test]
 fn a_parent_that_breaks_the_protocol_gets_no_signature() {
     let fulcio = Fulcio::start(Manner::Issue);
     let job = job(&fulcio, |_| ());
