@@ -45,7 +45,7 @@ pub trait AdminSession {
     /// so that after a wrong one it is not tried again.
     ///
     /// # Errors
-    /// [`AdminError::PinNotTried`] when the flags forbid it, [`TokenError::PinRefused`] when the PIN is wrong.
+    /// [`AdminError::PinNotTried`] when the flags forbid it, [`TokenError::PinRefused`](super::TokenError::PinRefused) when the PIN is wrong.
     fn login(&self, pin: &Pin, unattended: bool) -> Result<(), AdminError>;
 
     /// The keys and certificates that are visible now; private ones only after login.
