@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     list: bool,
 }
 
-/// Where each peer is, or why it is not to be had.
+/// Where each peer is, or why it is not to be had, by its variable: two versions of one program have the same name.
 type Peers = BTreeMap<&'static str, Outcome<PathBuf>>;
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
@@ -72,7 +72,7 @@ fn unknown(name: &str) -> String {
 /// Compiles the tests while the peers are built beside.
 fn build(suites: &[&Suite]) -> Outcome<(bool, Peers)> {
     let wanted: BTreeMap<&str, &'static Peer> =
-        suites.iter().flat_map(|suite| suite.peers).map(|peer| (peer.name, *peer)).collect();
+        suites.iter().flat_map(|suite| suite.peers).map(|peer| (peer.variable, *peer)).collect();
     thread::scope(|scope| {
         let building: Vec<_> = wanted.values().map(|peer| (*peer, scope.spawn(move || peer.provide()))).collect();
         // The sealed helper is a program of a package of its own, which no test of another package has built.
@@ -91,7 +91,7 @@ fn build(suites: &[&Suite]) -> Outcome<(bool, Peers)> {
                 Err(reason) if peer.optional => ui::note(format!("{}: {reason}", peer.name)),
                 Err(reason) => ui::refused(format!("{} {}: {reason}", peer.name, peer.version)),
             }
-            (peer.name, outcome)
+            (peer.variable, outcome)
         });
         Ok((built, peers.collect()))
     })
@@ -103,7 +103,7 @@ fn run_suite(suite: &Suite, peers: &Peers) -> Outcome<Result> {
         let mut command = cargo();
         command.args(["test", "--locked", "--no-fail-fast"]).args(*arguments).arg("--");
         for peer in suite.peers {
-            match &peers[peer.name] {
+            match &peers[peer.variable] {
                 Ok(path) => {
                     command.env(peer.variable, path);
                 }
