@@ -196,6 +196,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::sync::Barrier;
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     fn soon() -> Instant {
@@ -214,11 +215,10 @@ mod tests {
     #[tokio::test]
     async fn all_who_need_it_wait_for_one_look_up_which_is_not_on_their_threads() {
         static ASKED: AtomicU32 = AtomicU32::new(0);
-        static GO: Mutex<()> = Mutex::new(());
-        let held = GO.lock().unwrap();
+        static GO: Barrier = Barrier::new(2);
         let resolver = Arc::new(Resolver::with("fulcio.example", 1, |_, port| {
             ASKED.fetch_add(1, SeqCst);
-            drop(GO.lock());
+            GO.wait();
             Ok(vec![([127, 0, 0, 1], port).into()])
         }));
         let waiting: Vec<_> = (0..8)
@@ -232,7 +232,7 @@ mod tests {
         }
         // This loop has one thread, and so has its pool for what blocks: neither waits for the look-up.
         tokio::task::spawn_blocking(|| {}).await.unwrap();
-        drop(held);
+        GO.wait();
         for one in waiting {
             assert_eq!(one.await.unwrap(), 1);
         }
