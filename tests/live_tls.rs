@@ -26,8 +26,9 @@ fn a_client_that_a_new_list_revokes_loses_its_connections_and_gets_no_new_one() 
     assert!(acme.fork().keys().try_send().is_err(), "a revoked client");
     globex.fork().keys().send().expect(200);
 
-    // What cannot be used leaves the list in force, and so does a file that is gone.
-    for broken in [Some("-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n"), Some(""), None] {
+    // What cannot be used leaves the list in force, and so does a file that is gone, and a good list of another CA.
+    let others = std::fs::read_to_string(pki.server_ca.write_crl("other.crl", &[]).unwrap()).unwrap();
+    for broken in [Some("-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n"), Some(&*others), Some(""), None] {
         let before = complaints(&fixture);
         match broken {
             Some(text) => std::fs::write(&pki.client_crl, text).unwrap(),

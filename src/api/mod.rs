@@ -11,6 +11,7 @@ mod live_tls;
 mod local;
 pub mod openapi;
 mod operator;
+mod peers;
 pub mod problem;
 mod referrers;
 pub mod request;

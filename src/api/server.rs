@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::guard::{Cut, Guarded, Watch};
 use super::live_tls::LiveTls;
+use super::peers::Peers;
 use super::sending::keeping;
 use super::{routes, tls};
 use crate::auth::PeerCertificate;
@@ -49,6 +50,7 @@ impl EventLoops {
         stop: &watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let limits = appliance.config.server.limits.clone();
+        let peers = Arc::new(Peers::default());
         let mut loops = Vec::with_capacity(count);
         for index in 0..count {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -62,6 +64,7 @@ impl EventLoops {
                 appliance: Arc::clone(appliance),
                 tls: Arc::clone(tls),
                 open: Arc::clone(&open),
+                peers: Arc::clone(&peers),
                 stop: stop.clone(),
             };
             let thread = std::thread::Builder::new()
@@ -131,6 +134,7 @@ struct Front {
     appliance: Arc<Appliance>,
     tls: Arc<LiveTls>,
     open: Arc<AtomicUsize>,
+    peers: Arc<Peers>,
     stop: watch::Receiver<bool>,
 }
 
@@ -189,6 +193,10 @@ impl Front {
         let Some(peer) = leaf.and_then(tls::peer_certificate) else {
             let detail = "the client certificate cannot be read";
             return self.appliance.refused_connection(address, None, "client_certificate_unreadable", detail);
+        };
+        let Some(_place) = self.peers.enter(peer.thumbprint, limits.max_connections.get() as usize) else {
+            let detail = "this client holds more than half of all connections, and what is left is for others";
+            return self.appliance.refused_connection(address, Some(&peer), "too_many_connections_of_one", detail);
         };
         let speaks_h2 = session.alpn_protocol() == Some(b"h2");
         let _counted = Counted::new(&self.appliance.metrics.connections);

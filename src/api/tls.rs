@@ -7,7 +7,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::client_chain::RememberingVerifier;
 use crate::auth::PeerCertificate;
@@ -118,9 +118,10 @@ fn client_verifier(
     tls: &Tls,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<RememberingVerifier>, TlsError> {
+    let authorities = certificates("client_ca", &tls.client_ca)?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("client_ca", &tls.client_ca)? {
-        roots.add(certificate).map_err(|error| TlsError::Unusable {
+    for certificate in &authorities {
+        roots.add(certificate.clone()).map_err(|error| TlsError::Unusable {
             key: "client_ca",
             path: tls.client_ca.clone(),
             reason: error.to_string(),
@@ -137,6 +138,7 @@ fn client_verifier(
             return Err(TlsError::Empty { key: "client_crl", path: path.clone(), wanted: "X509 CRL" });
         }
     }
+    every_authority_has_a_list(tls, &authorities, &crls)?;
     // With CRLs, the whole chain is checked, an uncovered certificate is refused, and so is a stale CRL: an old
     // list cannot say who was revoked since.
     let lists = crls.clone();
@@ -150,6 +152,35 @@ fn client_verifier(
         TlsError::Unusable { key, path, reason: error.to_string() }
     })?;
     Ok(Arc::new(RememberingVerifier::new(inner, &lists)))
+}
+
+/// Where there are lists, a CA without one of its own locks all of its clients out: their status would be unknown. That
+/// is what becomes of a list of another CA that was copied to the place of the right one.
+fn every_authority_has_a_list(
+    tls: &Tls,
+    authorities: &[CertificateDer<'_>],
+    crls: &[CertificateRevocationListDer<'_>],
+) -> Result<(), TlsError> {
+    let Some(path) = tls.client_crl.first() else { return Ok(()) };
+    let lists: Vec<_> = crls.iter().filter_map(|list| Some(CertificateRevocationList::from_der(list).ok()?.1)).collect();
+    for authority in authorities {
+        let Ok((_, authority)) = X509Certificate::from_der(authority) else { continue };
+        let named = lists.iter().filter(|list| list.issuer().as_raw() == authority.subject().as_raw());
+        let mut found = named.map(|list| list.verify_signature(authority.public_key()).is_ok());
+        let missing = match (found.next(), found.any(|signed| signed)) {
+            (Some(true), _) | (_, true) => continue,
+            (Some(false), false) => "the revocation list in its name is not signed by it",
+            (None, _) => "no revocation list is of it",
+        };
+        let subject = authority.subject();
+        let remedy = "nobody it certified would be let in; give its list, or take it out of client_ca";
+        return Err(TlsError::Unusable {
+            key: "client_crl",
+            path: path.clone(),
+            reason: format!("{subject} is in client_ca, and {missing}: {remedy}"),
+        });
+    }
+    Ok(())
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

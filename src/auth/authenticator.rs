@@ -107,7 +107,8 @@ impl Authenticator {
         let (refresh, max_stale) = (config.jwks_refresh.get(), config.jwks_max_stale.get());
         let keys = AuthorityKeys::new(source, refresh, max_stale, Arc::clone(&tokens), started.steady)
             .map_err(AuthSetupError::Keys)?;
-        let proofs = Proofs::new(&config.dpop, skew, public_url, started).ok_or(AuthSetupError::Randomness)?;
+        let several = policy.tenants.len() > 1;
+        let proofs = Proofs::new(&config.dpop, several, skew, public_url, started).ok_or(AuthSetupError::Randomness)?;
         Ok(Self { policy, keys: Arc::new(keys), tokens, proofs })
     }
 

@@ -47,18 +47,25 @@ pub(super) struct ProofKey {
 }
 
 impl Proofs {
-    /// `None` when the system has no randomness to give.
-    pub(super) fn new(config: &Dpop, skew: Duration, public_url: PublicUrl, started: Moment) -> Option<Self> {
+    /// For one tenant or `several`. `None` when the system has no randomness to give.
+    pub(super) fn new(
+        config: &Dpop,
+        several: bool,
+        skew: Duration,
+        public_url: PublicUrl,
+        started: Moment,
+    ) -> Option<Self> {
         let iat_window = config.iat_window.get();
         let limit = usize::try_from(config.max_remembered_proofs.get()).unwrap_or(usize::MAX);
+        // From the first moment that a proof could be accepted to the last.
+        let replay = ReplayMemory::new(limit, iat_window + 2 * skew, started.steady);
         Some(Self {
             public_url,
             iat_window,
             skew,
             nonces: Nonces::new(config.nonce_lifetime.get(), started.steady)?,
             policy: config.nonce,
-            // From the first moment that a proof could be accepted to the last.
-            replay: ReplayMemory::new(limit, iat_window + 2 * skew, started.steady),
+            replay: if several { replay.shared_by_tenants() } else { replay },
             started,
         })
     }
@@ -99,7 +106,7 @@ impl Proofs {
             _ => (None, None),
         };
         // Last, so that only proofs that are good in every other way take up memory.
-        let remembered = self.replay.remember(jkt, &claims.jti, acceptable_until, age, now.steady);
+        let remembered = self.replay.remember(&token.caller.tenant, (jkt, &claims.jti), acceptable_until, age, now.steady);
         remembered.map_err(|refusal| match refusal {
             Refusal::Replayed => AuthError::new(Reason::DPOP_REPLAYED),
             // The wall clock cannot tell whether this one was used; a nonce can.

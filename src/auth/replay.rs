@@ -3,8 +3,10 @@
 //! A proof is remembered as a keyed 64-bit hash of its key and `jti`, for at least as long as it could be accepted.
 //! Two proofs that collide by chance (one in 10^13 at two million remembered ones) cost one of them a refusal, never
 //! an acceptance. Time is cut into spans; what was remembered in one span is forgotten together.
+//!
+//! One tenant cannot take all the room: from three quarters on, whoever holds more than half of it waits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,8 @@ pub(super) struct ReplayMemory {
     hasher: RandomState,
     remembered: AtomicUsize,
     limit: usize,
+    /// The last places, which are not for a tenant that holds more than half of what is remembered.
+    reserved: usize,
     started: Instant,
     /// For how long every proof is remembered at least.
     keep: Duration,
@@ -31,7 +35,8 @@ pub(super) enum Refusal {
     /// By its own account it is as old as proofs that are forgotten already, so nobody can tell. Only a wall clock that
     /// was set back, or one that had run ahead, brings one here.
     Forgotten,
-    /// There is no room to remember it. One that is still acceptable is never forgotten to make room.
+    /// There is no room to remember it, or what is left is for other tenants. One that is still acceptable is never
+    /// forgotten to make room.
     Full,
 }
 
@@ -46,6 +51,8 @@ struct Shard {
 #[derive(Default)]
 struct Generation {
     proofs: HashSet<u64, BuildHasherDefault<Hashed>>,
+    /// How many of them each tenant brought, by a keyed hash of its name.
+    tenants: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
     acceptable_until: Option<UnixTime>,
 }
 
@@ -56,27 +63,33 @@ impl ReplayMemory {
         // whole ones.
         let span = (keep + Duration::from_secs(2)) / 3 + Duration::from_millis(1);
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, hasher: RandomState::new(), remembered: AtomicUsize::new(0), limit, started, keep, span }
+        let (hasher, remembered) = (RandomState::new(), AtomicUsize::new(0));
+        Self { shards, hasher, remembered, limit, reserved: 0, started, keep, span }
     }
 
-    /// Remembers the proof with this key and `jti`, acceptable until `until`, if it has not been seen. `age` is how long
-    /// ago it can have been made at most, by the steady clock, where that is known.
+    /// Keeps a quarter of the room for tenants that hold less than half of it.
+    pub(super) fn shared_by_tenants(self) -> Self {
+        Self { reserved: self.limit / 4, ..self }
+    }
+
+    /// Remembers a tenant's proof with this key and `jti`, acceptable until `until`, if it has not been seen. `age` is
+    /// how long ago it can have been made at most, by the steady clock, where that is known.
     pub(super) fn remember(
         &self,
-        jkt: &[u8; 32],
-        jti: &str,
+        tenant: &str,
+        (jkt, jti): (&[u8; 32], &str),
         until: UnixTime,
         age: Option<Duration>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let proof = self.hasher.hash_one((jkt, jti));
+        let (proof, tenant) = (self.hasher.hash_one((jkt, jti)), self.hasher.hash_one(tenant));
         let span = self.span_at(now);
         // One made within the time that is remembered would be remembered, had it been used.
         let recent = age.is_some_and(|age| age <= self.keep);
-        match self.remember_hashed(proof, until, recent, span) {
+        match self.remember_hashed(tenant, proof, until, recent, span) {
             Err(Refusal::Full) => {
                 self.forget_old(now);
-                self.remember_hashed(proof, until, recent, span)
+                self.remember_hashed(tenant, proof, until, recent, span)
             }
             verdict => verdict,
         }
@@ -95,7 +108,14 @@ impl ReplayMemory {
         self.span
     }
 
-    fn remember_hashed(&self, proof: u64, until: UnixTime, recent: bool, span: u64) -> Result<(), Refusal> {
+    fn remember_hashed(
+        &self,
+        tenant: u64,
+        proof: u64,
+        until: UnixTime,
+        recent: bool,
+        span: u64,
+    ) -> Result<(), Refusal> {
         // The set's own table takes the low and the topmost bits.
         let mut shard = lock(&self.shards[(proof >> 40) as usize % SHARDS]);
         self.advance(&mut shard, span);
@@ -105,13 +125,16 @@ impl ReplayMemory {
         if shard.generations.iter().any(|generation| generation.proofs.contains(&proof)) {
             return Err(Refusal::Replayed);
         }
-        if self.remembered.fetch_add(1, Ordering::Relaxed) >= self.limit {
+        let before = self.remembered.fetch_add(1, Ordering::Relaxed);
+        // Proofs fall into the shards by chance, so that this one tells how the tenants share all of them.
+        if before >= self.limit || before >= self.limit - self.reserved && shard.holds_more_than_half(tenant) {
             self.remembered.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Full);
         }
         let current = (shard.span % GENERATIONS as u64) as usize;
         let generation = &mut shard.generations[current];
         generation.proofs.insert(proof);
+        *generation.tenants.entry(tenant).or_default() += 1;
         generation.acceptable_until = generation.acceptable_until.max(Some(until));
         Ok(())
     }
@@ -129,6 +152,15 @@ impl ReplayMemory {
     fn span_at(&self, now: Instant) -> u64 {
         let spans = now.saturating_duration_since(self.started).as_millis() / self.span.as_millis().max(1);
         u64::try_from(spans).unwrap_or(u64::MAX)
+    }
+}
+
+impl Shard {
+    fn holds_more_than_half(&self, tenant: u64) -> bool {
+        let own = |generation: &Generation| generation.tenants.get(&tenant).copied().unwrap_or(0);
+        let own: usize = self.generations.iter().map(own).sum();
+        let all: usize = self.generations.iter().map(|generation| generation.proofs.len()).sum();
+        own > all / 2
     }
 }
 
@@ -165,6 +197,7 @@ const GENERATIONS: usize = 4;
 mod tests {
     use super::*;
 
+    const TENANT: &str = "acme";
     const KEY: [u8; 32] = [7; 32];
     const KEEP: Duration = Duration::from_secs(120);
 
@@ -179,9 +212,9 @@ mod tests {
         for first in 0..200 {
             let memory = ReplayMemory::new(10, KEEP, start);
             let until = UnixTime(i64::try_from(1_000_000 + first + 120).unwrap());
-            memory.remember(&KEY, "a", until, None, at(start, first)).unwrap();
+            memory.remember(TENANT, (&KEY, "a"), until, None, at(start, first)).unwrap();
             for later in [0, 1, 60, 119, 120, 121] {
-                let verdict = memory.remember(&KEY, "a", until, None, at(start, first + later));
+                let verdict = memory.remember(TENANT, (&KEY, "a"), until, None, at(start, first + later));
                 assert_eq!(verdict, Err(Refusal::Replayed), "first {first}, later {later}");
             }
         }
@@ -191,11 +224,11 @@ mod tests {
     fn a_forgotten_proof_is_refused_even_when_the_wall_clock_goes_back() {
         let start = Instant::now();
         let memory = ReplayMemory::new(10, KEEP, start);
-        memory.remember(&KEY, "a", UnixTime(1_000_120), None, start).unwrap();
-        assert_eq!(memory.remember(&KEY, "a", UnixTime(1_000_120), None, at(start, 1000)), Err(Refusal::Forgotten));
+        memory.remember(TENANT, (&KEY, "a"), UnixTime(1_000_120), None, start).unwrap();
+        assert_eq!(memory.remember(TENANT, (&KEY, "a"), UnixTime(1_000_120), None, at(start, 1000)), Err(Refusal::Forgotten));
         // What is forgotten makes room, and fresh proofs pass.
         assert_eq!(memory.remembered.load(Ordering::Relaxed), 0);
-        memory.remember(&KEY, "b", UnixTime(1_001_120), None, at(start, 1000)).unwrap();
+        memory.remember(TENANT, (&KEY, "b"), UnixTime(1_001_120), None, at(start, 1000)).unwrap();
     }
 
     #[test]
@@ -203,25 +236,25 @@ mod tests {
         let start = Instant::now();
         let memory = ReplayMemory::new(10, KEEP, start);
         // Accepted while the wall clock was a day ahead, and forgotten since.
-        memory.remember(&KEY, "a", UnixTime(1_086_400), None, start).unwrap();
+        memory.remember(TENANT, (&KEY, "a"), UnixTime(1_086_400), None, start).unwrap();
         let later = at(start, 1000);
         let until = UnixTime(1_001_120);
-        assert_eq!(memory.remember(&KEY, "a", until, None, later), Err(Refusal::Forgotten));
+        assert_eq!(memory.remember(TENANT, (&KEY, "a"), until, None, later), Err(Refusal::Forgotten));
         let beyond = Some(KEEP + Duration::from_secs(1));
-        assert_eq!(memory.remember(&KEY, "a", until, beyond, later), Err(Refusal::Forgotten));
-        memory.remember(&KEY, "a", until, Some(KEEP), later).unwrap();
-        assert_eq!(memory.remember(&KEY, "a", until, Some(KEEP), later), Err(Refusal::Replayed));
+        assert_eq!(memory.remember(TENANT, (&KEY, "a"), until, beyond, later), Err(Refusal::Forgotten));
+        memory.remember(TENANT, (&KEY, "a"), until, Some(KEEP), later).unwrap();
+        assert_eq!(memory.remember(TENANT, (&KEY, "a"), until, Some(KEEP), later), Err(Refusal::Replayed));
     }
 
     #[test]
     fn the_same_jti_of_another_key_is_another_proof() {
         let start = Instant::now();
         let memory = ReplayMemory::new(10, KEEP, start);
-        memory.remember(&KEY, "a", UnixTime(120), None, start).unwrap();
-        memory.remember(&[8; 32], "a", UnixTime(120), None, start).unwrap();
-        memory.remember(&KEY, "b", UnixTime(120), None, start).unwrap();
+        memory.remember(TENANT, (&KEY, "a"), UnixTime(120), None, start).unwrap();
+        memory.remember(TENANT, (&[8; 32], "a"), UnixTime(120), None, start).unwrap();
+        memory.remember(TENANT, (&KEY, "b"), UnixTime(120), None, start).unwrap();
         // A later proof with the same jti is still a second use.
-        assert_eq!(memory.remember(&KEY, "a", UnixTime(180), None, at(start, 60)), Err(Refusal::Replayed));
+        assert_eq!(memory.remember(TENANT, (&KEY, "a"), UnixTime(180), None, at(start, 60)), Err(Refusal::Replayed));
     }
 
     #[test]
@@ -229,13 +262,33 @@ mod tests {
         let start = Instant::now();
         let memory = ReplayMemory::new(100, KEEP, start);
         for n in 0..100 {
-            memory.remember(&KEY, &n.to_string(), UnixTime(120), None, start).unwrap();
+            memory.remember(TENANT, (&KEY, &n.to_string()), UnixTime(120), None, start).unwrap();
         }
-        assert_eq!(memory.remember(&KEY, "one more", UnixTime(120), None, at(start, 1)), Err(Refusal::Full));
+        assert_eq!(memory.remember(TENANT, (&KEY, "one more"), UnixTime(120), None, at(start, 1)), Err(Refusal::Full));
         for n in 0..100 {
-            let verdict = memory.remember(&KEY, &n.to_string(), UnixTime(120), None, at(start, 1));
+            let verdict = memory.remember(TENANT, (&KEY, &n.to_string()), UnixTime(120), None, at(start, 1));
             assert_eq!(verdict, Err(Refusal::Replayed), "{n}");
         }
+    }
+
+    #[test]
+    fn one_tenant_cannot_take_the_room_of_the_others() {
+        let start = Instant::now();
+        let memory = ReplayMemory::new(4000, KEEP, start).shared_by_tenants();
+        let brought = |tenant: &str, n: usize| {
+            memory.remember(tenant, (&KEY, &format!("{tenant} {n}")), UnixTime(120), None, start).is_ok()
+        };
+        let greedy = (0..4000).filter(|n| brought("greedy", *n)).count();
+        assert_eq!(greedy, 3000);
+        for n in 0..1000 {
+            assert!(brought("modest", n), "{n}");
+        }
+        assert!(!brought("modest", 1000), "it is full");
+        // Alone on the appliance a tenant has all of it.
+        let memory = ReplayMemory::new(100, KEEP, start);
+        assert!((0..100).all(|n: u32| {
+            memory.remember(TENANT, (&KEY, &n.to_string()), UnixTime(120), None, start).is_ok()
+        }));
     }
 
     #[test]
@@ -246,7 +299,7 @@ mod tests {
         for n in 0..50u32 {
             let second = u64::from(n) * 300;
             let until = UnixTime(i64::from(n) * 300 + 120);
-            memory.remember(&KEY, &n.to_string(), until, None, at(start, second)).unwrap();
+            memory.remember(TENANT, (&KEY, &n.to_string()), until, None, at(start, second)).unwrap();
             assert_eq!(memory.remembered.load(Ordering::Relaxed), 1);
         }
     }
@@ -258,7 +311,7 @@ mod tests {
         for round in 0..200 {
             let accepted: usize = std::thread::scope(|scope| {
                 let attempt =
-                    || usize::from(memory.remember(&KEY, &round.to_string(), UnixTime(120), None, start).is_ok());
+                    || usize::from(memory.remember(TENANT, (&KEY, &round.to_string()), UnixTime(120), None, start).is_ok());
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(attempt)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });

@@ -195,6 +195,7 @@ enum Kind {
     ReleaseKey,
     TrustedRoot,
     Credentials,
+    IdentityToken,
     Module,
     Pin,
     Plain,
@@ -227,7 +228,7 @@ impl Check<'_> {
     fn later(&mut self, path: &[Step], file: &Path) {
         match fs::symlink_metadata(file) {
             Err(error) if error.kind() == ErrorKind::NotFound && self.viewer == Viewer::Front => {}
-            _ => self.own(path, file, Kind::Plain),
+            _ => self.own(path, file, Kind::IdentityToken),
         }
     }
 
@@ -298,6 +299,10 @@ fn mode(metadata: &Metadata, kind: Kind) -> Result<(), String> {
             "mode {mode:04o} opens this secret to others; run `chmod 0600` on it, or 0640 with a group of its own"
         ));
     }
+    // Whoever writes it chooses as whom the appliance signs. Its reader refuses it for the same reason.
+    if kind == Kind::IdentityToken && mode & 0o022 != 0 {
+        return Err(format!("mode {mode:04o} lets others than its owner write it; run `chmod go-w` on it"));
+    }
     if mode & 0o002 != 0 {
         return Err(format!("mode {mode:04o} lets anyone write it; run `chmod o-w` on it"));
     }
@@ -339,7 +344,7 @@ fn content(file: &Path, kind: Kind) -> Result<(), String> {
                 )),
             }
         }
-        Kind::Module | Kind::Pin | Kind::Plain => Ok(()),
+        Kind::IdentityToken | Kind::Module | Kind::Pin | Kind::Plain => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::SigningMode;
 use crate::custody::{ResolveError, SigningKey, TenantKey};
 use crate::dsse::{DerSignature, Form, Signature, SignedBy};
 use crate::keyless::{Issued, TenantIdentity};
-use crate::timestamp::{StampError, StampedDer, Window};
+use crate::timestamp::{Attempt, StampError, Stamped, StampedDer, Window};
 
 /// What a tenant signs with, in the mode that was asked for.
 pub(super) enum Signer {
@@ -81,17 +81,17 @@ impl Appliance {
             return Ok(());
         };
         let metrics = &self.metrics.timestamps;
+        let failure = |one: &Attempt| metrics.failure(&one.authority, one.error.reason());
         match timestamps.stamp(&signed.signature, signed.window(), deadline).await {
-            Ok(stamps) => {
+            Ok(Stamped { stamps, failed }) => {
+                failed.iter().for_each(failure);
                 stamps.iter().for_each(|stamp| metrics.issued(&stamp.authority));
                 signed.stamps = stamps;
                 Ok(())
             }
             Err(error) => {
                 match &error {
-                    StampError::Failed(attempts) => {
-                        attempts.iter().for_each(|one| metrics.failure(&one.authority, one.error.reason()));
-                    }
+                    StampError::Failed(attempts) => attempts.iter().for_each(failure),
                     StampError::Deadline | StampError::Stopping => metrics.failure("any", error.reason()),
                 }
                 Err(error.into())

@@ -80,6 +80,15 @@ pub struct StampedDer {
     pub authority: String,
 }
 
+/// The timestamps that the policy wants.
+#[derive(Debug)]
+pub struct Stamped {
+    /// At least one.
+    pub stamps: Vec<StampedDer>,
+    /// Authorities that were asked before one that answered rightly ([`TimestampPolicy::One`]).
+    pub failed: Vec<Attempt>,
+}
+
 /// In which seconds a timestamp must lie: the validity of the certificate that signed. Both ends are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -145,11 +154,13 @@ impl Timestamps {
         signature: &[u8],
         window: Option<Window>,
         deadline: Instant,
-    ) -> Result<Vec<StampedDer>, StampError> {
+    ) -> Result<Stamped, StampError> {
         let work = async {
             match self.policy {
-                TimestampPolicy::One => self.first(signature, window).await.map(|stamp| vec![stamp]),
-                TimestampPolicy::All => self.all(signature, window).await,
+                TimestampPolicy::One => self.first(signature, window).await,
+                TimestampPolicy::All => {
+                    self.all(signature, window).await.map(|stamps| Stamped { stamps, failed: Vec::new() })
+                }
             }
         };
         let patience = deadline.saturating_duration_since(Instant::now());
@@ -166,11 +177,11 @@ impl Timestamps {
         self.authorities.iter().map(one).collect()
     }
 
-    async fn first(&self, signature: &[u8], window: Option<Window>) -> Result<StampedDer, StampError> {
+    async fn first(&self, signature: &[u8], window: Option<Window>) -> Result<Stamped, StampError> {
         let mut failed = Vec::new();
         for authority in &*self.authorities {
             match authority.stamp(signature, window, &self.root).await {
-                Ok(stamp) => return Ok(stamp),
+                Ok(stamp) => return Ok(Stamped { stamps: vec![stamp], failed }),
                 Err(error) => failed.push(Attempt { authority: authority.name.clone(), error }),
             }
         }

@@ -118,7 +118,7 @@ fn trusting(tsas: &[&Tsa], peers: &[&Peer], policy: TimestampPolicy) -> Timestam
 }
 
 async fn stamp(client: &Timestamps) -> Result<Vec<String>, StampError> {
-    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await?;
+    let Stamped { stamps, .. } = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await?;
     Ok(stamps.into_iter().map(|stamp| stamp.authority).collect())
 }
 
@@ -131,7 +131,7 @@ async fn the_first_that_answers_rightly_is_taken_and_what_it_said_verifies() {
         Peer::new(&tsa, Manner::Right).await,
     );
     let client = client(&tsa, &[&down, &right, &unused], TimestampPolicy::One);
-    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await.unwrap();
+    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await.unwrap().stamps;
     assert_eq!((stamps.len(), &*stamps[0].authority), (1, "tsa1"));
     timestamp::verify(&stamps[0].der, b"signature", &client.root, UnixTime::now()).unwrap();
     assert_eq!((down.calls(), unused.calls()), (1, 0));
@@ -185,7 +185,7 @@ async fn who_stamped_is_told_by_its_certificate_whatever_it_is_called() {
     let tsa = tsa();
     let peer = Peer::new(&tsa, Manner::Right).await;
     let client = client(&tsa, &[&peer], TimestampPolicy::One);
-    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await.unwrap();
+    let stamps = client.stamp(b"signature", None, Instant::now() + Duration::from_secs(30)).await.unwrap().stamps;
     let certificate = digest(&SHA256, &tsa.signer.certificate);
     assert_eq!(stamps[0].signer_sha256, certificate.as_ref());
 }
@@ -203,7 +203,10 @@ async fn a_stamp_outside_of_the_certificates_validity_is_none() {
         Window { not_before: now.minus(Duration::from_secs(600)), not_after: now.minus(Duration::from_secs(31)) };
 
     let one = client(&tsa, &[&behind, &right], TimestampPolicy::One);
-    assert_eq!(one.stamp(b"signature", Some(fresh), soon).await.unwrap()[0].authority, "tsa1");
+    let stamped = one.stamp(b"signature", Some(fresh), soon).await.unwrap();
+    assert_eq!(stamped.stamps[0].authority, "tsa1");
+    let failed: Vec<_> = stamped.failed.iter().map(|one| (&*one.authority, one.error.reason())).collect();
+    assert_eq!(failed, [("tsa0", "timestamp_outside_certificate")]);
     for _ in 0..3 {
         let error = one.stamp(b"signature", Some(ended), soon).await.unwrap_err();
         assert_eq!(error.reason(), "timestamp_outside_certificate", "{error}");

@@ -140,3 +140,24 @@ fn installed(change: impl Fn(&Path)) -> Installed {
     );
     Installed { loaded: sources(&[&text, &drop_in]).unwrap(), directory }
 }
+
+#[test]
+fn a_token_that_chooses_as_whom_we_sign_is_written_by_its_owner_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    put(directory.path(), "token", "x");
+    let drop_in = format!(
+        "[keyless]\nfulcio_url = 'http://127.0.0.1:5555'\ntrusted_root = '/nonexistent'\n\
+         [keyless.identity.workload]\nsource = {{ file = '{}' }}\nissuer = 'https://oidc.example'\n\
+         audience = 'sigstore'\n",
+        token.display()
+    );
+    let loaded = sources(&[EXAMPLE, &drop_in]).unwrap();
+    for (mode, named) in [(0o644, false), (0o664, true), (0o646, true)] {
+        chmod(directory.path(), "token", mode);
+        let errors = loaded.check_files(Viewer::Operator).unwrap_err();
+        let key = "keyless.identity.workload.source.file";
+        let found = errors.0.iter().any(|error| error.key == key && error.message.contains("lets others than its owner"));
+        assert_eq!(found, named, "{mode:o}: {errors}");
+    }
+}

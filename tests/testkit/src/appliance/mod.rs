@@ -10,16 +10,19 @@ mod settings;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::client::Answer;
 use crate::raw::{Raw, parse_answers};
-use crate::{Context, Error, Result, shell};
+use crate::{Context, Error, Result, random_id, shell};
 
 pub use binaries::Binaries;
 pub use metrics::Metrics;
@@ -344,6 +347,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL_PAUSE: Duration = Duration::from_millis(10);
 const PORT_ATTEMPTS: usize = 3;
 
+/// A port of loopback for a program that cannot take a listening socket over.
+///
+/// It lies below those that the kernel gives out by itself (`ip_local_port_range`, from 32768 on): one of those would
+/// sooner or later be given to a connection of another test before the program listens on it.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| {
+        let random = random_id().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        AtomicU32::new(random % u32::from(PORTS.end - PORTS.start))
+    });
+    let candidates = PORTS.len();
+    for _ in 0..candidates {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) as usize % candidates;
+        let port = PORTS.start + u16::try_from(step).context("choose a port")?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(Error::new("no port of loopback is free"))
 }
+
+const PORTS: Range<u16> = 20_000..32_000;
