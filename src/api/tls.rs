@@ -162,7 +162,8 @@ fn every_authority_has_a_list(
     crls: &[CertificateRevocationListDer<'_>],
 ) -> Result<(), TlsError> {
     let Some(path) = tls.client_crl.first() else { return Ok(()) };
-    let lists: Vec<_> = crls.iter().filter_map(|list| Some(CertificateRevocationList::from_der(list).ok()?.1)).collect();
+    let lists: Vec<_> =
+        crls.iter().filter_map(|list| Some(CertificateRevocationList::from_der(list).ok()?.1)).collect();
     for authority in authorities {
         let Ok((_, authority)) = X509Certificate::from_der(authority) else { continue };
         let named = lists.iter().filter(|list| list.issuer().as_raw() == authority.subject().as_raw());

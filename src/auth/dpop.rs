@@ -106,7 +106,8 @@ impl Proofs {
             _ => (None, None),
         };
         // Last, so that only proofs that are good in every other way take up memory.
-        let remembered = self.replay.remember(&token.caller.tenant, (jkt, &claims.jti), acceptable_until, age, now.steady);
+        let remembered =
+            self.replay.remember(&token.caller.tenant, (jkt, &claims.jti), acceptable_until, age, now.steady);
         remembered.map_err(|refusal| match refusal {
             Refusal::Replayed => AuthError::new(Reason::DPOP_REPLAYED),
             // The wall clock cannot tell whether this one was used; a nonce can.

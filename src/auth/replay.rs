@@ -225,7 +225,10 @@ mod tests {
         let start = Instant::now();
         let memory = ReplayMemory::new(10, KEEP, start);
         memory.remember(TENANT, (&KEY, "a"), UnixTime(1_000_120), None, start).unwrap();
-        assert_eq!(memory.remember(TENANT, (&KEY, "a"), UnixTime(1_000_120), None, at(start, 1000)), Err(Refusal::Forgotten));
+        assert_eq!(
+            memory.remember(TENANT, (&KEY, "a"), UnixTime(1_000_120), None, at(start, 1000)),
+            Err(Refusal::Forgotten)
+        );
         // What is forgotten makes room, and fresh proofs pass.
         assert_eq!(memory.remembered.load(Ordering::Relaxed), 0);
         memory.remember(TENANT, (&KEY, "b"), UnixTime(1_001_120), None, at(start, 1000)).unwrap();
@@ -286,9 +289,10 @@ mod tests {
         assert!(!brought("modest", 1000), "it is full");
         // Alone on the appliance a tenant has all of it.
         let memory = ReplayMemory::new(100, KEEP, start);
-        assert!((0..100).all(|n: u32| {
-            memory.remember(TENANT, (&KEY, &n.to_string()), UnixTime(120), None, start).is_ok()
-        }));
+        assert!(
+            (0..100)
+                .all(|n: u32| { memory.remember(TENANT, (&KEY, &n.to_string()), UnixTime(120), None, start).is_ok() })
+        );
     }
 
     #[test]
@@ -310,8 +314,9 @@ mod tests {
         let memory = ReplayMemory::new(1000, KEEP, start);
         for round in 0..200 {
             let accepted: usize = std::thread::scope(|scope| {
-                let attempt =
-                    || usize::from(memory.remember(TENANT, (&KEY, &round.to_string()), UnixTime(120), None, start).is_ok());
+                let attempt = || {
+                    usize::from(memory.remember(TENANT, (&KEY, &round.to_string()), UnixTime(120), None, start).is_ok())
+                };
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(attempt)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });

@@ -39,6 +39,11 @@ pub(crate) fn cases() -> Vec<Case> {
             Expect::Cut(None, &["too_many_connections"]),
             crowd,
         ),
+        Case::wire(
+            "outage: one client that takes the connections of all",
+            Expect::Cut(None, &["too_many_connections_of_one"]),
+            crowd_of_one,
+        ),
         row(
             "outage: one body more than all may hold together",
             Expect::problem(503, "overloaded", "bodies_in_flight"),
@@ -91,12 +96,28 @@ fn crowd(world: &World) -> Result<Wire> {
     let addr = world.fixture.appliance.addr();
     let mut crowd = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
-        crowd.push(wire::http1(world)?);
+        crowd.push(wire::tcp(world)?);
     }
     let mut late = Raw::plain(addr)?;
     let from = late.local_addr()?;
     let received = late.receive(PATIENCE);
     Ok(Wire { from, received })
+}
+
+/// Each connection is known by its answer, until one gets none.
+fn crowd_of_one(world: &World) -> Result<Wire> {
+    let mut crowd = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut connection = wire::http1(world)?;
+        // One that is cut may be gone before this is sent.
+        let _ = connection.send(b"GET /api/v1/signer/keys HTTP/1.1\r\nHost: signer\r\n\r\n");
+        let seen = wire::finish(&mut connection, 1)?;
+        if seen.answers().is_empty() {
+            return Ok(seen);
+        }
+        crowd.push(connection);
+    }
+    Err(testkit::Error::new("one client holds all connections"))
 }
 
 /// One body holds most of what all may, and goes on coming; the next is refused. When the first has gone, what it held is

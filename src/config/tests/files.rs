@@ -157,7 +157,8 @@ fn a_token_that_chooses_as_whom_we_sign_is_written_by_its_owner_alone() {
         chmod(directory.path(), "token", mode);
         let errors = loaded.check_files(Viewer::Operator).unwrap_err();
         let key = "keyless.identity.workload.source.file";
-        let found = errors.0.iter().any(|error| error.key == key && error.message.contains("lets others than its owner"));
+        let found =
+            errors.0.iter().any(|error| error.key == key && error.message.contains("lets others than its owner"));
         assert_eq!(found, named, "{mode:o}: {errors}");
     }
 }
