@@ -98,11 +98,26 @@ pub(crate) const TIMESTAMP_SERVER: Peer = Peer {
 };
 
 /// Without its extensions, none of which a signature needs. Not every module proxy serves it, so where it cannot be had
-/// its tests are named and left out; the other registry and the hostile one still run.
+/// its tests are named and left out; the other registries and the hostile one still run.
 pub(crate) const ZOT: Peer = Peer {
     optional: true,
     build: |peer, dir| go_install(peer, dir, "zotregistry.dev/zot/v2/cmd/zot"),
     ..go("zot", "v2.1.20", "zot::", "SIGNER_PEER_ZOT", "bin/zot")
+};
+
+/// A little program of ours around the registry of go-containerregistry, which has the referrers API: it adds TLS and a
+/// password. Unlike zot it is to be had wherever Go modules are, so that nobody's tests go without that API.
+pub(crate) const REGISTRY: Peer = Peer {
+    ours: &["registry/go.mod", "registry/go.sum", "registry/main.go"],
+    build: |peer, dir| go_build(peer, dir, "."),
+    ..go("go-containerregistry", "v0.22.1", "go_registry::", "SIGNER_PEER_REGISTRY", "bin/registry")
+};
+
+/// Pinned by a module of ours: `go install` asks for a list of its versions, which not every module proxy has.
+pub(crate) const NOTATION: Peer = Peer {
+    ours: &["notation/go.mod", "notation/go.sum"],
+    build: |peer, dir| go_build(peer, dir, "github.com/notaryproject/notation/cmd/notation"),
+    ..go("notation", "v1.3.2", "notation::", "SIGNER_PEER_NOTATION", "bin/notation")
 };
 
 /// distribution 2.8, which has no referrers API; unpacked and not installed, so that no service is started.
@@ -195,7 +210,7 @@ pub(crate) const ROOT: Peer = Peer {
 };
 
 /// All that are built once and kept.
-const PEERS: [&Peer; 13] = [
+const PEERS: [&Peer; 15] = [
     &OIDC_PROVIDER,
     &SECURESYSTEMSLIB,
     &COSIGN,
@@ -206,6 +221,8 @@ const PEERS: [&Peer; 13] = [
     &FULCIO,
     &TIMESTAMP_SERVER,
     &ZOT,
+    &REGISTRY,
+    &NOTATION,
     &DISTRIBUTION,
     &KRYOPTIC,
     &TPM2_PKCS11,
@@ -308,14 +325,28 @@ fn go_install(peer: &Peer, dir: &Path, package: &str) -> Outcome {
     if dir.join(peer.artifact).exists() {
         return Ok(());
     }
-    let go = host::GO.path().ok_or("Go is missing")?;
-    // One after the other: each would take all cores, and what they have in common is then compiled once.
+    run_go(|go| {
+        go.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(format!("{package}@{}", peer.version));
+        run(go.env("GOBIN", dir.join("bin")), dir)
+    })
+}
+
+/// A package of a module of ours, or one that it pins.
+fn go_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {
+    copy_ours(peer, dir)?;
+    run_go(|go| {
+        go.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(dir.join(peer.artifact)).arg(package);
+        run(go.current_dir(dir), dir)
+    })
+}
+
+/// One after the other: each would take all cores, and what they have in common is then compiled once. Without cgo no C
+/// compiler is needed; what wants it is for hardware tokens alone.
+fn run_go(build: impl FnOnce(&mut Command) -> Outcome) -> Outcome {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let go = host::GO.path().ok_or("Go is missing")?;
     let _turn = ONE_AT_A_TIME.lock().map_err(|_| "another build panicked".to_owned())?;
-    // Without cgo no C compiler is needed; what wants it is for hardware tokens alone.
-    let mut install = Command::new(go);
-    install.args(["install", "-trimpath", "-ldflags=-s -w"]).arg(format!("{package}@{}", peer.version));
-    run(install.env("GOBIN", dir.join("bin")).env("CGO_ENABLED", "0"), dir)
+    build(Command::new(go).env("CGO_ENABLED", "0"))
 }
 
 /// Unpacks a package of the system's own archive.
