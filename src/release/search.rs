@@ -5,6 +5,8 @@
 //! asked for at once, then manifests, then blobs, several at a time: three round trips where nothing is in the way. What
 //! descriptors say of themselves decides the order at most; whoever can push could write anything there.
 
+mod found;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,38 +21,7 @@ use super::notary;
 use super::registry::{Descriptor, Index, Manifest, Page, Registry, RegistryError, Target};
 use super::rejection::{Rejection, SIGN_PREDICATE};
 
-/// A layer that has the media type of a signature. Its digest and that of its manifest hold; nothing else is verified.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// How it was found.
-    pub via: Via,
-    /// The manifest, whose digest is the signature's name.
-    pub manifest: Arc<Manifest>,
-    /// Which of its layers.
-    pub layer: usize,
-    /// The layer's content.
-    pub blob: Bytes,
-    /// The image itself, which a signature of the Notary Project is compared with; of others it is not fetched.
-    pub target: Option<Target>,
-}
-
-impl Found {
-    /// The form that it has.
-    pub(super) fn form(&self) -> Option<Form> {
-        Form::of_layer(&self.manifest, self.manifest.layers.get(self.layer)?)
-    }
-}
-
-/// How something was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Via {
-    /// By the referrers API.
-    Referrers,
-    /// By the tag that stands in for it.
-    FallbackTag,
-    /// By cosign's tag.
-    SignatureTag,
-}
+pub use found::{Found, Via};
 
 /// What a search comes across.
 #[derive(Debug)]
@@ -81,24 +52,6 @@ pub struct Searched {
     pub requests: u32,
     /// Whether the judge wanted no more.
     pub stopped: bool,
-}
-
-impl Via {
-    /// For reports and snapshots.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Referrers => "referrers",
-            Self::FallbackTag => "fallback_tag",
-            Self::SignatureTag => "signature_tag",
-        }
-    }
-
-    /// The one of this name.
-    #[must_use]
-    pub fn of_name(name: &str) -> Option<Self> {
-        [Self::Referrers, Self::FallbackTag, Self::SignatureTag].into_iter().find(|via| via.name() == name)
-    }
 }
 
 /// Looks for signatures of `image`, for those of the Notary Project only where `notary` says that one could count. `judge`

@@ -1,19 +1,17 @@
 //! Signatures of the Notary Project, made by ourselves in both encodings: what counts, and what each lie is called.
 //! Whether notation agrees is in `notation`.
 
+mod chain;
+mod time;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use stellaops_signer::config::{Notation, Release, ReleaseIdentity};
 use stellaops_signer::release::Evidence;
-use testkit::notary::{ARTIFACT, COSE, Draft, JWS, Notary, NotaryKey, TRUSTED, ca_template, leaf_template, subject};
+use testkit::notary::{ARTIFACT, COSE, Draft, JWS, Notary, NotaryKey, TRUSTED};
 use testkit::registry::{MANIFEST, Reply, manifest};
-use testkit::sigstore::Tsa;
 use testkit::sigstore::der::children;
-use testkit::sigstore::tsa::Answer;
-use testkit::sigstore::x509::{
-    Issuer, SigningKey, Template, basic_constraints, extended_key_usage, extension, key_usage,
-};
 use testkit::{hex, now, pem, sha256};
 
 use crate::stage::{Stage, check, key_identity, releases};
@@ -21,14 +19,14 @@ use crate::stage::{Stage, check, key_identity, releases};
 const DAY: i64 = 86_400;
 
 /// A registry with an image in it, and somebody who signs.
-pub(crate) struct World {
-    pub(crate) stage: Stage,
-    pub(crate) notary: Notary,
+struct World {
+    stage: Stage,
+    notary: Notary,
     size: usize,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self::with(Notary::generate("ES256", now()))
     }
 
@@ -44,7 +42,7 @@ impl World {
         world
     }
 
-    pub(crate) fn write_store(&self, name: &str, certificates: &[&[u8]]) -> PathBuf {
+    fn write_store(&self, name: &str, certificates: &[&[u8]]) -> PathBuf {
         let text: String = certificates.iter().map(|der| pem("CERTIFICATE", der)).collect();
         std::fs::write(self.stage.file(name), text).unwrap();
         self.stage.file(name)
@@ -58,7 +56,7 @@ impl World {
         }
     }
 
-    pub(crate) fn config(&self, notation: Notation) -> Release {
+    fn config(&self, notation: Notation) -> Release {
         let identity = ReleaseIdentity {
             public_key: None,
             notation: Some(notation),
@@ -67,12 +65,12 @@ impl World {
         Release { identity: vec![identity], ..self.stage.config() }
     }
 
-    pub(crate) fn draft(&self) -> Draft<'_> {
+    fn draft(&self) -> Draft<'_> {
         self.notary.draft(&self.stage.image, self.size, MANIFEST, now())
     }
 
     /// Attaches one envelope and nothing else.
-    pub(crate) fn attach(&self, media_type: &str, envelope: &[u8]) {
+    fn attach(&self, media_type: &str, envelope: &[u8]) {
         let layer = self.stage.registry.blob(media_type, envelope);
         let text = manifest(ARTIFACT, Some(&self.stage.image), &[layer]).to_string();
         let signature = self.stage.registry.manifest(text.as_bytes()).with("artifactType", ARTIFACT);
@@ -235,24 +233,6 @@ fn critical_attributes_are_there_marked_and_understood() {
 }
 
 #[test]
-fn a_signature_ends_when_its_maker_says() {
-    let world = World::new();
-    assert_eq!(world.verdict(&world.draft().expiring(now() - 1)), "release_signature_expired");
-    // A verdict is used no longer than the signature counts, whatever `trusted_ttl` says.
-    world.attach(COSE, &world.draft().expiring(now() + 2).cose());
-    let releases = releases(&world.config(world.notation()));
-    assert!(check(&releases, &world.stage.image).is_ok());
-    let begun = std::time::Instant::now();
-    let refused = loop {
-        match check(&releases, &world.stage.image) {
-            Ok(_) if begun.elapsed().as_secs() < 20 => std::thread::sleep(std::time::Duration::from_millis(50)),
-            other => break other.unwrap_err(),
-        }
-    };
-    assert_eq!(refused.reason(), "release_signature_expired");
-}
-
-#[test]
 fn whose_signatures_count_is_said_by_trust_store_and_subject() {
     let world = World::new();
     let by = |notation: Notation| world.verdict_by(&world.config(notation), &world.draft());
@@ -340,184 +320,6 @@ fn a_manifest_says_that_it_is_a_signature_and_has_one_layer() {
     ] {
         assert_eq!(said(manifest.to_string()), reason);
     }
-}
-
-#[test]
-fn certificates_are_valid_now_or_when_somebody_pinned_says_that_it_was_signed() {
-    let at = now();
-    let world = World::new();
-    // The leaf ended yesterday.
-    let expired =
-        Template { not_before: at - 90 * DAY, not_after: at - DAY, ..leaf_template(world.notary.key.spki(), at) };
-    let chain = vec![world.notary.root.sign(&expired), world.notary.root.certificate.clone()];
-    let draft = || Draft { chain: chain.clone(), ..world.draft() };
-    let (tsa, stranger) = (Tsa::new(at), Tsa::new(at));
-    let roots = Some(world.write_store("tsa.pem", &[&tsa.root.certificate]));
-    let config = world.config(Notation { tsa: roots, ..world.notation() });
-    let stamped = |tsa: &Tsa, when: i64| -> &'static str {
-        let draft = draft().stamped(|signature| token(&tsa.stamp(signature, &Answer::at(when))));
-        world.verdict_by(&config, &draft)
-    };
-    assert_eq!(world.verdict_by(&config, &draft()), "release_certificate_expired");
-    assert_eq!(stamped(&tsa, at - 2 * DAY), "trusted");
-    // This authority is right to a second, so what it says of the last second is not certain (accuracy in the testkit: 1 s).
-    assert_eq!(stamped(&tsa, at - DAY), "release_certificate_expired");
-    assert_eq!(stamped(&tsa, at - DAY - 1), "trusted");
-    assert_eq!(stamped(&tsa, at - 90 * DAY), "release_certificate_expired");
-    assert_eq!(stamped(&tsa, at + DAY), "release_timestamp");
-    assert_eq!(stamped(&stranger, at - 2 * DAY), "release_certificate_expired");
-    let false_one = draft().stamped(|_| token(&tsa.stamp(b"another signature", &Answer::at(at - 2 * DAY))));
-    assert_eq!(world.verdict_by(&config, &false_one), "release_timestamp");
-    let broken = draft().stamped(|_| b"no token".to_vec());
-    assert_eq!(world.verdict_by(&config, &broken), "release_timestamp");
-    // Where no authority is pinned, none is believed.
-    let late = draft().stamped(|signature| token(&tsa.stamp(signature, &Answer::at(at - 2 * DAY))));
-    assert_eq!(world.verdict(&late), "release_certificate_expired");
-
-    // Demanded, it must be there; and what it proves is held against the identity's window.
-    let mut config = config.clone();
-    config.identity[0].require_time = true;
-    assert_eq!(world.verdict_by(&config, &world.draft()), "release_time_required");
-    let good = draft().stamped(|signature| token(&tsa.stamp(signature, &Answer::at(at - 2 * DAY))));
-    assert_eq!(world.verdict_by(&config, &good), "trusted");
-    config.identity[0].not_after = Some(jiff::Timestamp::from_second(at - 3 * DAY).unwrap());
-    assert_eq!(world.verdict_by(&config, &good), "release_identity_window");
-}
-
-#[test]
-fn certificates_in_a_time_stamp_may_lead_to_its_pinned_root() {
-    let at = now();
-    let world = World::new();
-    let key = SigningKey::p256();
-    let root = Issuer::root("tsa root", SigningKey::p384(), at);
-    let between = root.below(ca_template("tsa ca", &SigningKey::p384(), None, at), SigningKey::p384());
-    // Its certificate must be for the key that signs with it.
-    let between_key = SigningKey::p384();
-    let between =
-        Issuer { certificate: root.sign(&ca_template("tsa ca", &between_key, None, at)), key: between_key, ..between };
-    let signer = between.below(testkit::sigstore::tsa::signer_template(&key, at), key);
-    let tsa = Tsa { uri: String::new(), root, signer };
-    let roots = Some(world.write_store("tsa.pem", &[&tsa.root.certificate]));
-    let mut config = world.config(Notation { tsa: roots, ..world.notation() });
-    config.identity[0].require_time = true;
-    let stamped = |certificates: Vec<Vec<u8>>| {
-        let answer = Answer { certificates: Some(certificates), ..Answer::at(at) };
-        world.verdict_by(&config, &world.draft().stamped(|signature| token(&tsa.stamp(signature, &answer))))
-    };
-    let own = tsa.signer.certificate.clone();
-    assert_eq!(stamped(vec![own.clone(), between.certificate.clone()]), "trusted");
-    assert_eq!(stamped(vec![own]), "release_time_required", "nothing leads to the pinned root");
-}
-
-#[test]
-fn a_signing_authority_has_a_trust_store_and_a_clock_of_its_own() {
-    let at = now();
-    let world = World::new();
-    let authority = Some(world.stage.file("ca.pem"));
-    let config = world.config(Notation { ca: None, signing_authority: authority.clone(), ..world.notation() });
-    let by = |config: &Release, when| world.verdict_by(config, &world.draft().by_authority(when));
-    assert_eq!(by(&config, at - DAY), "trusted");
-    world.attach(COSE, &world.draft().by_authority(at - DAY).cose());
-    let release = check(&releases(&config), &world.stage.image).unwrap();
-    let Evidence::Signature { time: Some(time), .. } = release.evidence() else { panic!("it has a time") };
-    assert_eq!((time.by, time.at.0), ("signing_authority", at - DAY));
-    assert_eq!(by(&config, at - 181 * DAY), "release_certificate_expired");
-    assert_eq!(by(&config, at + DAY), "release_timestamp");
-    // The stores are apart, so that whoever has a certificate of a CA is no authority.
-    assert_eq!(by(&world.config(world.notation()), at), "release_certificate_untrusted");
-    assert_eq!(world.verdict_by(&config, &world.draft()), "release_certificate_untrusted");
-    let both = world.config(Notation { signing_authority: authority, ..world.notation() });
-    assert_eq!((by(&both, at), world.verdict_by(&both, &world.draft())), ("trusted", "trusted"));
-}
-
-#[test]
-fn a_chain_is_complete_in_order_and_of_certificates_for_code() {
-    let at = now();
-    let world = World::new();
-    let (root, key) = (&world.notary.root, &world.notary.key);
-    let rooted = |template: &Template| world.verdict_of_chain(vec![root.sign(template), root.certificate.clone()]);
-    let good = leaf_template(key.spki(), at);
-    let bare = Template { extensions: Vec::new(), ..good.clone() };
-    assert_eq!(rooted(&good), "trusted");
-    assert_eq!(rooted(&bare.clone().with(vec![key_usage(1)])), "trusted");
-    assert_eq!(rooted(&bare.clone().with(vec![key_usage(0b11), basic_constraints(false, None)])), "trusted");
-    // RFC 5280's own, not critical: not looked at.
-    assert_eq!(rooted(&good.clone().with(vec![extension("2.5.29.31", false, b"x")])), "trusted");
-    let loose_usage = extension("2.5.29.15", false, &[0x03, 2, 7, 0x80]);
-    let eku = |purpose| vec![key_usage(1), extended_key_usage(&[purpose], false)];
-    for (lie, extensions) in [
-        ("no key usage", vec![]),
-        ("a key usage that is not critical", vec![loose_usage]),
-        ("a key usage without digitalSignature", vec![key_usage(0b10)]),
-        ("one that encrypts", vec![key_usage(0b101)]),
-        ("one that certifies", vec![key_usage(0b10_0001)]),
-        ("a CA", vec![key_usage(1), basic_constraints(true, None)]),
-        ("for servers", eku("1.3.6.1.5.5.7.3.1")),
-        ("for clients", eku("1.3.6.1.5.5.7.3.2")),
-        ("for mail", eku("1.3.6.1.5.5.7.3.4")),
-        ("for time stamps", eku("1.3.6.1.5.5.7.3.8")),
-        ("for anything", eku("2.5.29.37.0")),
-        ("a critical extension that nobody knows", vec![key_usage(1), extension("1.2.3", true, b"x")]),
-    ] {
-        assert_eq!(rooted(&bare.clone().with(extensions)), "release_certificate", "{lie}");
-    }
-
-    let ca_key = SigningKey::p384();
-    let between =
-        |template: Template| Issuer { certificate: root.sign(&template), name: template.subject, key: ca_key.clone() };
-    let ca = between(ca_template("ca", &ca_key, None, at));
-    let below = |ca: &Issuer| vec![ca.sign(&good), ca.certificate.clone(), root.certificate.clone()];
-    let [leaf, middle, last] = <[_; 3]>::try_from(below(&ca)).unwrap();
-    assert_eq!(world.verdict_of_chain(below(&ca)), "trusted");
-    let stranger = Issuer::root("stranger", SigningKey::p256(), at);
-    for (lie, chain) in [
-        ("the root is missing", vec![leaf.clone(), middle.clone()]),
-        ("the CA is missing", vec![leaf.clone(), last.clone()]),
-        ("out of order", vec![leaf.clone(), last.clone(), middle.clone()]),
-        ("the root twice", vec![leaf.clone(), middle.clone(), last.clone(), last.clone()]),
-        ("something else behind", vec![leaf.clone(), middle.clone(), last.clone(), stranger.certificate.clone()]),
-        ("no certificate", vec![leaf.clone(), b"no certificate".to_vec(), last.clone()]),
-        ("more than anybody has", [vec![leaf.clone()], vec![last.clone(); 7]].concat()),
-    ] {
-        // Without any of the store's it is a stranger's, whatever else is wrong.
-        let expected = if chain.contains(&last) { "release_certificate" } else { "release_certificate_untrusted" };
-        assert_eq!(world.verdict_of_chain(chain), expected, "{lie}");
-    }
-    assert_eq!(world.verdict_of_chain([vec![leaf], vec![last; 8]].concat()), "release_signature_malformed");
-    assert_eq!(world.verdict_of_chain(Vec::new()), "release_signature_malformed");
-    for (lie, extensions) in [
-        ("no basic constraints", vec![key_usage(1 << 5)]),
-        ("no CA", vec![basic_constraints(false, None), key_usage(1 << 5)]),
-        ("no key usage", vec![basic_constraints(true, None)]),
-        ("no keyCertSign", vec![basic_constraints(true, None), key_usage(1 << 6)]),
-    ] {
-        let ca = between(Template { extensions, ..ca_template("ca", &ca_key, None, at) });
-        assert_eq!(world.verdict_of_chain(below(&ca)), "release_certificate", "{lie}");
-    }
-    // A path length of none lets no CA stand between.
-    let short = between(ca_template("short", &ca_key, Some(0), at));
-    assert_eq!(world.verdict_of_chain(below(&short)), "trusted");
-    let deeper_key = SigningKey::p256();
-    let deeper = ca_template("deeper", &deeper_key, None, at);
-    let deeper = Issuer { certificate: short.sign(&deeper), name: deeper.subject, key: deeper_key };
-    let chain = [vec![deeper.sign(&good), deeper.certificate], below(&short)[1..].to_vec()].concat();
-    assert_eq!(world.verdict_of_chain(chain), "release_certificate");
-}
-
-#[test]
-fn a_certificate_that_signs_for_itself_counts_where_it_is_in_the_store() {
-    let at = now();
-    let key = SigningKey::p256();
-    let mut template = Template::new("self", key.spki(), at).with(vec![key_usage(1)]);
-    template.subject = subject(testkit::notary::SUBJECT);
-    let alone = Issuer::root_of(template, key);
-    let world = World::new();
-    world.write_store("ca.pem", &[&alone.certificate]);
-    // Its key is not at hand in the form that signs images: what is asked is how far its chain comes.
-    assert_eq!(world.verdict_of_chain(vec![alone.certificate.clone()]), "release_signature_invalid");
-    let ca = Issuer::root("a root", SigningKey::p256(), at);
-    world.write_store("ca.pem", &[&ca.certificate]);
-    assert_eq!(world.verdict_of_chain(vec![ca.certificate]), "release_certificate", "a root signs no image");
 }
 
 #[test]

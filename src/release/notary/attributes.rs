@@ -89,9 +89,11 @@ impl Raw {
         if self.plugin {
             return wrong("it demands a plugin of notation, and there are none here".to_owned());
         }
-        let mut there = vec![(SCHEME, self.scheme.is_some())];
-        there.push((AUTHENTIC_SIGNING_TIME, self.authentic_signing_time.is_some()));
-        there.push((EXPIRY, self.expiry.is_some()));
+        let there = [
+            (SCHEME, self.scheme.is_some()),
+            (AUTHENTIC_SIGNING_TIME, self.authentic_signing_time.is_some()),
+            (EXPIRY, self.expiry.is_some()),
+        ];
         for (at, name) in self.critical.iter().enumerate() {
             match there.iter().find(|(known, _)| known == name) {
                 None => return wrong(format!("`{}` is critical, and nobody here knows what it means", shown(name))),

@@ -91,7 +91,7 @@ impl Algorithm {
 impl<'a> Chain<'a> {
     /// Checks everything but validity, which is for whoever knows the time, and trust.
     pub(super) fn check(ders: &'a [CertificateDer<'static>]) -> Result<Self, NotaryError> {
-        let wrong = |why: String| NotaryError::Certificates(why);
+        let wrong = NotaryError::Certificates;
         if ders.is_empty() || ders.len() > MAX_CHAIN {
             return Err(wrong(format!("it has {} of them; a chain has 1 to {MAX_CHAIN}", ders.len())));
         }

@@ -113,7 +113,8 @@ fn unprotected(header: &Field<'_>, protected: &Field<'_>) -> Result<Header, Fiel
         }
         let decode = |field: &Field<'_>, most: usize| -> Result<Vec<u8>, FieldError> {
             let text = field.text(most / 3 * 4 + 4, "padded standard base64")?;
-            BASE64_STANDARD.decode(text.as_bytes()).map_err(|_| field.wrong("must be padded standard base64"))
+            let decoded = BASE64_STANDARD.decode(text.as_bytes()).ok().filter(|bytes| bytes.len() <= most);
+            decoded.ok_or_else(|| field.wrong(format!("must be padded standard base64 of at most {most} bytes")))
         };
         match &*name {
             "x5c" => {
