@@ -3,8 +3,8 @@
 use std::fmt;
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P521_SHA256_ASN1, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA256_ASN1,
+    ECDSA_P521_SHA512_ASN1, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
 };
 
 use super::der::{self, NotDer, Reader};
@@ -191,6 +191,8 @@ pub(crate) struct VerifyingKey {
     spki: Box<[u8]>,
     kind: KeyKind,
     parsed: ParsedPublicKey,
+    /// The same key with the other hash that signatures of its kind have.
+    otherwise: Option<ParsedPublicKey>,
 }
 
 /// The kinds of keys that are told apart.
@@ -213,15 +215,23 @@ impl VerifyingKey {
     pub(crate) fn of_release(spki: &[u8]) -> Option<Self> {
         let (_, bits) = split_spki(spki).ok()?;
         let kind = key_kind(spki)?;
-        let verification: &'static dyn VerificationAlgorithm = match kind {
-            KeyKind::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
-            KeyKind::EcdsaP384 => &ECDSA_P384_SHA256_ASN1,
-            KeyKind::EcdsaP521 => &ECDSA_P521_SHA256_ASN1,
-            KeyKind::Rsa { .. } => &RSA_PKCS1_2048_8192_SHA256,
-            KeyKind::Ed25519 => &ED25519,
+        // cosign 3 signs with the hash of the curve's own size; with SHA-256 its `verify` checks by default.
+        let (verification, otherwise): (
+            &'static dyn VerificationAlgorithm,
+            Option<&'static dyn VerificationAlgorithm>,
+        ) = match kind {
+            KeyKind::EcdsaP256 => (&ECDSA_P256_SHA256_ASN1, None),
+            KeyKind::EcdsaP384 => (&ECDSA_P384_SHA384_ASN1, Some(&ECDSA_P384_SHA256_ASN1)),
+            KeyKind::EcdsaP521 => (&ECDSA_P521_SHA512_ASN1, Some(&ECDSA_P521_SHA256_ASN1)),
+            KeyKind::Rsa { .. } => (&RSA_PKCS1_2048_8192_SHA256, None),
+            KeyKind::Ed25519 => (&ED25519, None),
         };
         let parsed = ParsedPublicKey::new(verification, bits).ok()?;
-        Some(Self { spki: spki.into(), kind, parsed })
+        let otherwise = match otherwise {
+            Some(verification) => Some(ParsedPublicKey::new(verification, bits).ok()?),
+            None => None,
+        };
+        Some(Self { spki: spki.into(), kind, parsed, otherwise })
     }
 
     pub(crate) fn kind(&self) -> KeyKind {
@@ -232,9 +242,10 @@ impl VerifyingKey {
         &self.spki
     }
 
-    /// With SHA-256 where the algorithm takes a hash.
+    /// With SHA-256 where the algorithm takes a hash, and on larger curves with that of their size as well.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.parsed.verify_sig(message, signature).is_ok()
+        let verifies = |key: &ParsedPublicKey| key.verify_sig(message, signature).is_ok();
+        verifies(&self.parsed) || self.otherwise.as_ref().is_some_and(verifies)
     }
 }
 
