@@ -303,7 +303,7 @@ pub struct ReferrersResponseBody {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseSignatureBody {
-    /// `cosign` for a signature, `operator` where the operator vouches for the image by hand.
+    /// `cosign` or `notation` for a signature, by who makes such; `operator` for the operator's word.
     pub r#type: &'static str,
     /// Digest of the signature's manifest; none of an operator's word.
     #[serde(skip_serializing_if = "Option::is_none")]

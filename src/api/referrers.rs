@@ -58,6 +58,7 @@ pub(super) async fn verify(
 fn signature(release: &TrustedRelease) -> ReleaseSignatureBody {
     let kind = match release.evidence() {
         Evidence::OperatorList { .. } => "operator",
+        Evidence::Signature { form, .. } if form.is_notary() => "notation",
         Evidence::Signature { .. } => "cosign",
     };
     let digest = release.evidence().signature().map(str::to_owned);

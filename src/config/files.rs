@@ -104,6 +104,16 @@ impl Loaded {
             if let Some(file) = &identity.trusted_root {
                 check.own(key!["release", "identity", i, "trusted_root"], file, Kind::TrustedRoot);
             }
+            let Some(notation) = &identity.notation else { continue };
+            for (key, file, kind) in [
+                ("ca", &notation.ca, Kind::TrustStore),
+                ("signing_authority", &notation.signing_authority, Kind::TrustStore),
+                ("tsa", &notation.tsa, Kind::TimeStampRoots),
+            ] {
+                if let Some(file) = file {
+                    check.own(key!["release", "identity", i, "notation", key], file, kind);
+                }
+            }
         }
         for (i, repository) in release.repository.iter().enumerate() {
             for (key, file, kind) in [
@@ -119,7 +129,7 @@ impl Loaded {
         }
         if let Some(snapshot) = &release.snapshot {
             check.own(key!["release", "snapshot", "file"], &snapshot.file, Kind::Plain);
-            check.own(key!["release", "snapshot", "public_key"], &snapshot.public_key, Kind::ReleaseKey);
+            check.own(key!["release", "snapshot", "public_key"], &snapshot.public_key, Kind::SnapshotKey);
         }
     }
 }
@@ -193,6 +203,9 @@ enum Kind {
     PublicKey,
     JwkSet,
     ReleaseKey,
+    SnapshotKey,
+    TrustStore,
+    TimeStampRoots,
     TrustedRoot,
     Credentials,
     IdentityToken,
@@ -333,6 +346,9 @@ fn content(file: &Path, kind: Kind) -> Result<(), String> {
             }
         }
         Kind::ReleaseKey => crate::release::check_public_key(file).map_err(|why| format!("it {why}")),
+        Kind::SnapshotKey => crate::release::check_snapshot_key(file).map_err(|why| format!("it {why}")),
+        Kind::TrustStore => crate::release::check_trust_store(file).map_err(|why| format!("it {why}")),
+        Kind::TimeStampRoots => crate::release::check_tsa(file).map_err(|why| format!("it {why}")),
         Kind::Credentials => crate::release::check_credentials(file).map_err(|why| format!("it {why}")),
         Kind::TrustedRoot => {
             let text = fs::read(file).map_err(|error| unopened(&error))?;

@@ -43,7 +43,9 @@ pub use keyless::{
     Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
 };
 pub use load::{Loaded, UnknownToken, load, open, open_with};
-pub use release::{Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest};
+pub use release::{
+    Notation, Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest,
+};
 pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};
 

@@ -50,18 +50,21 @@ pub struct RevokedDigest {
     pub reason: String,
 }
 
-/// `[[release.identity]]`: somebody who signs releases, known by a key or by a Fulcio certificate.
+/// `[[release.identity]]`: somebody who signs releases, known by a key, by a Fulcio certificate, or by a certificate that a
+/// trust store of the Notary Project leads to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseIdentity {
     /// Who is named as signer in answers and audit records.
     pub name: String,
-    /// PEM public key: ECDSA on P-256, RSA from 2,048 bits on, or Ed25519.
+    /// PEM public key: ECDSA on P-256, P-384 or P-521, RSA from 2,048 bits on, or Ed25519.
     pub public_key: Option<PathBuf>,
     /// Subject alternative name that the certificate must have, exactly.
     pub san: Option<String>,
     /// Issuer of the token that Fulcio saw, exactly.
     pub issuer: Option<String>,
+    /// Who signs with notation.
+    pub notation: Option<Notation>,
     /// `trusted_root.json` with the Fulcio, its CT log, and what proves the time: time stamp authorities and transparency
     /// logs. A key needs it for the latter only.
     pub trusted_root: Option<PathBuf>,
@@ -79,8 +82,27 @@ pub struct ReleaseIdentity {
     pub not_after: Option<jiff::Timestamp>,
 }
 
+/// `[release.identity.notation]`: a trust policy of the Notary Project, at its level `strict` but for revocation, which no
+/// responder is asked about.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notation {
+    /// PEM certificates, the trust store `x509/ca`: for signatures of the scheme `notary.x509`.
+    pub ca: Option<PathBuf>,
+    /// PEM certificates, the trust store `x509/signingAuthority`: for signatures of the scheme
+    /// `notary.x509.signingAuthority`.
+    pub signing_authority: Option<PathBuf>,
+    /// PEM certificates, the trust store `x509/tsa`: roots of time stamp authorities.
+    pub tsa: Option<PathBuf>,
+    /// `x509.subject: C=…, ST=…, O=…` and what else the subject must have; or `*` alone for every certificate.
+    pub trusted_identities: Vec<String>,
+    /// Certificates that count no more, in whatever place of a chain: `sha256:` and the hex digits of the DER.
+    #[serde(default)]
+    pub revoked: Vec<String>,
+}
+
 /// How the signatures of an identity are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum ReleaseSigner<'a> {
     /// By the key in this file.
     Key(&'a std::path::Path),
@@ -91,6 +113,8 @@ pub enum ReleaseSigner<'a> {
         /// Issuer of the token that Fulcio saw.
         issuer: &'a str,
     },
+    /// By a certificate that a trust store leads to.
+    Notation(&'a Notation),
 }
 
 /// `[[release.repository]]`.
@@ -128,12 +152,13 @@ pub struct ReleaseSnapshot {
 }
 
 impl ReleaseIdentity {
-    /// How its signatures are known. The loader has refused both and neither.
+    /// How its signatures are known. The loader has refused several ways and none.
     #[must_use]
     pub fn signer(&self) -> ReleaseSigner<'_> {
-        match (&self.public_key, &self.san, &self.issuer) {
+        match (&self.public_key, &self.notation, &self.san, &self.issuer) {
             (Some(key), ..) => ReleaseSigner::Key(key),
-            (None, san, issuer) => ReleaseSigner::Certificate {
+            (None, Some(notation), ..) => ReleaseSigner::Notation(notation),
+            (None, None, san, issuer) => ReleaseSigner::Certificate {
                 san: san.as_deref().unwrap_or_default(),
                 issuer: issuer.as_deref().unwrap_or_default(),
             },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::validate::{Report, key};
-use super::{Config, ReleaseIdentity, Repository, rules};
+use super::{Config, Notation, ReleaseIdentity, Repository, rules};
 
 pub(super) fn judge(config: &Config, report: &mut Report<'_>) {
     let release = &config.release;
@@ -78,9 +78,9 @@ pub(super) fn judge(config: &Config, report: &mut Report<'_>) {
 fn one_identity(i: usize, identity: &ReleaseIdentity, report: &mut Report<'_>) {
     let here = key!["release", "identity", i];
     report.expect(key!["release", "identity", i, "name"], rules::label(&identity.name, 256));
-    match (&identity.public_key, &identity.san, &identity.issuer) {
-        (Some(key), None, None) => report.expect(key!["release", "identity", i, "public_key"], rules::absolute(key)),
-        (None, Some(san), Some(issuer)) => {
+    match (&identity.public_key, &identity.san, &identity.issuer, &identity.notation) {
+        (Some(key), None, None, None) => report.expect(key!["release", "identity", i, "public_key"], rules::absolute(key)),
+        (None, Some(san), Some(issuer), None) => {
             report.expect(key!["release", "identity", i, "san"], rules::label(san, 1024));
             report.expect(key!["release", "identity", i, "issuer"], rules::label(issuer, 1024));
             if identity.trusted_root.is_none() {
@@ -88,12 +88,15 @@ fn one_identity(i: usize, identity: &ReleaseIdentity, report: &mut Report<'_>) {
                 report.problem(here, message);
             }
         }
+        (None, None, None, Some(notation)) => one_notation(i, identity, notation, report),
         _ => report.problem(
             here,
-            "it must be known by its key or by its certificate; write `public_key`, or `san` and `issuer`, and not both",
+            "it must be known by its key or by its certificate; write `public_key`, or `san` and `issuer`, or `notation`, \
+             and one of them only",
         ),
     }
     match &identity.trusted_root {
+        _ if identity.notation.is_some() => {}
         Some(root) => report.expect(key!["release", "identity", i, "trusted_root"], rules::absolute(root)),
         None if identity.require_time => {
             let message = "nothing could prove the time; name a `trusted_root` with time stamp authorities or logs";
@@ -106,6 +109,43 @@ fn one_identity(i: usize, identity: &ReleaseIdentity, report: &mut Report<'_>) {
     {
         let message = "it ends before it begins; write a moment after `not_before`";
         report.problem(key!["release", "identity", i, "not_after"], message);
+    }
+}
+
+fn one_notation(i: usize, identity: &ReleaseIdentity, notation: &Notation, report: &mut Report<'_>) {
+    let here = key!["release", "identity", i, "notation"];
+    for (key, file) in
+        [("ca", &notation.ca), ("signing_authority", &notation.signing_authority), ("tsa", &notation.tsa)]
+    {
+        if let Some(file) = file {
+            report.expect(key!["release", "identity", i, "notation", key], rules::absolute(file));
+        }
+    }
+    if notation.ca.is_none() && notation.signing_authority.is_none() {
+        report.problem(here, "it has no trust store; write `ca`, `signing_authority`, or both");
+    }
+    if identity.trusted_root.is_some() {
+        let message = "it is for cosign's signatures; time stamps of notation's are verified by `notation.tsa`";
+        report.problem(key!["release", "identity", i, "trusted_root"], message);
+    }
+    if identity.require_time && notation.tsa.is_none() && notation.signing_authority.is_none() {
+        let message = "nothing could prove the time; name `notation.tsa` or `notation.signing_authority`";
+        report.problem(key!["release", "identity", i, "require_time"], message);
+    }
+    if let Err((at, why)) = crate::release::check_trusted_identities(&notation.trusted_identities) {
+        let place = if notation.trusted_identities.is_empty() {
+            key!["release", "identity", i, "notation", "trusted_identities"].to_vec()
+        } else {
+            key!["release", "identity", i, "notation", "trusted_identities", at].to_vec()
+        };
+        report.problem(&place, why);
+    }
+    for (j, certificate) in notation.revoked.iter().enumerate() {
+        report.expect(key!["release", "identity", i, "notation", "revoked", j], rules::certificate_digest(certificate));
+    }
+    let many = notation.trusted_identities.len().max(notation.revoked.len());
+    if many > 256 {
+        report.problem(here, format!("a list of {many} is too long for one identity; write at most 256"));
     }
 }
 

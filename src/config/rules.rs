@@ -136,10 +136,19 @@ pub(super) fn label(text: &str, max: usize) -> Result<(), String> {
 
 /// `sha256:` and 64 lowercase hex digits.
 pub(super) fn image_digest(text: &str) -> Result<(), String> {
+    digest(text, "image digest")
+}
+
+/// `sha256:` and the SHA-256 of a certificate's DER.
+pub(super) fn certificate_digest(text: &str) -> Result<(), String> {
+    digest(text, "digest of a certificate")
+}
+
+fn digest(text: &str, what: &str) -> Result<(), String> {
     let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
     match text.strip_prefix("sha256:") {
         Some(digest) if digest.len() == 64 && digest.bytes().all(hex) => Ok(()),
-        _ => Err(format!("`{text}` is no image digest; write `sha256:` and 64 lowercase hex digits")),
+        _ => Err(format!("`{text}` is no {what}; write `sha256:` and 64 lowercase hex digits")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a candidate claims, whichever of the forms it has: bytes, a signature over them, and what goes with it.
+//! What a candidate of cosign's claims, whichever of the forms it has: bytes, a signature over them, and what goes with it.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -7,7 +7,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::digest::Digest;
-use super::registry::Descriptor;
+use super::notary;
+use super::registry::{Descriptor, Manifest};
 use super::rejection::{Rejection, SIGN_PREDICATE};
 use crate::dsse::{PAYLOAD_TYPE, pae};
 use crate::sigstore::bundle::{Bundle, Signer};
@@ -34,16 +35,30 @@ pub enum Form {
     Bundle,
     /// Simple signing with annotations: what cosign writes in its older ways.
     SimpleSigning,
+    /// A signature of the Notary Project in a JWS: what notation writes.
+    NotaryJws,
+    /// The same in COSE.
+    NotaryCose,
 }
 
 impl Form {
-    /// The form that a layer of this media type has.
-    pub(super) fn of_layer(media_type: &str) -> Option<Self> {
-        match media_type {
+    /// The form that a layer of this manifest has. A JWS or COSE may be anything; the manifest says that it is a signature
+    /// of the Notary Project, which has one layer (`signature-specification.md`, "OCI Signatures").
+    pub(super) fn of_layer(manifest: &Manifest, layer: &Descriptor) -> Option<Self> {
+        let is_notary = manifest.artifact_type.as_deref() == Some(notary::ARTIFACT) && manifest.layers.len() == 1;
+        match &*layer.media_type {
             crate::sigstore::bundle::MEDIA_TYPE => Some(Self::Bundle),
             SIMPLE_SIGNING => Some(Self::SimpleSigning),
+            notary::JWS if is_notary => Some(Self::NotaryJws),
+            notary::COSE if is_notary => Some(Self::NotaryCose),
             _ => None,
         }
+    }
+
+    /// Whether it is one of the Notary Project.
+    #[must_use]
+    pub fn is_notary(self) -> bool {
+        matches!(self, Self::NotaryJws | Self::NotaryCose)
     }
 
     /// For audit records and reports.
@@ -52,33 +67,29 @@ impl Form {
         match self {
             Self::Bundle => "sigstore_bundle",
             Self::SimpleSigning => "simple_signing",
+            Self::NotaryJws => "notary_jws",
+            Self::NotaryCose => "notary_cose",
         }
     }
 }
 
 impl Claim {
-    /// Reads a layer of a signature's manifest.
-    pub(super) fn read(layer: &Descriptor, blob: &Bytes) -> Result<Self, Rejection> {
-        match Form::of_layer(&layer.media_type) {
-            Some(Form::Bundle) => of_bundle(blob),
-            Some(Form::SimpleSigning) => of_simple_signing(layer, blob),
-            None => Err(Rejection::NotASignature(format!("a layer of type `{}`", shown(&layer.media_type)))),
-        }
+    /// Reads a layer of a signature's manifest: a bundle, or a payload of simple signing with its annotations.
+    pub(super) fn read(form: Form, layer: &Descriptor, blob: &Bytes) -> Result<Self, Rejection> {
+        if form == Form::Bundle { of_bundle(blob) } else { of_simple_signing(layer, blob) }
     }
 
     /// The bytes that the signature covers.
     pub(super) fn message(&self) -> Vec<u8> {
-        match self.form {
-            Form::Bundle => pae(PAYLOAD_TYPE, &self.content),
-            Form::SimpleSigning => self.content.to_vec(),
-        }
+        if self.form == Form::Bundle { pae(PAYLOAD_TYPE, &self.content) } else { self.content.to_vec() }
     }
 
     /// Whether what was signed says that this image is released. Asked only after the signature was verified.
     pub(super) fn is_about(&self, image: Digest) -> Result<(), Rejection> {
-        match self.form {
-            Form::Bundle => is_signature_statement(&self.content, image),
-            Form::SimpleSigning => is_simple_signing(&self.content, image),
+        if self.form == Form::Bundle {
+            is_signature_statement(&self.content, image)
+        } else {
+            is_simple_signing(&self.content, image)
         }
     }
 }

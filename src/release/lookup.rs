@@ -104,7 +104,7 @@ impl Sources {
     async fn ask(&self, registry: &Arc<Registry>, way: &mut Way<'_>) {
         way.step(Mark::Note, format!("asking {}", registry.name()));
         let name = Arc::clone(registry.name());
-        let searching = search::search(registry, way.image, |event| way.take(event, &name));
+        let searching = search::search(registry, way.image, way.policy.has_notary(), |event| way.take(event, &name));
         match tokio::time::timeout(self.timeout, searching).await {
             Ok(searched) => {
                 way.step(Mark::Note, format!("{} requests to {}", searched.requests, registry.name()));

@@ -13,13 +13,14 @@
 //! when it was made, then whether it is about this image and a release at all. One signature that counts suffices; a
 //! hundred that do not hurt nobody, and each says why ([`rejection`]).
 //!
-//! Notary signatures (notation, JWS and COSE) are not read.
+//! Signatures of the Notary Project, which notation makes, have rules of their own (`notary`).
 
 #![forbid(unsafe_code)]
 
 mod claim;
 mod digest;
 mod lookup;
+mod notary;
 mod operator_list;
 mod policy;
 pub mod registry;
@@ -50,9 +51,13 @@ use verdicts::{LookUp, Turn, Verdict, Verdicts};
 
 pub use claim::Form;
 pub use digest::{Digest, NotADigest};
+pub use notary::NotaryError;
 pub use policy::ProvenTime;
 pub use setup::ReleaseSetupError;
-pub(crate) use setup::{check_credentials, check_public_key, check_trusted_root};
+pub(crate) use setup::{
+    check_credentials, check_public_key, check_snapshot_key, check_trust_store, check_trusted_identities,
+    check_trusted_root, check_tsa,
+};
 pub use verdict::{Evidence, Mark, ReleaseError, Step, TrustedRelease};
 
 /// Everything that can vouch for a scanner image. Cheap to clone; clones share what was looked up.

@@ -1,11 +1,14 @@
 //! Whom the operator trusts to release a scanner, and whether a candidate is signed by one of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::claim::{Claim, Form};
 use super::digest::Digest;
+use super::notary::Envelope;
+use super::notary::trust::NotaryTrust;
 use super::rejection::Rejection;
 use super::search::Found;
 use crate::clock::UnixTime;
@@ -43,6 +46,8 @@ pub(super) enum Signer {
     Key(Box<VerifyingKey>),
     /// By a certificate that a pinned Fulcio issued to this identity.
     Certificate(CertificateIdentity, SctPolicy),
+    /// By a certificate that a trust store leads to, as the Notary Project has it.
+    Notation(Box<NotaryTrust>),
 }
 
 /// A trusted root, read for both of its uses.
@@ -67,8 +72,17 @@ pub(super) struct Accepted {
 pub struct ProvenTime {
     /// When.
     pub at: UnixTime,
-    /// `timestamp` or `log_entry`.
+    /// `timestamp`, `log_entry` or `signing_authority`.
     pub by: &'static str,
+}
+
+/// All that pinned authorities and logs prove of the time of one signature.
+#[derive(Default)]
+struct Times {
+    /// The earliest says most.
+    earliest: Option<ProvenTime>,
+    /// Every one of them, and where a fraction of a second was stated, the second after it.
+    moments: BTreeSet<UnixTime>,
 }
 
 impl Policy {
@@ -76,12 +90,31 @@ impl Policy {
     /// fails for one identity may hold for another; of several reasons the one is given that came furthest.
     pub(super) fn judge(&self, found: &Found, image: Digest, now: UnixTime) -> Result<Accepted, Rejection> {
         let layer = &found.manifest.layers[found.layer];
-        let claim = Claim::read(layer, &found.blob)?;
+        let Some(form) = found.form() else {
+            let kind = super::claim::shown(&layer.media_type);
+            return Err(Rejection::NotASignature(format!("a layer of type `{kind}`")));
+        };
+        if form.is_notary() {
+            let envelope = Envelope::read(form, &found.blob)?;
+            let accepted = self.first(|identity| identity.judge_notary(&envelope, now))?;
+            return envelope.is_about(image, found.target.as_ref()).map(|()| accepted);
+        }
+        let claim = Claim::read(form, layer, &found.blob)?;
         let message = claim.message();
+        let accepted = self.first(|identity| identity.judge(&claim, &message, now))?;
+        claim.is_about(image).map(|()| accepted)
+    }
+
+    /// Whether a signature of the Notary Project could count at all.
+    pub(super) fn has_notary(&self) -> bool {
+        self.identities.iter().any(|identity| matches!(identity.signer, Signer::Notation(_)))
+    }
+
+    fn first(&self, judge: impl Fn(&ReleaseIdentity) -> Result<Accepted, Rejection>) -> Result<Accepted, Rejection> {
         let mut reason = Rejection::Signer("no identity is configured for a signature of this kind".to_owned());
         for identity in &self.identities {
-            match identity.judge(&claim, &message, now) {
-                Ok(accepted) => return claim.is_about(image).map(|()| accepted),
+            match judge(identity) {
+                Ok(accepted) => return Ok(accepted),
                 Err(rejection) if rejection.rank() >= reason.rank() => reason = rejection,
                 Err(_) => {}
             }
@@ -92,7 +125,7 @@ impl Policy {
 
 impl ReleaseIdentity {
     fn judge(&self, claim: &Claim, message: &[u8], now: UnixTime) -> Result<Accepted, Rejection> {
-        let time = match (&self.signer, &claim.certificate) {
+        let times = match (&self.signer, &claim.certificate) {
             (Signer::Key(key), certificate) => {
                 // The signature first: what is not this key's is nobody's business here. A certificate that came along
                 // with it decides nothing.
@@ -105,22 +138,32 @@ impl ReleaseIdentity {
                     return Err(Rejection::Signer(what.to_owned()));
                 }
                 let verifier = certificate.as_ref().map_or(key.spki(), |certificate| certificate);
-                self.proven_time(claim, verifier, now)?
+                self.proven_times(claim, verifier, now)?
             }
+            (Signer::Notation(_), _) => return Err(Rejection::Signer(UNKNOWN_KEY.to_owned())),
             (Signer::Certificate(..), None) => return Err(Rejection::Signer(UNKNOWN_KEY.to_owned())),
             (Signer::Certificate(expected, scts), Some(leaf)) => {
                 let roots = self.roots.as_ref().ok_or(Rejection::Certificate(CertificateError::UntrustedIssuer))?;
-                let time = self.proven_time(claim, leaf, now)?;
+                let mut times = self.proven_times(claim, leaf, now)?;
+                let proven = times.earliest.is_some();
                 // Who it is comes before when it was, so that a stranger's signature is called a stranger's: for want of
                 // a proven time the certificate is looked at as of its first second, and then refused all the same.
-                let at = time.map_or_else(|| first_second(leaf), |time| time.at);
-                let chain = std::slice::from_ref(leaf);
-                let certificate = certificate::verify(chain, &roots.sigstore, at, &CertificatePolicy::OFFLINE)
-                    .map_err(Rejection::Certificate)?;
+                let first = times.moments.pop_first().unwrap_or_else(|| first_second(leaf));
+                let judged = |at: UnixTime| {
+                    let chain = std::slice::from_ref(leaf);
+                    certificate::verify(chain, &roots.sigstore, at, &CertificatePolicy::OFFLINE)
+                        .map_err(Rejection::Certificate)
+                };
+                let certificate = judged(first)?;
                 certificate.expect(expected).map_err(Rejection::Certificate)?;
-                if time.is_none() {
+                if !proven {
                     return Err(Rejection::TimeMissing);
                 }
+                // It must have been valid at every proven time, as for every other verifier of Sigstore.
+                for at in &times.moments {
+                    judged(*at)?;
+                }
+                times.moments.insert(first);
                 sct::verify_embedded(&certificate, &roots.sigstore, *scts).map_err(Rejection::Sct)?;
                 let sha256: [u8; 32] = digest(&SHA256, message).as_ref().try_into().expect("SHA-256 has 32 bytes");
                 let verified = crate::dsse::Signature::from_der(&claim.signature)
@@ -128,30 +171,63 @@ impl ReleaseIdentity {
                 verified.map_err(|error: SignatureError| {
                     Rejection::Signer(format!("the signature is not by the key of its certificate: {error}"))
                 })?;
-                time
+                times
             }
         };
+        self.accept(claim.form, times.earliest, &times.moments, None, now)
+    }
+
+    fn judge_notary(&self, envelope: &Envelope, now: UnixTime) -> Result<Accepted, Rejection> {
+        let Signer::Notation(trust) = &self.signer else {
+            return Err(Rejection::Signer("no configured identity signs with notation".to_owned()));
+        };
+        let trusted = trust.judge(envelope, now)?;
+        let moments = BTreeSet::from([trusted.between.0, trusted.between.1]);
+        self.accept(envelope.form, trusted.time, &moments, trusted.until, now)
+    }
+
+    /// What the identity itself demands of the time. `moments` are those that are proven; where none is, today's clock
+    /// decides, and the signature counts for as long as that lets it, and up to `until`.
+    fn accept(
+        &self,
+        form: Form,
+        time: Option<ProvenTime>,
+        moments: &BTreeSet<UnixTime>,
+        until: Option<UnixTime>,
+        now: UnixTime,
+    ) -> Result<Accepted, Rejection> {
         if self.require_time && time.is_none() {
             return Err(Rejection::TimeRequired(self.name.to_string()));
         }
-        self.in_window(time, now)?;
-        let until = if time.is_none() { self.not_after } else { None };
-        Ok(Accepted { identity: Arc::clone(&self.name), form: claim.form, time, until })
+        let by_the_clock = BTreeSet::from([now]);
+        let moments = if time.is_none() { &by_the_clock } else { moments };
+        for at in moments {
+            self.in_window(*at, time.is_some())?;
+        }
+        let ends = if time.is_none() { self.not_after } else { None };
+        let until = [until, ends].into_iter().flatten().min();
+        Ok(Accepted { identity: Arc::clone(&self.name), form, time, until })
     }
 
-    /// The earliest time that a pinned authority or log proves. One that lies about being pinned is an error; of
-    /// strangers nothing is believed.
-    fn proven_time(&self, claim: &Claim, verifier: &[u8], now: UnixTime) -> Result<Option<ProvenTime>, Rejection> {
-        let Some(roots) = &self.roots else { return Ok(None) };
-        let mut proven: Option<ProvenTime> = None;
-        let mut add = |at, by| {
-            if proven.is_none_or(|known| at < known.at) {
-                proven = Some(ProvenTime { at, by });
+    /// The times that pinned authorities and logs prove. One that lies about being pinned is an error; of strangers nothing
+    /// is believed. Each is an upper bound and whoever hands the signature in chooses which to show, so that the earliest
+    /// alone would do where all clocks are right: where they disagree about a certificate or a window, nothing is proven.
+    fn proven_times(&self, claim: &Claim, verifier: &[u8], now: UnixTime) -> Result<Times, Rejection> {
+        let mut times = Times::default();
+        let Some(roots) = &self.roots else { return Ok(times) };
+        let mut add = |at, latest, by| {
+            if times.earliest.is_none_or(|known| at < known.at) {
+                times.earliest = Some(ProvenTime { at, by });
             }
+            times.moments.extend([at, latest]);
         };
-        for response in &claim.timestamps {
+        let twice = |what: &str| Rejection::Malformed(format!("the same {what} is there twice"));
+        for (index, response) in claim.timestamps.iter().enumerate() {
+            if claim.timestamps[..index].contains(response) {
+                return Err(twice("time stamp"));
+            }
             match timestamp::verify(response, &claim.signature, &roots.sigstore, now) {
-                Ok(stamp) => add(stamp.time, "timestamp"),
+                Ok(stamp) => add(stamp.time, stamp.latest, "timestamp"),
                 Err(TimestampError::Untrusted | TimestampError::NoCertificate) => {}
                 Err(error) => return Err(Rejection::Timestamp(error)),
             }
@@ -159,23 +235,25 @@ impl ReleaseIdentity {
         if !claim.log_entries.is_empty() {
             let content: [u8; 32] = digest(&SHA256, &claim.content).as_ref().try_into().expect("SHA-256 has 32 bytes");
             let logged = Logged { signature: &claim.signature, content_sha256: &content, verifier };
-            for entry in &claim.log_entries {
+            for (index, entry) in claim.log_entries.iter().enumerate() {
+                if claim.log_entries[..index].contains(entry) {
+                    return Err(twice("log entry"));
+                }
                 match roots.logs.verify(entry, &logged) {
                     Ok(at) if at > now.plus(SKEW) => return Err(Rejection::Log(LogError::Time(at))),
-                    Ok(at) => add(at, "log_entry"),
+                    Ok(at) => add(at, at, "log_entry"),
                     Err(LogError::UnknownLog) => {}
                     Err(error) => return Err(Rejection::Log(error)),
                 }
             }
         }
-        Ok(proven)
+        Ok(times)
     }
 
-    fn in_window(&self, time: Option<ProvenTime>, now: UnixTime) -> Result<(), Rejection> {
-        let at = time.map_or(now, |time| time.at);
+    fn in_window(&self, at: UnixTime, proven: bool) -> Result<(), Rejection> {
         let outside = |why| {
             let identity = self.name.to_string();
-            Err(Rejection::Window { identity, why, at, proven: time.is_some() })
+            Err(Rejection::Window { identity, why, at, proven })
         };
         match (self.not_before, self.not_after) {
             (Some(start), _) if at < start => outside("does not count yet"),

@@ -1,6 +1,7 @@
 //! Why something that looks like a signature is none that counts.
 
 use super::digest::Digest;
+use super::notary::NotaryError;
 use super::registry::RegistryError;
 use crate::clock::UnixTime;
 use crate::sigstore::log::LogError;
@@ -36,6 +37,9 @@ pub enum Rejection {
     /// The promise of the CT logs.
     #[error(transparent)]
     Sct(SctError),
+    /// A check of the Notary Project's.
+    #[error(transparent)]
+    Notary(#[from] NotaryError),
     /// A certificate lives for minutes, and nothing proves that it was used in them.
     #[error(
         "its certificate is not judged by today's clock; a time stamp or a log entry must prove when it was signed"
@@ -89,6 +93,7 @@ impl Rejection {
             Self::Certificate(CertificateError::UntrustedIssuer) => "release_certificate_untrusted",
             Self::Certificate(_) => "release_certificate",
             Self::Sct(_) => "release_sct",
+            Self::Notary(error) => error.reason(),
             Self::TimeMissing => "release_time_missing",
             Self::TimeRequired(_) => "release_time_required",
             Self::Window { .. } => "release_identity_window",
@@ -108,6 +113,7 @@ impl Rejection {
             Self::Signer(_) | Self::Certificate(CertificateError::UntrustedIssuer) => 4,
             Self::Certificate(CertificateError::SanMismatch { .. } | CertificateError::IssuerMismatch { .. }) => 5,
             Self::Timestamp(_) | Self::Log(_) | Self::Certificate(_) | Self::Sct(_) => 6,
+            Self::Notary(error) => error.rank(),
             Self::TimeMissing | Self::TimeRequired(_) => 7,
             Self::Window { .. } => 8,
             Self::PredicateType(_) | Self::Image(_) | Self::Payload(_) => 9,

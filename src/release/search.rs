@@ -1,45 +1,27 @@
 //! Finding what may be a signature of an image in one repository, in as few round trips as it takes and no more than it may.
 //!
-//! Three ways lead to one: referrers (the API of OCI 1.1, or the tag that stands in for it), cosign's tag
+//! Signatures of cosign's and of notation's are found alike. Three ways lead to one: referrers (the API of OCI 1.1, or the tag that stands in for it), cosign's tag
 //! `sha256-<hex>.sig`, and manifests of cosign's old OCI 1.1 mode, which are referrers as well. The list and the tag are
 //! asked for at once, then manifests, then blobs, several at a time: three round trips where nothing is in the way. What
 //! descriptors say of themselves decides the order at most; whoever can push could write anything there.
+
+mod found;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::claim::Form;
 use super::digest::Digest;
-use super::registry::{Descriptor, Index, Manifest, Page, Registry, RegistryError};
+use super::notary;
+use super::registry::{Descriptor, Index, Manifest, Page, Registry, RegistryError, Target};
 use super::rejection::{Rejection, SIGN_PREDICATE};
 
-/// A layer that has the media type of a signature. Its digest and that of its manifest hold; nothing else is verified.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// How it was found.
-    pub via: Via,
-    /// The manifest, whose digest is the signature's name.
-    pub manifest: Arc<Manifest>,
-    /// Which of its layers.
-    pub layer: usize,
-    /// The layer's content.
-    pub blob: Bytes,
-}
-
-/// How something was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Via {
-    /// By the referrers API.
-    Referrers,
-    /// By the tag that stands in for it.
-    FallbackTag,
-    /// By cosign's tag.
-    SignatureTag,
-}
+pub use found::{Found, Via};
 
 /// What a search comes across.
 #[derive(Debug)]
@@ -72,29 +54,19 @@ pub struct Searched {
     pub stopped: bool,
 }
 
-impl Via {
-    /// For reports and snapshots.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Referrers => "referrers",
-            Self::FallbackTag => "fallback_tag",
-            Self::SignatureTag => "signature_tag",
-        }
-    }
-
-    /// The one of this name.
-    #[must_use]
-    pub fn of_name(name: &str) -> Option<Self> {
-        [Self::Referrers, Self::FallbackTag, Self::SignatureTag].into_iter().find(|via| via.name() == name)
-    }
-}
-
-/// Looks for signatures of `image`. `judge` gets everything as it comes and may break off.
-pub async fn search(registry: &Arc<Registry>, image: Digest, judge: impl FnMut(Event) -> ControlFlow<()>) -> Searched {
+/// Looks for signatures of `image`, for those of the Notary Project only where `notary` says that one could count. `judge`
+/// gets everything as it comes and may break off.
+pub async fn search(
+    registry: &Arc<Registry>,
+    image: Digest,
+    notary: bool,
+    judge: impl FnMut(Event) -> ControlFlow<()>,
+) -> Searched {
     let mut search = Search {
         registry,
         image,
+        notary,
+        target: Arc::default(),
         judge,
         queue: BTreeMap::new(),
         running: JoinSet::new(),
@@ -115,6 +87,9 @@ pub async fn search(registry: &Arc<Registry>, image: Digest, judge: impl FnMut(E
 struct Search<'r, J> {
     registry: &'r Arc<Registry>,
     image: Digest,
+    notary: bool,
+    /// Fetched once, when the first signature of the Notary Project is.
+    target: Arc<OnceCell<Target>>,
     judge: J,
     /// By rank, then blobs before manifests, so that what was begun is finished, then in the order of the lists.
     queue: BTreeMap<(u8, u8, u32), Task>,
@@ -142,7 +117,7 @@ enum Done {
     FallbackList(Result<Option<Index>, RegistryError>),
     SignatureTag(Result<Option<Manifest>, RegistryError>),
     Manifest(Via, Descriptor, Result<Manifest, RegistryError>),
-    Blob(Via, Arc<Manifest>, usize, Result<Bytes, RegistryError>),
+    Blob(Via, Arc<Manifest>, usize, Result<(Bytes, Option<Target>), RegistryError>),
 }
 
 impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
@@ -215,9 +190,9 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
                 self.layers(via, manifest)
             }
             Done::Manifest(via, descriptor, Err(error)) => self.lost(via, descriptor.digest, error),
-            Done::Blob(via, manifest, layer, Ok(blob)) => {
+            Done::Blob(via, manifest, layer, Ok((blob, target))) => {
                 self.bytes += blob.len();
-                (self.judge)(Event::Found(Found { via, manifest, layer, blob }))
+                (self.judge)(Event::Found(Found { via, manifest, layer, blob, target }))
             }
             Done::Blob(via, manifest, _, Err(error)) => self.lost(via, manifest.digest, error),
         }
@@ -233,10 +208,17 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
                 continue;
             }
             // Only where the registry itself copied the type from the manifest; elsewhere some clients write a wrong one.
-            let other = descriptor.artifact_type.as_deref().filter(|kind| !SIGNATURE_ARTIFACTS.contains(kind));
+            // Some registries copy that of the `config` even where the manifest has a type of its own, and then it is the
+            // one that says nothing.
+            let kind = descriptor.artifact_type.as_deref().filter(|kind| *kind != EMPTY);
+            let other = kind.filter(|kind| !SIGNATURE_ARTIFACTS.contains(kind));
             if let (Via::Referrers, Some(kind)) = (via, other) {
                 let why = Rejection::NotASignature(format!("an artifact of type `{}`", super::claim::shown(kind)));
                 self.unusable(Some(descriptor.digest), via, why)?;
+                continue;
+            }
+            if via == Via::Referrers && !self.notary && descriptor.artifact_type.as_deref() == Some(notary::ARTIFACT) {
+                self.unwanted(descriptor.digest, via)?;
                 continue;
             }
             let rank = rank(&descriptor);
@@ -250,9 +232,13 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
         let manifest = Arc::new(manifest);
         let mut any = false;
         for (at, layer) in manifest.layers.iter().enumerate() {
-            if Form::of_layer(&layer.media_type).is_some() {
-                any = true;
-                self.queue(0, BLOB, Task::Blob(via, Arc::clone(&manifest), at));
+            match Form::of_layer(&manifest, layer) {
+                Some(form) if form.is_notary() && !self.notary => return self.unwanted(manifest.digest, via),
+                Some(_) => {
+                    any = true;
+                    self.queue(0, BLOB, Task::Blob(via, Arc::clone(&manifest), at));
+                }
+                None => {}
             }
         }
         if any {
@@ -261,6 +247,12 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
         let kind = manifest.artifact_type.as_deref().unwrap_or("unknown");
         let why = Rejection::NotASignature(format!("an artifact of type `{}`", super::claim::shown(kind)));
         self.unusable(Some(manifest.digest), via, why)
+    }
+
+    /// A signature of the Notary Project where no identity signs so: it is called what it is, and not fetched.
+    fn unwanted(&mut self, manifest: Digest, via: Via) -> ControlFlow<()> {
+        let why = "it is one of the Notary Project, and no identity has `notation`".to_owned();
+        self.unusable(Some(manifest), via, Rejection::Signer(why))
     }
 
     fn lost(&mut self, via: Via, manifest: Digest, error: RegistryError) -> ControlFlow<()> {
@@ -298,7 +290,7 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
 
     fn start(&mut self, task: Task) {
         self.outcome.requests += 1;
-        let (registry, image) = (Arc::clone(self.registry), self.image);
+        let (registry, image, target) = (Arc::clone(self.registry), self.image, Arc::clone(&self.target));
         self.running.spawn(async move {
             match task {
                 Task::Page(next) => Done::Page(registry.referrers(image, next.as_deref()).await),
@@ -309,8 +301,16 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
                     Done::Manifest(via, descriptor, manifest)
                 }
                 Task::Blob(via, manifest, layer) => {
-                    let blob = registry.blob(&manifest.layers[layer]).await;
-                    Done::Blob(via, manifest, layer, blob)
+                    let form = Form::of_layer(&manifest, &manifest.layers[layer]);
+                    let target = async {
+                        let wanted = form.is_some_and(Form::is_notary);
+                        if !wanted {
+                            return Ok(None);
+                        }
+                        target.get_or_try_init(|| registry.target(image)).await.cloned().map(Some)
+                    };
+                    let fetched = tokio::try_join!(registry.blob(&manifest.layers[layer]), target);
+                    Done::Blob(via, manifest, layer, fetched)
                 }
             }
         });
@@ -340,7 +340,7 @@ fn rank(descriptor: &Descriptor) -> u8 {
     match (descriptor.annotation(PREDICATE_TYPE), kind) {
         (Some(SIGN_PREDICATE), _) => 0,
         (_, Some(OLD_ARTIFACT)) => 1,
-        (None, Some(BUNDLE_ARTIFACT)) => 2,
+        (None, Some(BUNDLE_ARTIFACT | notary::ARTIFACT)) => 2,
         (None, _) => 3,
         // An attestation, by its own word.
         (Some(_), _) => 4,
@@ -355,9 +355,12 @@ fn count(entries: usize) -> String {
 const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 
 const BUNDLE_ARTIFACT: &str = crate::sigstore::bundle::MEDIA_TYPE;
+/// The media type of a `config` without content (OCI image specification, "Guidance for an Empty Descriptor").
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
 /// cosign 2 with its experimental OCI 1.1 mode.
 const OLD_ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
-const SIGNATURE_ARTIFACTS: [&str; 2] = [BUNDLE_ARTIFACT, OLD_ARTIFACT];
+const SIGNATURE_ARTIFACTS: [&str; 3] = [BUNDLE_ARTIFACT, OLD_ARTIFACT, notary::ARTIFACT];
 
 const BLOB: u8 = 0;
 const MANIFEST: u8 = 1;

@@ -10,13 +10,15 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::lookup::Sources;
+use super::notary::subject::Subject;
+use super::notary::trust::{self, NotaryTrust};
 use super::policy::{Policy, ReleaseIdentity, Roots, Signer};
 use super::registry::{Credentials, Registry, RegistrySettings, RegistrySetupError};
 use super::snapshot::SnapshotFile;
 use crate::clock::UnixTime;
 use crate::config::{self, ReleaseSigner};
 use crate::outbound::OutboundTls;
-use crate::sigstore::{Identity, SctPolicy, VerifyingKey};
+use crate::sigstore::{Identity, SctPolicy, TrustedRoot, VerifyingKey};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,14 @@ pub enum ReleaseSetupError {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// What `notation` says cannot be used.
+    #[error("{key}: {why}")]
+    Notation {
+        /// Which key of the configuration.
+        key: String,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
     /// A repository cannot be used.
     #[error("release.repository[{index}]: {source}")]
     Repository {
@@ -86,7 +96,7 @@ pub(super) fn sources(config: &config::Release, runtime: &Handle) -> Result<Sour
     }
     let snapshot = match &config.snapshot {
         Some(snapshot) => {
-            let key = file("release.snapshot.public_key", &snapshot.public_key, public_key)?;
+            let key = file("release.snapshot.public_key", &snapshot.public_key, snapshot_key)?;
             Some(Arc::new(SnapshotFile::new(&snapshot.file, key, snapshot.max_age.get())))
         }
         None => None,
@@ -118,6 +128,7 @@ fn one_identity(
             let expected = Identity { san: san.to_owned(), issuer: issuer.to_owned() };
             Signer::Certificate(expected, SctPolicy { required: if identity.require_sct { 1 } else { 0 } })
         }
+        ReleaseSigner::Notation(notation) => Signer::Notation(Box::new(notary_trust(index, notation)?)),
     };
     Ok(ReleaseIdentity {
         name: identity.name.as_str().into(),
@@ -127,6 +138,53 @@ fn one_identity(
         not_after: identity.not_after.map(|moment| UnixTime(moment.as_second())),
         require_time: identity.require_time,
     })
+}
+
+fn notary_trust(index: usize, notation: &config::Notation) -> Result<NotaryTrust, ReleaseSetupError> {
+    let place = |key: &str| format!("release.identity[{index}].notation.{key}");
+    let store = |key: &str, path: &Option<PathBuf>| match path {
+        Some(path) => file(&place(key), path, trust::store),
+        None => Ok(Vec::new()),
+    };
+    let wrong = |key: &str, why: String| ReleaseSetupError::Notation { key: place(key), why };
+    let tsa = match &notation.tsa {
+        Some(path) => file(&place("tsa"), path, trust::tsa)?,
+        None => TrustedRoot::default(),
+    };
+    let revoked = notation.revoked.iter().map(|text| {
+        let why = |_| wrong("revoked", format!("`{text}` is no digest; write `sha256:` and 64 lowercase hex digits"));
+        text.parse().map_err(why)
+    });
+    Ok(NotaryTrust {
+        ca: store("ca", &notation.ca)?,
+        signing_authority: store("signing_authority", &notation.signing_authority)?,
+        tsa,
+        subjects: subjects(&notation.trusted_identities).map_err(|(_, why)| wrong("trusted_identities", why))?,
+        revoked: revoked.collect::<Result<_, _>>()?,
+    })
+}
+
+/// The trusted identities; none of them for `*`, which stands alone.
+fn subjects(identities: &[String]) -> Result<Vec<Subject>, (usize, String)> {
+    if identities == ["*"] {
+        return Ok(Vec::new());
+    }
+    if identities.is_empty() {
+        return Err((0, "is empty; write whose certificates count, or \"*\" for all of the trust store's".to_owned()));
+    }
+    let mut subjects: Vec<Subject> = Vec::with_capacity(identities.len());
+    for (at, identity) in identities.iter().enumerate() {
+        if identity == "*" {
+            return Err((at, "`*` stands alone; take the others out, or it".to_owned()));
+        }
+        let subject = Subject::parse(identity).map_err(|why| (at, format!("`{identity}`: {why}")))?;
+        if let Some(other) = subjects.iter().position(|known| known.overlaps(&subject)) {
+            let why = format!("`{identity}` overlaps with `{}`; keep the one that says less", identities[other]);
+            return Err((at, why));
+        }
+        subjects.push(subject);
+    }
+    Ok(subjects)
 }
 
 fn settings(
@@ -165,9 +223,18 @@ fn file<T>(key: &str, path: &Path, read: impl FnOnce(&Path) -> Result<T, String>
 
 /// A release key in a PEM file.
 fn public_key(path: &Path) -> Result<VerifyingKey, String> {
-    let right = "must hold a PEM public key: ECDSA on P-256, RSA from 2048 bits on, or Ed25519";
-    let der = SubjectPublicKeyInfoDer::from_pem_file(path).map_err(|_| right.to_owned())?;
-    VerifyingKey::from_spki(&der).ok_or_else(|| right.to_owned())
+    let right = "must hold a PEM public key: ECDSA on P-256, P-384 or P-521, RSA from 2048 bits on, or Ed25519";
+    pem_key(path).and_then(|der| VerifyingKey::of_release(&der)).ok_or_else(|| right.to_owned())
+}
+
+/// The key of whoever makes snapshots.
+fn snapshot_key(path: &Path) -> Result<VerifyingKey, String> {
+    let right = "must hold a PEM public key: ECDSA on P-256, with which `signerctl release snapshot` signs";
+    pem_key(path).and_then(|der| VerifyingKey::from_spki(&der)).ok_or_else(|| right.to_owned())
+}
+
+fn pem_key(path: &Path) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    SubjectPublicKeyInfoDer::from_pem_file(path).ok()
 }
 
 fn credentials(path: &Path) -> Result<Credentials, String> {
@@ -188,4 +255,24 @@ pub(crate) fn check_public_key(path: &Path) -> Result<(), String> {
 /// Whether a file is a trusted root, for the check of a configuration.
 pub(crate) fn check_trusted_root(path: &Path) -> Result<(), String> {
     Roots::load(path).map(drop).map_err(|error| error.to_string())
+}
+
+/// Whether a file is a key that snapshots are signed with, for the check of a configuration.
+pub(crate) fn check_snapshot_key(path: &Path) -> Result<(), String> {
+    snapshot_key(path).map(drop)
+}
+
+/// Whether a file is a trust store of certificates, for the check of a configuration.
+pub(crate) fn check_trust_store(path: &Path) -> Result<(), String> {
+    trust::store(path).map(drop)
+}
+
+/// Whether a file is a trust store of time stamp authorities, for the check of a configuration.
+pub(crate) fn check_tsa(path: &Path) -> Result<(), String> {
+    trust::tsa(path).map(drop)
+}
+
+/// Whether these are trusted identities; else which is not, and why.
+pub(crate) fn check_trusted_identities(identities: &[String]) -> Result<(), (usize, String)> {
+    subjects(identities).map(drop)
 }

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::digest::Digest;
 use super::lookup::Collected;
-use super::registry::{MAX_BLOB, MAX_MANIFEST, Manifest};
+use super::registry::{MAX_BLOB, MAX_MANIFEST, Manifest, Target};
 use super::search::{Found, Via};
 use crate::clock::UnixTime;
 use crate::dsse::{Envelope, PAYLOAD_TYPE, keyid, pae};
@@ -139,14 +139,18 @@ impl Snapshot {
         let images: BTreeSet<String> = signatures.iter().map(|(image, _)| image.hex()).collect();
         let subjects: Vec<_> = images.iter().map(|hex| json!({ "digest": { "sha256": hex } })).collect();
         let signature = |(image, Collected { found, found_in }): &(Digest, Collected)| {
-            json!({
+            let mut entry = json!({
                 "image": image.to_string(),
                 "foundIn": &**found_in,
                 "via": found.via.name(),
                 "manifest": BASE64_STANDARD.encode(&found.manifest.bytes),
                 "layer": found.layer,
                 "content": BASE64_STANDARD.encode(&found.blob),
-            })
+            });
+            if let Some(Target { size, media_type }) = &found.target {
+                entry["target"] = json!({ "size": size, "mediaType": media_type });
+            }
+            entry
         };
         let statement = json!({
             "_type": "https://in-toto.io/Statement/v1",
@@ -184,7 +188,7 @@ fn read_predicate(predicate: &Field<'_>) -> Result<Snapshot, FieldError> {
     let mut snapshot =
         Snapshot { created: moment("created")?, expires: moment("expires")?, signatures: HashMap::new() };
     for signature in fields.required("signatures", "an array")?.elements(0..=MAX_SIGNATURES, "signatures")? {
-        let fields = signature.object(&["image", "foundIn", "via", "manifest", "layer", "content"])?;
+        let fields = signature.object(&["image", "foundIn", "via", "manifest", "layer", "content", "target"])?;
         let text =
             |name: &'static str, max| fields.required(name, name)?.text(max, name).map(std::borrow::Cow::into_owned);
         let wrong = |name: &str, why: &str| signature.wrong(format!("`{name}` {why}"));
@@ -208,10 +212,20 @@ fn read_predicate(predicate: &Field<'_>) -> Result<Snapshot, FieldError> {
         if via != Via::SignatureTag && manifest.subject != Some(image) {
             return Err(wrong("manifest", "is attached to another image"));
         }
-        let found = Found { via, manifest: Arc::new(manifest), layer, blob };
+        let target = fields.optional("target").map(|target| read_target(&target)).transpose()?;
+        let found = Found { via, manifest: Arc::new(manifest), layer, blob, target };
         snapshot.signatures.entry(image).or_default().push(found);
     }
     Ok(snapshot)
+}
+
+/// The image as it was in the repository, for signatures that are compared with it.
+fn read_target(target: &Field<'_>) -> Result<Target, FieldError> {
+    let fields = target.object(&["size", "mediaType"])?;
+    let size = fields.required("size", "a number")?;
+    let size = size.node().as_u64().ok_or_else(|| size.wrong("must be a number of bytes"))?;
+    let media_type = fields.required("mediaType", "a media type")?.text(256, "a media type")?.into_owned();
+    Ok(Target { size, media_type })
 }
 
 impl SnapshotFile {

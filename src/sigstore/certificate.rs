@@ -186,7 +186,7 @@ fn pinned_issuers(
     }
     let mut reason = CertificateError::UntrustedIssuer;
     for authority in &root.certificate_authorities {
-        let found = path::to_anchor(leaf, authority, at, x509::CODE_SIGNING);
+        let found = path::to_anchor(leaf, authority, &[], at, x509::CODE_SIGNING);
         match found {
             Ok(issuers) if authority.valid_for.contains(at) => return Ok(issuers),
             Ok(_) => reason = CertificateError::IssuerNotValid,

@@ -10,32 +10,32 @@ use crate::clock::UnixTime;
 
 /// Where DER is left to be read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 /// One element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Element<'a> {
+pub(crate) struct Element<'a> {
     /// Identifier octet.
-    pub(super) tag: u8,
+    pub(crate) tag: u8,
     /// Contents octets.
-    pub(super) value: &'a [u8],
+    pub(crate) value: &'a [u8],
     /// Identifier, length and contents.
-    pub(super) raw: &'a [u8],
+    pub(crate) raw: &'a [u8],
 }
 
 /// Bytes that are not the DER that belongs there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotDer;
+pub(crate) struct NotDer;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// The next element.
-    pub(super) fn any(&mut self) -> Result<Element<'a>, NotDer> {
+    pub(crate) fn any(&mut self) -> Result<Element<'a>, NotDer> {
         let [tag, first, ..] = *self.rest else { return Err(NotDer) };
         // Tag numbers above 30 take more bytes; nothing that is read here has one.
         if tag & 0x1f == 0x1f {
@@ -59,22 +59,22 @@ impl<'a> Reader<'a> {
     }
 
     /// The next element, which must have this tag.
-    pub(super) fn expect(&mut self, tag: u8) -> Result<Element<'a>, NotDer> {
+    pub(crate) fn expect(&mut self, tag: u8) -> Result<Element<'a>, NotDer> {
         self.any().and_then(|element| if element.tag == tag { Ok(element) } else { Err(NotDer) })
     }
 
     /// A reader of the contents of the next element, which must have this tag.
-    pub(super) fn enter(&mut self, tag: u8) -> Result<Reader<'a>, NotDer> {
+    pub(crate) fn enter(&mut self, tag: u8) -> Result<Reader<'a>, NotDer> {
         self.expect(tag).map(|element| Reader::new(element.value))
     }
 
     /// The next element, if it has this tag.
-    pub(super) fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, NotDer> {
+    pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, NotDer> {
         if self.rest.first() == Some(&tag) { self.any().map(Some) } else { Ok(None) }
     }
 
     /// The contents of an INTEGER in its shortest form, two's complement.
-    pub(super) fn integer(&mut self) -> Result<&'a [u8], NotDer> {
+    pub(crate) fn integer(&mut self) -> Result<&'a [u8], NotDer> {
         let value = self.expect(INTEGER)?.value;
         match value {
             [] | [0, 0..0x80, ..] | [0xff, 0x80..=0xff, ..] => Err(NotDer),
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An INTEGER between 0 and 255.
-    pub(super) fn small(&mut self) -> Result<u8, NotDer> {
+    pub(crate) fn small(&mut self) -> Result<u8, NotDer> {
         match *self.integer()? {
             [value @ 0..0x80] | [0, value] => Ok(value),
             _ => Err(NotDer),
@@ -91,12 +91,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The contents of an OBJECT IDENTIFIER.
-    pub(super) fn oid(&mut self) -> Result<&'a [u8], NotDer> {
+    pub(crate) fn oid(&mut self) -> Result<&'a [u8], NotDer> {
         self.expect(OID).map(|element| element.value)
     }
 
     /// A BOOLEAN with `DEFAULT FALSE`: absent is false, and a false that is written out is no DER.
-    pub(super) fn default_false(&mut self) -> Result<bool, NotDer> {
+    pub(crate) fn default_false(&mut self) -> Result<bool, NotDer> {
         match self.optional(BOOLEAN)?.map(|element| element.value) {
             None => Ok(false),
             Some([0xff]) => Ok(true),
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a BIT STRING of whole octets.
-    pub(super) fn octets_of_bits(&mut self) -> Result<&'a [u8], NotDer> {
+    pub(crate) fn octets_of_bits(&mut self) -> Result<&'a [u8], NotDer> {
         match self.expect(BIT_STRING)?.value {
             [0, octets @ ..] => Ok(octets),
             _ => Err(NotDer),
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `UTCTime` or `GeneralizedTime` as certificates have them (RFC 5280, section 4.1.2.5).
-    pub(super) fn time(&mut self) -> Result<UnixTime, NotDer> {
+    pub(crate) fn time(&mut self) -> Result<UnixTime, NotDer> {
         let element = self.any()?;
         let text = std::str::from_utf8(element.value).map_err(|_| NotDer)?;
         match (element.tag, text.len()) {
@@ -127,29 +127,29 @@ impl<'a> Reader<'a> {
     }
 
     /// Nothing is left.
-    pub(super) fn end(&self) -> Result<(), NotDer> {
+    pub(crate) fn end(&self) -> Result<(), NotDer> {
         if self.rest.is_empty() { Ok(()) } else { Err(NotDer) }
     }
 
     /// The tag of the next element.
-    pub(super) fn peek(&self) -> Option<u8> {
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
 /// The whole of `bytes` as one element with this tag.
-pub(super) fn whole(bytes: &[u8], tag: u8) -> Result<Element<'_>, NotDer> {
+pub(crate) fn whole(bytes: &[u8], tag: u8) -> Result<Element<'_>, NotDer> {
     let mut reader = Reader::new(bytes);
     let element = reader.expect(tag)?;
     reader.end().map(|()| element)
 }
 
 /// `YYYYMMDDHHMMSSZ`. A leap second is not representable and no moment here.
-pub(super) fn moment(text: &str) -> Result<UnixTime, NotDer> {
+pub(crate) fn moment(text: &str) -> Result<UnixTime, NotDer> {
     let digits =
         text.strip_suffix('Z').filter(|digits| digits.len() == 14 && digits.bytes().all(|b| b.is_ascii_digit()));
     let digits = digits.ok_or(NotDer)?;
@@ -162,7 +162,7 @@ pub(super) fn moment(text: &str) -> Result<UnixTime, NotDer> {
 }
 
 /// Wraps contents in a tag and a length.
-pub(super) fn wrap(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn wrap(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
     let length: usize = contents.iter().map(|part| part.len()).sum();
     let mut out = Vec::with_capacity(length + 6);
     out.push(tag);
@@ -180,24 +180,24 @@ pub(super) fn wrap(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-pub(super) const BOOLEAN: u8 = 0x01;
-pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
-pub(super) const OCTET_STRING: u8 = 0x04;
-pub(super) const NULL: u8 = 0x05;
-pub(super) const OID: u8 = 0x06;
-pub(super) const UTF8_STRING: u8 = 0x0c;
-pub(super) const SEQUENCE: u8 = 0x30;
-pub(super) const SET: u8 = 0x31;
-pub(super) const UTC_TIME: u8 = 0x17;
-pub(super) const GENERALIZED_TIME: u8 = 0x18;
+pub(crate) const BOOLEAN: u8 = 0x01;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const NULL: u8 = 0x05;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const UTF8_STRING: u8 = 0x0c;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
+pub(crate) const UTC_TIME: u8 = 0x17;
+pub(crate) const GENERALIZED_TIME: u8 = 0x18;
 
 /// `[n]` of constructed contents: explicit tagging, or implicit tagging of a SEQUENCE or SET.
-pub(super) const fn context(n: u8) -> u8 {
+pub(crate) const fn context(n: u8) -> u8 {
     0xa0 | n
 }
 
 /// `[n]` of primitive contents: implicit tagging of a string.
-pub(super) const fn context_primitive(n: u8) -> u8 {
+pub(crate) const fn context_primitive(n: u8) -> u8 {
     0x80 | n
 }

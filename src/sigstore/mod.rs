@@ -20,14 +20,14 @@
 
 pub mod bundle;
 pub mod certificate;
-mod der;
+pub(crate) mod der;
 pub mod log;
 mod path;
 pub mod sct;
 pub mod timestamp;
 pub mod trusted_root;
 pub mod verify;
-mod x509;
+pub(crate) mod x509;
 
 pub use bundle::Bundle;
 pub(crate) use x509::VerifyingKey;

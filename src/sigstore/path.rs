@@ -1,4 +1,4 @@
-//! From a certificate to an anchor, through pinned certificates only.
+//! From a certificate to an anchor, through pinned certificates, and through others only where the caller gives them.
 //!
 //! webpki builds and verifies the path. What it leaves to others is added: `keyUsage` of CAs, and validity, path length
 //! and purposes of the anchor itself.
@@ -34,14 +34,17 @@ pub(super) enum PathError {
 
 /// The certificates from the issuer of `leaf` to the anchor of `authority`, all of them valid `at` that time and good
 /// for `purpose`, the contents of an OBJECT IDENTIFIER. `leaf` must be valid then as well; who wants to tell that from its
-/// issuers' validity judges it first.
+/// issuers' validity judges it first. `loose` are certificates that came along and may stand between: empty where
+/// everything is pinned.
 pub(super) fn to_anchor(
     leaf: &CertificateDer<'_>,
     authority: &Authority,
+    loose: &[CertificateDer<'_>],
     at: UnixTime,
     purpose: &'static [u8],
 ) -> Result<Vec<CertificateDer<'static>>, PathError> {
     let Some((anchor, pinned)) = authority.chain.split_last() else { return Err(PathError::Unknown) };
+    let between: Vec<CertificateDer<'_>> = pinned.iter().chain(loose).cloned().collect();
     let leaf = EndEntityCert::try_from(leaf).map_err(PathError::Leaf)?;
     let trusted = [anchor_from_trusted_cert(anchor).map_err(PathError::Other)?];
     let time = PkiTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.0).unwrap_or(0)));
@@ -49,7 +52,7 @@ pub(super) fn to_anchor(
         .verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
             &trusted,
-            pinned,
+            &between,
             time,
             KeyUsage::required_if_present(purpose),
             None,

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA256_ASN1,
+    ECDSA_P521_SHA512_ASN1, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
 };
 
 use super::der::{self, NotDer, Reader};
@@ -11,46 +12,46 @@ use crate::clock::UnixTime;
 
 /// A certificate, its form checked and nothing else.
 #[derive(Debug)]
-pub(super) struct Certificate<'a> {
+pub(crate) struct Certificate<'a> {
     /// `tbsCertificate`, raw.
-    pub(super) tbs: &'a [u8],
+    pub(crate) tbs: &'a [u8],
     /// Everything in it before the extensions, each raw: what a precertificate has in common with the certificate.
-    pub(super) before_extensions: Vec<&'a [u8]>,
+    pub(crate) before_extensions: Vec<&'a [u8]>,
     /// Contents of the serial number's INTEGER.
-    pub(super) serial: &'a [u8],
+    pub(crate) serial: &'a [u8],
     /// `issuer`, raw.
-    pub(super) issuer: &'a [u8],
-    pub(super) not_before: UnixTime,
-    pub(super) not_after: UnixTime,
+    pub(crate) issuer: &'a [u8],
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
     /// `subject`, raw.
-    pub(super) subject: &'a [u8],
+    pub(crate) subject: &'a [u8],
     /// `subjectPublicKeyInfo`, raw.
-    pub(super) spki: &'a [u8],
-    pub(super) extensions: Vec<Extension<'a>>,
+    pub(crate) spki: &'a [u8],
+    pub(crate) extensions: Vec<Extension<'a>>,
     /// Contents of `signatureAlgorithm`.
-    pub(super) algorithm: &'a [u8],
-    pub(super) signature: &'a [u8],
+    pub(crate) algorithm: &'a [u8],
+    pub(crate) signature: &'a [u8],
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extension<'a> {
+pub(crate) struct Extension<'a> {
     /// Contents of its OBJECT IDENTIFIER.
-    pub(super) oid: &'a [u8],
-    pub(super) critical: bool,
+    pub(crate) oid: &'a [u8],
+    pub(crate) critical: bool,
     /// Contents of `extnValue`.
-    pub(super) value: &'a [u8],
-    pub(super) raw: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) raw: &'a [u8],
 }
 
 /// `BasicConstraints`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BasicConstraints {
-    pub(super) ca: bool,
-    pub(super) path_length: Option<u8>,
+pub(crate) struct BasicConstraints {
+    pub(crate) ca: bool,
+    pub(crate) path_length: Option<u8>,
 }
 
 impl<'a> Certificate<'a> {
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, NotDer> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, NotDer> {
         if bytes.len() > MAX_BYTES {
             return Err(NotDer);
         }
@@ -102,12 +103,12 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    pub(super) fn extension(&self, oid: &[u8]) -> Option<&Extension<'a>> {
+    pub(crate) fn extension(&self, oid: &[u8]) -> Option<&Extension<'a>> {
         self.extensions.iter().find(|extension| extension.oid == oid)
     }
 
     /// Absent means: no CA.
-    pub(super) fn basic_constraints(&self) -> Result<BasicConstraints, NotDer> {
+    pub(crate) fn basic_constraints(&self) -> Result<BasicConstraints, NotDer> {
         let Some(extension) = self.extension(BASIC_CONSTRAINTS) else {
             return Ok(BasicConstraints { ca: false, path_length: None });
         };
@@ -119,7 +120,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// The bits of `KeyUsage`, the first one lowest; `None` when the extension is absent.
-    pub(super) fn key_usage(&self) -> Result<Option<u16>, NotDer> {
+    pub(crate) fn key_usage(&self) -> Result<Option<u16>, NotDer> {
         let Some(extension) = self.extension(KEY_USAGE) else { return Ok(None) };
         let bits = match *der::whole(extension.value, der::BIT_STRING)?.value {
             // X.690, section 11.2.1: bits that are not used are zero.
@@ -132,7 +133,7 @@ impl<'a> Certificate<'a> {
     }
 
     /// The purposes of `ExtKeyUsage`, contents of their OBJECT IDENTIFIERs; `None` when the extension is absent.
-    pub(super) fn extended_key_usage(&self) -> Result<Option<Vec<&'a [u8]>>, NotDer> {
+    pub(crate) fn extended_key_usage(&self) -> Result<Option<Vec<&'a [u8]>>, NotDer> {
         let Some(extension) = self.extension(EXTENDED_KEY_USAGE) else { return Ok(None) };
         let mut list = Reader::new(der::whole(extension.value, der::SEQUENCE)?.value);
         let mut purposes = Vec::new();
@@ -166,7 +167,7 @@ fn extensions(list: &[u8]) -> Result<Vec<Extension<'_>>, NotDer> {
 }
 
 /// The algorithm's contents and the key's bits in a SubjectPublicKeyInfo.
-pub(super) fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8]), NotDer> {
+pub(crate) fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8]), NotDer> {
     let mut fields = Reader::new(der::whole(spki, der::SEQUENCE)?.value);
     let algorithm = fields.expect(der::SEQUENCE)?.value;
     let bits = fields.octets_of_bits()?;
@@ -175,7 +176,7 @@ pub(super) fn split_spki(spki: &[u8]) -> Result<(&[u8], &[u8]), NotDer> {
 }
 
 /// Verifies a signature under an AlgorithmIdentifier's contents; `false` for an unknown algorithm as well.
-pub(super) fn verify(spki: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn verify(spki: &[u8], algorithm: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let Ok((key_algorithm, key)) = split_spki(spki) else { return false };
     webpki::ALL_VERIFICATION_ALGS.iter().any(|candidate| {
         *candidate.signature_alg_id() == *algorithm
@@ -190,33 +191,50 @@ pub(crate) struct VerifyingKey {
     spki: Box<[u8]>,
     kind: KeyKind,
     parsed: ParsedPublicKey,
+    /// The same key with the other hash that signatures of its kind have.
+    otherwise: Option<ParsedPublicKey>,
 }
 
-/// What a CT log may sign with.
+/// The kinds of keys that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyKind {
+pub(crate) enum KeyKind {
     EcdsaP256,
+    EcdsaP384,
+    EcdsaP521,
     Rsa { bits: usize },
     Ed25519,
 }
 
 impl VerifyingKey {
+    /// A key that logs and snapshots may be signed with.
     pub(crate) fn from_spki(spki: &[u8]) -> Option<Self> {
-        let (algorithm, bits) = split_spki(spki).ok()?;
-        let (kind, verification): (_, &'static dyn VerificationAlgorithm) = match algorithm {
-            P256_KEY if bits.len() == 65 && bits[0] == 4 => (KeyKind::EcdsaP256, &ECDSA_P256_SHA256_ASN1),
-            RSA_KEY => (KeyKind::Rsa { bits: modulus_bits(bits).ok()? }, &RSA_PKCS1_2048_8192_SHA256),
-            ED25519_KEY => (KeyKind::Ed25519, &ED25519),
-            _ => return None,
-        };
-        if matches!(kind, KeyKind::Rsa { bits } if !(2048..=8192).contains(&bits)) {
-            return None;
-        }
-        let parsed = ParsedPublicKey::new(verification, bits).ok()?;
-        Some(Self { spki: spki.into(), kind, parsed })
+        Self::of_release(spki).filter(|key| !matches!(key.kind, KeyKind::EcdsaP384 | KeyKind::EcdsaP521))
     }
 
-    pub(super) fn kind(&self) -> KeyKind {
+    /// A key that releases may be signed with: those, and ECDSA on the other curves that cosign takes.
+    pub(crate) fn of_release(spki: &[u8]) -> Option<Self> {
+        let (_, bits) = split_spki(spki).ok()?;
+        let kind = key_kind(spki)?;
+        // cosign 3 signs with the hash of the curve's own size; with SHA-256 its `verify` checks by default.
+        let (verification, otherwise): (
+            &'static dyn VerificationAlgorithm,
+            Option<&'static dyn VerificationAlgorithm>,
+        ) = match kind {
+            KeyKind::EcdsaP256 => (&ECDSA_P256_SHA256_ASN1, None),
+            KeyKind::EcdsaP384 => (&ECDSA_P384_SHA384_ASN1, Some(&ECDSA_P384_SHA256_ASN1)),
+            KeyKind::EcdsaP521 => (&ECDSA_P521_SHA512_ASN1, Some(&ECDSA_P521_SHA256_ASN1)),
+            KeyKind::Rsa { .. } => (&RSA_PKCS1_2048_8192_SHA256, None),
+            KeyKind::Ed25519 => (&ED25519, None),
+        };
+        let parsed = ParsedPublicKey::new(verification, bits).ok()?;
+        let otherwise = match otherwise {
+            Some(verification) => Some(ParsedPublicKey::new(verification, bits).ok()?),
+            None => None,
+        };
+        Some(Self { spki: spki.into(), kind, parsed, otherwise })
+    }
+
+    pub(crate) fn kind(&self) -> KeyKind {
         self.kind
     }
 
@@ -224,15 +242,32 @@ impl VerifyingKey {
         &self.spki
     }
 
-    /// With SHA-256 where the algorithm takes a hash.
+    /// With SHA-256 where the algorithm takes a hash, and on larger curves with that of their size as well.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.parsed.verify_sig(message, signature).is_ok()
+        let verifies = |key: &ParsedPublicKey| key.verify_sig(message, signature).is_ok();
+        verifies(&self.parsed) || self.otherwise.as_ref().is_some_and(verifies)
     }
 }
 
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("VerifyingKey").field(&self.kind).finish()
+    }
+}
+
+/// The kind of a key, RSA from 2,048 to 8,192 bits, uncompressed points; `None` for any other.
+pub(crate) fn key_kind(spki: &[u8]) -> Option<KeyKind> {
+    let (algorithm, bits) = split_spki(spki).ok()?;
+    match algorithm {
+        P256_KEY if bits.len() == 65 && bits[0] == 4 => Some(KeyKind::EcdsaP256),
+        P384_KEY if bits.len() == 97 && bits[0] == 4 => Some(KeyKind::EcdsaP384),
+        P521_KEY if bits.len() == 133 && bits[0] == 4 => Some(KeyKind::EcdsaP521),
+        RSA_KEY => {
+            let bits = modulus_bits(bits).ok().filter(|bits| (2048..=8192).contains(bits))?;
+            Some(KeyKind::Rsa { bits })
+        }
+        ED25519_KEY => Some(KeyKind::Ed25519),
+        _ => None,
     }
 }
 
@@ -244,12 +279,12 @@ fn modulus_bits(rsa_public_key: &[u8]) -> Result<usize, NotDer> {
 }
 
 /// The uncompressed point of an ECDSA key on P-256.
-pub(super) fn p256_point(spki: &[u8]) -> Option<&[u8]> {
+pub(crate) fn p256_point(spki: &[u8]) -> Option<&[u8]> {
     split_spki(spki).ok().filter(|(algorithm, _)| *algorithm == P256_KEY).map(|(_, point)| point)
 }
 
 /// A certificate has one or two kilobytes, ten with post-quantum keys, and a dozen extensions.
-pub(super) const MAX_BYTES: usize = 32 * 1024;
+pub(crate) const MAX_BYTES: usize = 32 * 1024;
 const MAX_EXTENSIONS: usize = 64;
 
 /// `INTEGER 2` (v3).
@@ -258,29 +293,35 @@ const V3: &[u8] = &[0x02, 0x01, 0x02];
 /// id-ecPublicKey with prime256v1 (RFC 5480, section 2.1.1).
 const P256_KEY: &[u8] =
     &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// The same with secp384r1.
+const P384_KEY: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+/// The same with secp521r1.
+const P521_KEY: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 /// rsaEncryption with NULL (RFC 3279, section 2.3.1).
 const RSA_KEY: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 /// id-Ed25519 (RFC 8410, section 3).
 const ED25519_KEY: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 
 /// 2.5.29.19.
-pub(super) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 /// 2.5.29.15.
-pub(super) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+pub(crate) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 /// 2.5.29.37.
-pub(super) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+pub(crate) const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 /// 2.5.29.17.
-pub(super) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+pub(crate) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// 1.3.6.1.5.5.7.3.3.
-pub(super) const CODE_SIGNING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x03];
+pub(crate) const CODE_SIGNING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x03];
 /// 1.3.6.1.5.5.7.3.8.
-pub(super) const TIME_STAMPING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x08];
+pub(crate) const TIME_STAMPING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x08];
 
 /// Bits of [`Certificate::key_usage`].
-pub(super) const DIGITAL_SIGNATURE: u16 = 1;
-pub(super) const CONTENT_COMMITMENT: u16 = 1 << 1;
-pub(super) const KEY_CERT_SIGN: u16 = 1 << 5;
-pub(super) const CRL_SIGN: u16 = 1 << 6;
+pub(crate) const DIGITAL_SIGNATURE: u16 = 1;
+pub(crate) const CONTENT_COMMITMENT: u16 = 1 << 1;
+pub(crate) const KEY_CERT_SIGN: u16 = 1 << 5;
+pub(crate) const CRL_SIGN: u16 = 1 << 6;
 
 #[cfg(test)]
 mod tests {

@@ -220,6 +220,60 @@ fn the_window_of_an_identity_is_judged_by_the_proven_time() {
     }
 }
 
+#[test]
+fn every_proven_time_must_lie_in_the_certificate_and_in_the_window() {
+    let world = World::new();
+    let at = now();
+    let tsa = testkit::sigstore::Tsa::new(at);
+    let mut root = trusted_root(&world.ca, &world.ct, Some(&world.log));
+    root["timestampAuthorities"] =
+        testkit::sigstore::trusted_root(None, &[], &[&tsa], at)["timestampAuthorities"].clone();
+    std::fs::write(world.stage.file("root.json"), root.to_string()).unwrap();
+    let (begin, end) = (at - 7200, at - 6600);
+    let profile = Profile { valid: (begin, end), ..Profile::fulcio(SAN, ISSUER) };
+    let key = KeyPair::generate().unwrap();
+    let certificate = world.ca.issue(&key, &profile, Some(world.vouching())).unwrap();
+    let payload = statement(&world.stage.image, SIGN);
+    let signature = sign_dsse(&key, &payload);
+    let entry = |when| log_entry(&world.log, &payload, &signature, &certificate, when);
+    let stamp = |when, fraction| {
+        let answer = testkit::sigstore::tsa::Answer { fraction, ..testkit::sigstore::tsa::Answer::at(when) };
+        json!({ "signedTimestamp": base64(tsa.stamp(&signature, &answer)) })
+    };
+    let proven = |entries: Vec<Value>, stamps: Vec<Value>| {
+        let material = json!({
+            "certificate": { "rawBytes": base64(&certificate) }, "tlogEntries": entries,
+            "timestampVerificationData": { "rfc3161Timestamps": stamps },
+        });
+        world.verdict(bundle(&payload, &signature, &material))
+    };
+    assert_eq!(proven(vec![entry(begin + 10), entry(begin + 60)], vec![stamp(begin + 30, None)]), "trusted");
+    // One clock that disagrees is enough, whichever is the earliest.
+    assert_eq!(proven(vec![entry(begin + 10), entry(at - 60)], vec![]), "release_certificate_expired");
+    assert_eq!(proven(vec![entry(begin + 10)], vec![stamp(at - 60, None)]), "release_certificate_expired");
+    assert_eq!(proven(vec![entry(begin - 10)], vec![stamp(begin + 30, None)]), "release_certificate_expired");
+    // A fraction after the last second is after it.
+    assert_eq!(proven(vec![], vec![stamp(end, None)]), "trusted");
+    assert_eq!(proven(vec![], vec![stamp(end, Some("5"))]), "release_certificate_expired");
+    // The same proof twice proves no more.
+    let one = stamp(begin + 30, None);
+    assert_eq!(proven(vec![], vec![one.clone(), one]), "release_signature_malformed");
+    assert_eq!(proven(vec![entry(end), entry(end)], vec![]), "trusted", "signed anew each time, so not the same");
+    let one = entry(begin + 30);
+    assert_eq!(proven(vec![one.clone(), one], vec![]), "release_signature_malformed");
+
+    let mut config = world.config();
+    config.identity[0].not_after = Some(jiff::Timestamp::from_second(begin + 40).unwrap());
+    for (second, verdict) in [(begin + 40, "trusted"), (begin + 41, "release_identity_window")] {
+        let material = json!({
+            "certificate": { "rawBytes": base64(&certificate) }, "tlogEntries": [entry(begin + 10), entry(second)],
+        });
+        world.stage.attach_all(&[bundle(&payload, &signature, &material)]);
+        let found = check(&releases(&config), &world.stage.image);
+        assert_eq!(found.map_or_else(|error| error.reason(), |_| "trusted"), verdict);
+    }
+}
+
 const SAN: &str = "spiffe://stella-ops.test/release";
 const ISSUER: &str = "https://issuer.test";
 

@@ -6,11 +6,16 @@
 mod api;
 mod bounds;
 mod cli;
+mod cosign;
 mod distribution;
+mod go_registry;
 mod hostile;
 mod keyless;
+mod notary;
+mod notation;
 mod policy;
 mod real;
+mod site;
 mod snapshot;
 mod stage;
 mod zot;

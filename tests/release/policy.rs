@@ -163,7 +163,13 @@ fn identities_count_in_their_window_only() {
 
 #[test]
 fn keys_of_other_kinds_count_as_well() {
-    for (name, algorithm) in [("Ed25519", &rcgen::PKCS_ED25519), ("RSA", &rcgen::PKCS_RSA_SHA256)] {
+    for (name, algorithm) in [
+        ("Ed25519", &rcgen::PKCS_ED25519),
+        ("RSA", &rcgen::PKCS_RSA_SHA256),
+        ("P-384", &rcgen::PKCS_ECDSA_P384_SHA384),
+        ("P-521", &rcgen::PKCS_ECDSA_P521_SHA512),
+        ("P-521 with SHA-256", &rcgen::PKCS_ECDSA_P521_SHA256),
+    ] {
         let stage = Stage::new();
         let key = KeyPair::generate_for(algorithm).unwrap();
         std::fs::write(stage.file("release.pub"), key.public_key_pem()).unwrap();

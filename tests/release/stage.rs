@@ -113,6 +113,7 @@ pub(crate) fn key_identity(name: &str, public_key: PathBuf) -> ReleaseIdentity {
         public_key: Some(public_key),
         san: None,
         issuer: None,
+        notation: None,
         trusted_root: None,
         require_time: false,
         require_sct: true,

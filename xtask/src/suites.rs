@@ -4,8 +4,8 @@
 
 use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM, UNSHARE};
 use crate::peers::{
-    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB,
-    SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, NOTATION, OIDC_PROVIDER, Peer, RACK, REGISTRY, ROOT, SEALED,
+    SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
 
 /// A suite of tests.
@@ -120,7 +120,7 @@ pub(crate) const SUITES: &[Suite] = &[
         proves: "only a scanner that a trusted identity has signed: real registries, real clients, and a registry that lies",
         runs: &[&["--workspace", "--test", "release"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &PERL, &CURL],
-        peers: &[&ZOT, &DISTRIBUTION, &COSIGN, &COSIGN_V2, &FULCIO, &TIMESTAMP_SERVER],
+        peers: &[&ZOT, &REGISTRY, &DISTRIBUTION, &NOTATION, &COSIGN, &COSIGN_V2, &FULCIO, &TIMESTAMP_SERVER],
     },
     Suite {
         name: "authority",

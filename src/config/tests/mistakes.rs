@@ -128,6 +128,49 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:4:16: release.identity[0].require_time: nothing could prove the time; name a `trusted_root` "),
         ),
         (
+            "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nnotation = { ca = '/b', trusted_identities = ['*'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!("{d}:1:1: release.identity[0]: it must be known by its key or by its certificate; write "),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nnotation = { trusted_identities = ['*'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:3:12: release.identity[0].notation: it has no trust store; write `ca`, `signing_authority`, or "
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nnotation = { ca = '/b', trusted_identities = [] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:3:46: release.identity[0].notation.trusted_identities: is empty; write whose certificates count"
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nnotation = { ca = '/b', trusted_identities = ['x509.subject: C=US, ST=WA, O=a', 'x509.subject: C=US, ST=WA, O=a, CN=b'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:3:81: release.identity[0].notation.trusted_identities[1]: `x509.subject: C=US, ST=WA, O=a, CN=b` \
+                 overlaps with `x509.subject: C=US, ST=WA, O=a`; keep the one that says less"
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nnotation = { ca = '/b', trusted_identities = ['C=US'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:3:47: release.identity[0].notation.trusted_identities[0]: `C=US`: must begin with `x509.subject:`"
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nnotation = { ca = '/b', trusted_identities = ['*'], revoked = ['AB:CD'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!("{d}:3:64: release.identity[0].notation.revoked[0]: `AB:CD` is no digest of a certificate; write "),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nrequire_time = true\nnotation = { ca = '/b', trusted_identities = ['*'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:3:16: release.identity[0].require_time: nothing could prove the time; name `notation.tsa` or "
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\ntrusted_root = '/r'\nnotation = { ca = '/b', trusted_identities = ['*'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!("{d}:3:16: release.identity[0].trusted_root: it is for cosign's signatures; time stamps of "),
+        ),
+        (
             "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nnot_before = '2027-01-01T00:00:00Z'\nnot_after = '2026-01-01T00:00:00Z'\n[[release.repository]]\nurl = 'https://r.example/a'",
             format!("{d}:5:13: release.identity[0].not_after: it ends before it begins; write a moment after "),
         ),

@@ -174,6 +174,9 @@ impl Descriptor {
 /// The media type of an image index.
 pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
+/// The media type of an index from before there were any.
+pub(super) const LIST_TYPE: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
 /// Media types of a manifest that can carry a signature.
 pub(super) const MANIFEST_TYPES: [&str; 2] =
     ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];

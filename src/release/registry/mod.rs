@@ -32,7 +32,7 @@ use auth::Auth;
 pub use auth::Credentials;
 pub use error::RegistryError;
 pub use manifest::{Descriptor, Index, Manifest};
-use manifest::{INDEX_TYPE, MANIFEST_TYPES};
+use manifest::{INDEX_TYPE, LIST_TYPE, MANIFEST_TYPES};
 pub(crate) use origin::Origin;
 
 /// Where a repository is, and as whom it is read.
@@ -60,6 +60,15 @@ pub struct Registry {
     outbound: Outbound,
     timeout: Duration,
     auth: Auth,
+}
+
+/// An image as a repository has it: what its digest does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Bytes of its manifest.
+    pub size: u64,
+    /// Media type of its manifest.
+    pub media_type: String,
 }
 
 /// A page of a list of referrers.
@@ -179,6 +188,25 @@ impl Registry {
         expect_type(&answer.headers, &MANIFEST_TYPES, &what)?;
         expect_content(descriptor, &answer.body)?;
         Manifest::parse(answer.body)
+    }
+
+    /// The image itself: the manifest or index of this digest, which is fetched and hashed.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn target(&self, image: Digest) -> Result<Target, RegistryError> {
+        let what = format!("the image {image}");
+        let accepted = [MANIFEST_TYPES, [INDEX_TYPE, LIST_TYPE]].concat();
+        let answer = self.get(&self.manifest_url(&image.to_string()), &accepted.join(", "), MAX_MANIFEST).await?;
+        let answer = answer.ok_or(RegistryError::Missing(what.clone()))?;
+        expect_type(&answer.headers, &accepted, &what)?;
+        let found = Digest::of(&answer.body);
+        if found != image {
+            return Err(RegistryError::Digest { expected: image, found });
+        }
+        let declared = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        Ok(Target { size: answer.body.len() as u64, media_type })
     }
 
     /// A blob by its descriptor.

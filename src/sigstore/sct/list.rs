@@ -27,7 +27,7 @@ impl Sct {
     /// Whether it says that it was signed as such a key signs: SHA-256 with ECDSA or RSA, or Ed25519.
     pub(super) fn fits(&self, kind: KeyKind) -> bool {
         let expected = match kind {
-            KeyKind::EcdsaP256 => [4, 3],
+            KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => [4, 3],
             KeyKind::Rsa { .. } => [4, 1],
             // `intrinsic` and `ed25519` (RFC 8422, section 5.1.3).
             KeyKind::Ed25519 => [8, 7],

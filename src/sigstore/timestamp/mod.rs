@@ -10,12 +10,15 @@ mod response;
 mod signed_data;
 mod verification;
 
+use std::time::Duration;
+
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::UnixTime;
 
 pub use error::TimestampError;
 pub use request::Request;
+pub(crate) use verification::verify_token;
 pub use verification::{verify, verify_answer};
 
 /// A timestamp that a pinned authority made over the expected bytes. Only [`verify`] and [`verify_answer`] make one.
@@ -26,6 +29,8 @@ pub struct Timestamp {
     /// When at the latest, to the second: `time`, or the second after it where a fraction was stated. What ends with a
     /// second has ended before a fraction of it.
     pub latest: UnixTime,
+    /// By how much the authority says that `time` may be off, whole seconds, rounded up. Sigstore does not look at it.
+    pub accuracy: Duration,
     /// `uri` of the authority in the trusted root.
     pub authority: String,
     /// The certificate that signed it.

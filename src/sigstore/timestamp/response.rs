@@ -17,6 +17,8 @@ pub(super) struct TstInfo<'a> {
     pub(super) time: UnixTime,
     /// As [`Timestamp::latest`](super::Timestamp::latest).
     pub(super) latest: UnixTime,
+    /// As [`Timestamp::accuracy`](super::Timestamp::accuracy).
+    pub(super) accuracy: Duration,
     /// Contents of its INTEGER.
     pub(super) nonce: Option<&'a [u8]>,
 }
@@ -67,7 +69,7 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
     if fields.small()? != 1 {
         return Err(NotDer);
     }
-    fields.oid()?;
+    let policy = fields.oid()?;
     let mut imprint = fields.enter(der::SEQUENCE)?;
     let mut algorithm = imprint.enter(der::SEQUENCE)?;
     let hash = algorithm.oid()?;
@@ -77,8 +79,11 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
     imprint.end()?;
     let serial = fields.integer()?;
     let (time, latest) = generalized_time(fields.expect(der::GENERALIZED_TIME)?.value)?;
-    // Accuracy: not used. A timestamp counts by its time, as everywhere in Sigstore.
-    fields.optional(der::SEQUENCE)?;
+    let accuracy = match fields.optional(der::SEQUENCE)? {
+        Some(stated) => accuracy(stated.value)?,
+        // RFC 3628, section 5.2: what the baseline policy promises where nothing is stated.
+        None => Duration::from_secs(u64::from(policy == BASELINE_POLICY)),
+    };
     fields.default_false()?;
     let nonce = if fields.peek() == Some(der::INTEGER) { Some(fields.integer()?) } else { None };
     fields.optional(der::context(0))?;
@@ -86,7 +91,7 @@ pub(super) fn tst_info(content: &[u8]) -> Result<TstInfo<'_>, NotDer> {
         no_critical(extensions.value)?;
     }
     fields.end()?;
-    Ok(TstInfo { hash, imprint: hashed, serial, time, latest, nonce })
+    Ok(TstInfo { hash, imprint: hashed, serial, time, latest, accuracy, nonce })
 }
 
 /// `YYYYMMDDhhmmss[.s…]Z` (RFC 3161, section 2.4.2): the second, and the first one that is not before it.
@@ -104,6 +109,24 @@ fn generalized_time(value: &[u8]) -> Result<(UnixTime, UnixTime), NotDer> {
     der::moment(&format!("{seconds}Z")).map(|time| (time, time.plus(Duration::from_secs(1))))
 }
 
+/// `Accuracy` (RFC 3161, section 2.4.2), rounded up to whole seconds.
+fn accuracy(fields: &[u8]) -> Result<Duration, NotDer> {
+    let mut fields = Reader::new(fields);
+    let mut seconds = 0;
+    if fields.peek() == Some(der::INTEGER) {
+        let octets = fields.integer()?;
+        // Nobody states more than 136 years, and nobody less than none.
+        if octets.len() > 4 || octets[0] >= 0x80 {
+            return Err(NotDer);
+        }
+        seconds = octets.iter().fold(0_u64, |seconds, octet| seconds << 8 | u64::from(*octet));
+    }
+    let millis = fields.optional(der::context_primitive(0))?.is_some();
+    let micros = fields.optional(der::context_primitive(1))?.is_some();
+    fields.end()?;
+    Ok(Duration::from_secs(seconds + u64::from(millis || micros)))
+}
+
 fn no_critical(extensions: &[u8]) -> Result<(), NotDer> {
     let mut list = Reader::new(extensions);
     while !list.is_empty() {
@@ -119,3 +142,6 @@ fn no_critical(extensions: &[u8]) -> Result<(), NotDer> {
 }
 
 const MAX_TEXT: usize = 200;
+
+/// 0.4.0.2023.1.1.
+const BASELINE_POLICY: &[u8] = &[0x04, 0x00, 0x8f, 0x67, 0x01, 0x01];

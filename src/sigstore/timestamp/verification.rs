@@ -38,6 +38,29 @@ pub fn verify(response: &[u8], message: &[u8], root: &TrustedRoot, now: UnixTime
     judge(response, Expected::Message(message), root, now)
 }
 
+/// As [`verify`], of a `TimeStampToken` alone. Certificates that came along in it may lead to a pinned one, as the Notary
+/// Project has it: its trust stores hold roots.
+///
+/// # Errors
+/// [`TimestampError`].
+pub(crate) fn verify_token(
+    token: &[u8],
+    message: &[u8],
+    root: &TrustedRoot,
+    now: UnixTime,
+) -> Result<Timestamp, TimestampError> {
+    judge_token(token, Expected::Message(message), Between::TokensToo, root, now)
+}
+
+/// Which certificates may stand between a signer and its pinned root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    /// Pinned ones.
+    PinsOnly,
+    /// Those in the token as well.
+    TokensToo,
+}
+
 /// What a timestamp must be over.
 #[derive(Clone, Copy)]
 enum Expected<'a> {
@@ -72,12 +95,30 @@ fn judge(
     if response.len() > MAX_RESPONSE {
         return Err(TimestampError::TooLarge(MAX_RESPONSE));
     }
-    let token = signed_data::read(response::token(response, matches!(expected, Expected::Message(_)))?)?;
+    let token = response::token(response, matches!(expected, Expected::Message(_)))?;
+    judge_token(token, expected, Between::PinsOnly, root, now)
+}
+
+fn judge_token(
+    token: &[u8],
+    expected: Expected<'_>,
+    between: Between,
+    root: &TrustedRoot,
+    now: UnixTime,
+) -> Result<Timestamp, TimestampError> {
+    if token.len() > MAX_RESPONSE {
+        return Err(TimestampError::TooLarge(MAX_RESPONSE));
+    }
+    let token = signed_data::read(token)?;
     let stated = response::tst_info(token.content).map_err(|NotDer| TimestampError::Malformed("TSTInfo"))?;
     let signer = signer_certificate(&token.signer.identifier, &token.certificates, root)?;
     let certificate = Certificate::parse(signer).map_err(|NotDer| TimestampError::Malformed("certificate"))?;
     // First of all whose it claims to be: what is wrong with a stranger's timestamp is the stranger's business.
-    let authority = pinned_authority(&CertificateDer::from(signer), &stated, root);
+    let loose: Vec<CertificateDer<'_>> = match between {
+        Between::PinsOnly => Vec::new(),
+        Between::TokensToo => token.certificates.iter().map(|der| CertificateDer::from(*der)).collect(),
+    };
+    let authority = pinned_authority(&CertificateDer::from(signer), &loose, &stated, root);
     if matches!(authority, Err(TimestampError::Untrusted)) {
         return Err(TimestampError::Untrusted);
     }
@@ -97,6 +138,7 @@ fn judge(
     Ok(Timestamp {
         time: stated.time,
         latest: stated.latest,
+        accuracy: stated.accuracy,
         authority: authority.uri.clone(),
         signer: CertificateDer::from(signer.to_vec()),
         serial: stated.serial.to_vec(),
@@ -223,6 +265,7 @@ fn check_purpose(certificate: &Certificate<'_>) -> Result<(), TimestampError> {
 /// The pinned authority that the signer belongs to at the time that it states.
 fn pinned_authority<'r>(
     signer: &CertificateDer<'_>,
+    loose: &[CertificateDer<'_>],
     stated: &TstInfo<'_>,
     root: &'r TrustedRoot,
 ) -> Result<&'r Authority, TimestampError> {
@@ -231,10 +274,10 @@ fn pinned_authority<'r>(
         if !is_signer_of(signer, authority) {
             continue;
         }
-        let path = path::to_anchor(signer, authority, stated.time, x509::TIME_STAMPING);
+        let path = path::to_anchor(signer, authority, loose, stated.time, x509::TIME_STAMPING);
         let path = path.and_then(|path| match stated.latest == stated.time {
             true => Ok(path),
-            false => path::to_anchor(signer, authority, stated.latest, x509::TIME_STAMPING),
+            false => path::to_anchor(signer, authority, loose, stated.latest, x509::TIME_STAMPING),
         });
         let counts = |at| authority.valid_for.contains(at);
         match path {

@@ -98,6 +98,8 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
 fn key_details(log: &CtLog) -> &'static str {
     match log.key.kind() {
         KeyKind::EcdsaP256 => "PKIX_ECDSA_P256_SHA_256",
+        KeyKind::EcdsaP384 => "PKIX_ECDSA_P384_SHA_384",
+        KeyKind::EcdsaP521 => "PKIX_ECDSA_P521_SHA_512",
         KeyKind::Ed25519 => "PKIX_ED25519",
         KeyKind::Rsa { bits: ..3072 } => "PKIX_RSA_PKCS1V15_2048_SHA256",
         KeyKind::Rsa { bits: 3072..4096 } => "PKIX_RSA_PKCS1V15_3072_SHA256",

@@ -52,6 +52,7 @@ pub mod key;
 pub mod keyless;
 pub mod later;
 pub mod licensing;
+pub mod notary;
 pub mod peers;
 pub mod pki;
 pub mod raw;

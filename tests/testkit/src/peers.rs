@@ -88,6 +88,22 @@ pub fn zot() -> Result<PathBuf> {
     named("SIGNER_PEER_ZOT")
 }
 
+/// The registry of go-containerregistry, with TLS and a password.
+///
+/// # Errors
+/// When it was not built.
+pub fn registry() -> Result<PathBuf> {
+    named("SIGNER_PEER_REGISTRY")
+}
+
+/// notation.
+///
+/// # Errors
+/// When it was not built.
+pub fn notation() -> Result<PathBuf> {
+    named("SIGNER_PEER_NOTATION")
+}
+
 /// distribution, of Debian's package `docker-registry`.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{Context, Result, runtime};
 
 pub use content::{BUNDLE, Descriptor, INDEX, MANIFEST, SIMPLE_SIGNING, descriptor, index, manifest};
-pub use real::{Distribution, USER, Zot};
+pub use real::{Distribution, GoRegistry, USER, Zot};
 
 /// The registry, on loopback until dropped.
 pub struct Registry {

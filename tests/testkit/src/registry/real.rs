@@ -1,7 +1,9 @@
-//! Registries that are not ours: zot, which has the referrers API, and distribution 2.8, which has not.
+//! Registries that are not ours: go-containerregistry's and zot, which have the referrers API, and distribution 2.8, which
+//! has not.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -15,6 +17,13 @@ pub struct Zot(Running);
 
 /// Debian's `docker-registry`, with TLS and passwords; it ends when dropped.
 pub struct Distribution(Running);
+
+/// The registry of go-containerregistry, with TLS and a password; it ends when dropped.
+pub struct GoRegistry {
+    child: Child,
+    port: u16,
+    password: String,
+}
 
 struct Running {
     port: u16,
@@ -100,6 +109,50 @@ impl Distribution {
     #[must_use]
     pub fn password(&self) -> &str {
         &self.0.password
+    }
+}
+
+impl GoRegistry {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it was not built, or does not start.
+    pub fn start(pki: &Pki) -> Result<Self> {
+        let password = random_id();
+        let mut child = Command::new(crate::peers::registry()?)
+            .env("TLS_CERT", pki.services.certificate())
+            .env("TLS_KEY", pki.services.private_key())
+            .env("REGISTRY_USER", USER)
+            .env("REGISTRY_PASSWORD", &password)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("run the registry")?;
+        let lines = BufReader::new(child.stdout.take().context("read from the registry")?).lines();
+        let port = lines.map_while(std::io::Result::ok).find_map(|line| line.strip_prefix("listening ")?.parse().ok());
+        // It ends with its standard input, and so with this.
+        let port = port.ok_or_else(|| Error::new("the registry ended before it was listening"))?;
+        Ok(Self { child, port, password })
+    }
+
+    /// `localhost:PORT`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    /// The password of [`USER`].
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+}
+
+impl Drop for GoRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
