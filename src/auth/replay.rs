@@ -19,8 +19,6 @@ pub(super) struct ReplayMemory {
     hasher: RandomState,
     remembered: AtomicUsize,
     limit: usize,
-    /// The last places, which are not for a tenant that holds more than half of what is remembered.
-    reserved: usize,
     started: Instant,
     /// For how long every proof is remembered at least.
     keep: Duration,
@@ -64,25 +62,22 @@ impl ReplayMemory {
         let span = (keep + Duration::from_secs(2)) / 3 + Duration::from_millis(1);
         let shards = std::array::from_fn(|_| Mutex::default());
         let (hasher, remembered) = (RandomState::new(), AtomicUsize::new(0));
-        Self { shards, hasher, remembered, limit, reserved: 0, started, keep, span }
+        Self { shards, hasher, remembered, limit, started, keep, span }
     }
 
-    /// Keeps a quarter of the room for tenants that hold less than half of it.
-    pub(super) fn shared_by_tenants(self) -> Self {
-        Self { reserved: self.limit / 4, ..self }
-    }
-
-    /// Remembers a tenant's proof with this key and `jti`, acceptable until `until`, if it has not been seen. `age` is
-    /// how long ago it can have been made at most, by the steady clock, where that is known.
+    /// Remembers a proof with this key and `jti`, acceptable until `until`, if it has not been seen. `age` is
+    /// how long ago it can have been made at most, by the steady clock, where that is known. `tenant` is who brings it,
+    /// where there are several: a quarter of the room is for tenants that hold less than half of it.
     pub(super) fn remember(
         &self,
-        tenant: &str,
+        tenant: Option<&str>,
         (jkt, jti): (&[u8; 32], &str),
         until: UnixTime,
         age: Option<Duration>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let (proof, tenant) = (self.hasher.hash_one((jkt, jti)), self.hasher.hash_one(tenant));
+        let proof = self.hasher.hash_one((jkt, jti));
+        let tenant = tenant.map(|tenant| self.hasher.hash_one(tenant));
         let span = self.span_at(now);
         // One made within the time that is remembered would be remembered, had it been used.
         let recent = age.is_some_and(|age| age <= self.keep);
@@ -110,7 +105,7 @@ impl ReplayMemory {
 
     fn remember_hashed(
         &self,
-        tenant: u64,
+        tenant: Option<u64>,
         proof: u64,
         until: UnixTime,
         recent: bool,
@@ -127,14 +122,17 @@ impl ReplayMemory {
         }
         let before = self.remembered.fetch_add(1, Ordering::Relaxed);
         // Proofs fall into the shards by chance, so that this one tells how the tenants share all of them.
-        if before >= self.limit || before >= self.limit - self.reserved && shard.holds_more_than_half(tenant) {
+        let scarce = before >= self.limit - self.limit / 4;
+        if before >= self.limit || scarce && tenant.is_some_and(|tenant| shard.holds_more_than_half(tenant)) {
             self.remembered.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Full);
         }
         let current = (shard.span % GENERATIONS as u64) as usize;
         let generation = &mut shard.generations[current];
         generation.proofs.insert(proof);
-        *generation.tenants.entry(tenant).or_default() += 1;
+        if let Some(tenant) = tenant {
+            *generation.tenants.entry(tenant).or_default() += 1;
+        }
         generation.acceptable_until = generation.acceptable_until.max(Some(until));
         Ok(())
     }
@@ -197,7 +195,8 @@ const GENERATIONS: usize = 4;
 mod tests {
     use super::*;
 
-    const TENANT: &str = "acme";
+    /// The only one.
+    const TENANT: Option<&str> = None;
     const KEY: [u8; 32] = [7; 32];
     const KEEP: Duration = Duration::from_secs(120);
 
@@ -277,9 +276,9 @@ mod tests {
     #[test]
     fn one_tenant_cannot_take_the_room_of_the_others() {
         let start = Instant::now();
-        let memory = ReplayMemory::new(4000, KEEP, start).shared_by_tenants();
+        let memory = ReplayMemory::new(4000, KEEP, start);
         let brought = |tenant: &str, n: usize| {
-            memory.remember(tenant, (&KEY, &format!("{tenant} {n}")), UnixTime(120), None, start).is_ok()
+            memory.remember(Some(tenant), (&KEY, &format!("{tenant} {n}")), UnixTime(120), None, start).is_ok()
         };
         let greedy = (0..4000).filter(|n| brought("greedy", *n)).count();
         assert_eq!(greedy, 3000);
