@@ -87,6 +87,12 @@ pub(crate) const LIBCLANG: Need = Need {
     package: "libclang-dev",
 };
 
+pub(crate) const DPKG_DEV: Need =
+    Need { name: "dpkg-shlibdeps", found_as: &["dpkg-shlibdeps"], package: "dpkg-dev" };
+pub(crate) const CHECKMODULE: Need = Need { name: "checkmodule", found_as: &["checkmodule"], package: "checkpolicy" };
+pub(crate) const SEMODULE_PACKAGE: Need =
+    Need { name: "semodule_package", found_as: &["semodule_package"], package: "semodule-utils" };
+
 impl Need {
     /// Where it is.
     pub(crate) fn path(&self) -> Option<PathBuf> {
