@@ -130,6 +130,6 @@ fn promtool_takes_the_rules_and_each_alert_goes_off_when_it_should_and_not_befor
 
     let text = fs::read_to_string(&rules).unwrap();
     for name in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(cases.contains(&format!("alertname: {name}\n")), "no case for {name}");
+        assert!(cases.contains(&format!("alertname=\"{name}\"")), "no case for {name}");
     }
 }

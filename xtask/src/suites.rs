@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM, SYSTEMD, UNSHARE};
+use crate::host::{
+    APPARMOR, BZIP2, CHECKMODULE, CURL, LINTIAN, Need, OPENSC, OPENSSL, PERL, PYTHON, RPM, RPMLINT, SEMODULE_PACKAGE,
+    SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
+};
 use crate::peers::{
-    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB,
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PROMTOOL, Peer, RACK, SELINUX_POLICY, ROOT, SEALED, SECURESYSTEMSLIB,
     SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
 
@@ -99,6 +102,13 @@ pub(crate) const SUITES: &[Suite] = &[
         runs: &[&["--test", "units"]],
         needs: &[&SYSTEMD, &UNSHARE],
         peers: &[],
+    },
+    Suite {
+        name: "package",
+        proves: "the packages: every file, script and profile, what the checkers say, and the same bytes from anywhere",
+        runs: &[&["--test", "package"]],
+        needs: &[&APPARMOR, &BZIP2, &CHECKMODULE, &LINTIAN, &PYTHON, &RPM, &RPMLINT, &SEMODULE_PACKAGE, &SHELLCHECK, &SYSTEMD],
+        peers: &[&PACKAGES, &PACKAGES_ELSEWHERE, &PROMTOOL, &SELINUX_POLICY],
     },
     Suite {
         name: "matrix",

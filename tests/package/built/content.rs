@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("-rw-r--r--", "/usr/lib/systemd/system/signerd*.socket"),
     ("-rw-r--r--", "/usr/lib/systemd/system/signer-token@.service"),
     ("-rw-r--r--", "/usr/lib/systemd/system/signer-token@.socket"),
+    ("-rw-r--r--", "/usr/share/stellaops-signer/drop-ins/*.conf"),
     ("-rw-r--r--", "/usr/lib/sysusers.d/stellaops-signer.conf"),
     ("-rw-r--r--", "/usr/lib/tmpfiles.d/stellaops-signer.conf"),
     ("-rw-r--r--", "/etc/stellaops-signer/signer.toml.d/50-site.toml"),

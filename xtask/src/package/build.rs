@@ -44,8 +44,7 @@ pub(super) fn programs(profile: &str, target: &Path, date: u64) -> Outcome<PathB
 
 /// Gives rustc and the C compiler the same names for the folders of this build, wherever it happens.
 fn reproducibly(build: &mut Command, building: &Path, date: u64) -> Outcome {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    let home = home.ok_or("no folder for cargo: set HOME or CARGO_HOME")?;
+    let home = home_of_cargo()?;
     // Later ones count first, and the target directory is often within the sources.
     let folders = [(cargo::root(), "/usr/src/stellaops-signer"), (home, "/usr/src/cargo"), (building.to_owned(), "/usr/src/build")];
     let mut rust = Vec::new();
@@ -63,6 +62,13 @@ fn reproducibly(build: &mut Command, building: &Path, date: u64) -> Outcome {
     // Compilers of C put words of their own language into what they write.
     build.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     Ok(())
+}
+
+/// Where cargo keeps crates.
+pub(super) fn home_of_cargo() -> Outcome<PathBuf> {
+    let beside = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(beside);
+    home.ok_or_else(|| "no folder for cargo: set HOME or CARGO_HOME".to_owned())
 }
 
 /// `SOURCE_DATE_EPOCH`, or when the newest entry of the packages' changelog was made, in seconds of Unix time.
