@@ -78,12 +78,8 @@ pub(crate) fn for_tests(output: &Path) -> Outcome {
         // What an earlier version of the tree left there would be taken for this one's.
         let _ = fs::remove_dir_all(&output);
         fs::create_dir_all(&output).map_err(|error| format!("cannot make {}: {error}", output.display()))?;
-        let arguments = Arguments {
-            output: None,
-            profile: TEST_PROFILE.to_owned(),
-            version_suffix: suffix.to_owned(),
-            only: None,
-        };
+        let arguments =
+            Arguments { output: None, profile: TEST_PROFILE.to_owned(), version_suffix: suffix.to_owned(), only: None };
         packages(&output, &target, &arguments)?;
     }
     Ok(())
@@ -93,10 +89,8 @@ pub(crate) fn for_tests(output: &Path) -> Outcome {
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn packages(output: &Path, target: &Path, arguments: &Arguments) -> Outcome<Vec<PathBuf>> {
-    let kinds: Vec<Kind> = [Kind::Deb, Kind::Rpm]
-        .into_iter()
-        .filter(|kind| arguments.only.is_none_or(|only| only == *kind))
-        .collect();
+    let kinds: Vec<Kind> =
+        [Kind::Deb, Kind::Rpm].into_iter().filter(|kind| arguments.only.is_none_or(|only| only == *kind)).collect();
     host::provide(&[&host::DPKG_DEV, &host::CHECKMODULE, &host::SEMODULE_PACKAGE])?;
     let date = build::source_date()?;
     let programs = build::programs(&arguments.profile, target, date)?;

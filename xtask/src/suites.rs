@@ -7,8 +7,9 @@ use crate::host::{
     SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
 };
 use crate::peers::{
-    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PROMTOOL, Peer, RACK, SELINUX_POLICY, ROOT, SEALED, SECURESYSTEMSLIB,
-    SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PROMTOOL, Peer,
+    RACK, ROOT, SEALED, SECURESYSTEMSLIB, SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER,
+    TPM2_PKCS11, ZOT,
 };
 
 /// A suite of tests.
@@ -107,7 +108,18 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "package",
         proves: "the packages: every file, script and profile, what the checkers say, and the same bytes from anywhere",
         runs: &[&["--test", "package"]],
-        needs: &[&APPARMOR, &BZIP2, &CHECKMODULE, &LINTIAN, &PYTHON, &RPM, &RPMLINT, &SEMODULE_PACKAGE, &SHELLCHECK, &SYSTEMD],
+        needs: &[
+            &APPARMOR,
+            &BZIP2,
+            &CHECKMODULE,
+            &LINTIAN,
+            &PYTHON,
+            &RPM,
+            &RPMLINT,
+            &SEMODULE_PACKAGE,
+            &SHELLCHECK,
+            &SYSTEMD,
+        ],
         peers: &[&PACKAGES, &PACKAGES_ELSEWHERE, &PROMTOOL, &SELINUX_POLICY],
     },
     Suite {

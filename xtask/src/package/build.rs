@@ -46,7 +46,11 @@ pub(super) fn programs(profile: &str, target: &Path, date: u64) -> Outcome<PathB
 fn reproducibly(build: &mut Command, building: &Path, date: u64) -> Outcome {
     let home = home_of_cargo()?;
     // Later ones count first, and the target directory is often within the sources.
-    let folders = [(cargo::root(), "/usr/src/stellaops-signer"), (home, "/usr/src/cargo"), (building.to_owned(), "/usr/src/build")];
+    let folders = [
+        (cargo::root(), "/usr/src/stellaops-signer"),
+        (home, "/usr/src/cargo"),
+        (building.to_owned(), "/usr/src/build"),
+    ];
     let mut rust = Vec::new();
     let mut c = env::var("CFLAGS").unwrap_or_default();
     for (folder, name) in &folders {
@@ -78,7 +82,8 @@ pub(super) fn source_date() -> Outcome<u64> {
         return date.parse().map_err(|_| wrong(&date));
     }
     let changelog = cargo::root().join("packaging/deb/changelog");
-    let text = fs::read_to_string(&changelog).map_err(|error| format!("cannot read {}: {error}", changelog.display()))?;
+    let text =
+        fs::read_to_string(&changelog).map_err(|error| format!("cannot read {}: {error}", changelog.display()))?;
     let stamp = text.lines().find_map(|line| line.strip_prefix(" -- ")?.split_once("  ")).map(|(_, date)| date);
     let stamp = stamp.ok_or_else(|| format!("{}: no line ` -- NAME <ADDRESS>  DATE`", changelog.display()))?;
     let output = Command::new("date").args(["--utc", "--date", stamp, "+%s"]).output();

@@ -152,7 +152,8 @@ fn matching(root: &Path, pattern: &str) -> Outcome<Vec<(PathBuf, String)>> {
                 next.push((folder.join(part), star));
                 continue;
             };
-            let entries = fs::read_dir(&folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+            let entries =
+                fs::read_dir(&folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
             for entry in entries {
                 let name = entry.map_err(|error| format!("cannot read {}: {error}", folder.display()))?.file_name();
                 let name = name.to_str().ok_or_else(|| format!("{} has a name that is not UTF-8", folder.display()))?;

@@ -4,6 +4,7 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +30,7 @@ pub(crate) fn for_tests_elsewhere(output: &Path) -> Outcome {
 
 /// What git knows of, and what it would take: not the target directory, nor what an editor left.
 fn copy_sources(to: &Path) -> Outcome {
-    let failed = |error| format!("cannot copy the sources to {}: {error}", to.display());
+    let failed = |error: io::Error| format!("cannot copy the sources to {}: {error}", to.display());
     let _ = fs::remove_dir_all(to);
     let root = cargo::root();
     let listing = made::run(
@@ -49,7 +50,7 @@ fn copy_sources(to: &Path) -> Outcome {
 
 /// A home that has the crates of the real one by another name.
 fn home_of_cargo(at: &Path) -> Outcome<PathBuf> {
-    let failed = |error| format!("cannot make {}: {error}", at.display());
+    let failed = |error: io::Error| format!("cannot make {}: {error}", at.display());
     let real = super::build::home_of_cargo()?;
     fs::create_dir_all(at).map_err(failed)?;
     for name in ["registry", "config.toml", "config"] {

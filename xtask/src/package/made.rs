@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,7 +14,7 @@ use crate::{Outcome, cargo, sbom};
 
 /// Writes everything of the kind `made` in `packaging/contents` below `made`, which is emptied first.
 pub(super) fn write(made: &Path, programs: &Path) -> Outcome {
-    let failed = |error| format!("cannot write below {}: {error}", made.display());
+    let failed = |error: io::Error| format!("cannot write below {}: {error}", made.display());
     if made.exists() {
         fs::remove_dir_all(made).map_err(failed)?;
     }
@@ -50,7 +51,7 @@ pub(super) fn write(made: &Path, programs: &Path) -> Outcome {
 /// The programs as components of an SBOM, by where they will be.
 fn digests(programs: &Path) -> Outcome<Vec<Value>> {
     let places = contents::programs()?;
-    let digest = |(name, place): &(String, String)| {
+    let digest = |(name, place): &(String, String)| -> Outcome<Value> {
         let said = run(Command::new("sha256sum").arg(programs.join(name)))?;
         let said = String::from_utf8_lossy(&said).into_owned();
         let digest = said.split_whitespace().next().ok_or("sha256sum wrote nothing")?;

@@ -15,9 +15,7 @@ use crate::{Outcome, cargo};
 /// Writes a package of no code to `folder`, which says how the `kind` of package is made.
 pub(super) fn write(folder: &Path, kind: Kind, files: &[Packed], suffix: &str) -> Outcome {
     let root = cargo::root();
-    let read = |file: &str| {
-        fs::read_to_string(root.join(file)).map_err(|error| format!("cannot read {file}: {error}"))
-    };
+    let read = |file: &str| fs::read_to_string(root.join(file)).map_err(|error| format!("cannot read {file}: {error}"));
     let metadata = cargo::metadata()?;
     let own = metadata["packages"].as_array().into_iter().flatten().find(|package| package["name"] == NAME);
     let own = own.ok_or_else(|| format!("cargo metadata has no package {NAME}"))?;
