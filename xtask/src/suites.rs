@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM, SYSTEMD, UNSHARE};
+use crate::host::{
+    APPARMOR, BZIP2, CHECKMODULE, CURL, LINTIAN, Need, OPENSC, OPENSSL, PERL, PYTHON, RPM, RPMLINT, SEMODULE_PACKAGE,
+    SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
+};
 use crate::peers::{
-    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, NOTATION, OIDC_PROVIDER, Peer, RACK, REGISTRY, ROOT, SEALED,
-    SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
+    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, NOTATION, OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PROMTOOL,
+    Peer, RACK, REGISTRY, ROOT, SEALED, SECURESYSTEMSLIB, SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS,
+    TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
 
 /// A suite of tests.
@@ -97,16 +101,34 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "units",
         proves: "the systemd units verify and are as closed as is promised, with each drop-in",
-        runs: &[&["--test", "units"]],
+        runs: &[&["--workspace", "--test", "units"]],
         needs: &[&SYSTEMD, &UNSHARE],
         peers: &[],
     },
     Suite {
         name: "handover",
         proves: "restarts and reloads under load refuse nobody; a bad configuration changes nothing; what systemd is told",
-        runs: &[&["--test", "handover"]],
+        runs: &[&["--workspace", "--test", "handover"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
         peers: &[],
+    },
+    Suite {
+        name: "package",
+        proves: "the packages: every file, script and profile, what the checkers say, and the same bytes from anywhere",
+        runs: &[&["--workspace", "--test", "package"]],
+        needs: &[
+            &APPARMOR,
+            &BZIP2,
+            &CHECKMODULE,
+            &LINTIAN,
+            &PYTHON,
+            &RPM,
+            &RPMLINT,
+            &SEMODULE_PACKAGE,
+            &SHELLCHECK,
+            &SYSTEMD,
+        ],
+        peers: &[&PACKAGES, &PACKAGES_ELSEWHERE, &PROMTOOL, &SELINUX_POLICY],
     },
     Suite {
         name: "matrix",
