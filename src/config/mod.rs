@@ -42,7 +42,7 @@ pub use keyless::{
     AssertionKey, Circuit, ClientAuthentication, ClientCertificate, ClientCredentials, Identity, IdentitySource,
     Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
 };
-pub use load::{Loaded, UnknownToken, load, open, open_with};
+pub use load::{Loaded, UnknownToken, load, open, open_text, open_with};
 pub use release::{Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest};
 pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};

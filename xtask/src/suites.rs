@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, Need, OPENSC, OPENSSL, PERL, SOFTHSM, UNSHARE};
+use crate::host::{CURL, DPKG, IP, NSPAWN, Need, OPENSC, OPENSSL, PERL, SOFTHSM, UNSHARE};
 use crate::peers::{
-    COSIGN, COSIGN_V2, DISTRIBUTION, FULCIO, KRYOPTIC, OIDC_PROVIDER, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB,
-    SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
+    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NAMESPACES, OIDC_PROVIDER,
+    Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
+    ZOT,
 };
 
 /// A suite of tests.
@@ -151,5 +152,12 @@ pub(crate) const SUITES: &[Suite] = &[
             &SIGSTORE_RS,
             &ROOT,
         ],
+    },
+    Suite {
+        name: "appliance",
+        proves: "the package on a booted Debian 12 and 13: init, the unit sandboxes, and no failed request in any of it",
+        runs: &[&["--test", "appliance"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &DPKG, &IP, &NSPAWN],
+        peers: &[&NAMESPACES, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
     },
 ];

@@ -72,9 +72,7 @@ impl Admin {
     fn new(reach: &Reach) -> Result<Self, CtlError> {
         let program = match &reach.signer_token {
             Some(program) => program.clone(),
-            None => env::current_exe()
-                .map_err(|error| CtlError::read(Path::new("/proc/self/exe"), error))?
-                .with_file_name("signer-token"),
+            None => beside(&env::current_exe().map_err(|error| CtlError::read(Path::new("/proc/self/exe"), error))?),
         };
         let mut command = Command::new(&program);
         command.arg("admin").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -84,6 +82,19 @@ impl Admin {
     /// Adds arguments; none of them is ever a secret.
     pub(crate) fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.command.args(arguments);
+        self
+    }
+
+    /// Has it run by another command around it, such as one that changes the user.
+    pub(crate) fn wrapped(mut self, wrap: impl FnOnce(&Command) -> Command) -> Self {
+        self.command = wrap(&self.command);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self
+    }
+
+    /// Adds to its environment.
+    pub(crate) fn envs(mut self, variables: &[(String, String)]) -> Self {
+        self.command.envs(variables.iter().map(|(name, value)| (name, value)));
         self
     }
 
@@ -154,6 +165,16 @@ impl Admin {
             (_, Some(patience)) if hung => Ended::Hung { step, patience },
             _ => Ended::Died { step, how: how(status) },
         })
+    }
+}
+
+/// The `signer-token` that belongs to this program: in its own directory, or as a package has it, in /usr/sbin.
+fn beside(program: &Path) -> PathBuf {
+    let here = program.with_file_name("signer-token");
+    let packaged = program.parent().and_then(Path::parent).map(|prefix| prefix.join("sbin/signer-token"));
+    match packaged.filter(|packaged| !here.is_file() && packaged.is_file()) {
+        Some(packaged) => packaged,
+        None => here,
     }
 }
 
