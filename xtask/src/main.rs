@@ -8,6 +8,7 @@ mod demo;
 #[cfg(test)]
 mod documents;
 mod host;
+mod package;
 mod peers;
 mod report;
 mod sbom;
@@ -36,6 +37,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Build the peers that the tests need and that are not packages of the system.
     Peers,
+    /// Build the packages, `.deb` and `.rpm`: the same bytes from the same tree, anywhere.
+    Package(package::Arguments),
     /// Write this project's SBOM (CycloneDX 1.6 JSON).
     Sbom(sbom::Arguments),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Some(Command::Test(arguments)) => test::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Peers) => peers::provide_all(),
+        Some(Command::Package(arguments)) => package::run(&arguments),
         Some(Command::Sbom(arguments)) => sbom::run(&arguments),
     };
     match outcome {

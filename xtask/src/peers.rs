@@ -170,6 +170,10 @@ pub(crate) const TPM2_PKCS11: Peer = Peer {
     optional: false,
 };
 
+pub(crate) const CARGO_AUDITABLE: Peer = tool("cargo-auditable", "0.7.7", "bin/cargo-auditable");
+pub(crate) const CARGO_DEB: Peer = tool("cargo-deb", "3.8.0", "bin/cargo-deb");
+pub(crate) const CARGO_GENERATE_RPM: Peer = tool("cargo-generate-rpm", "0.21.1", "bin/cargo-generate-rpm");
+
 /// The device in the rack, named by three environment variables; the tests read them themselves.
 pub(crate) const RACK: Peer = Peer {
     name: "rack",
@@ -218,7 +222,7 @@ pub(crate) const DEBIAN_13: Peer = debian("debian-13", "trixie", "debian_13::", 
 pub(crate) const DEBIAN_SID: Peer = debian("debian-sid", "sid", "debian_sid::", "SIGNER_PEER_DEBIAN_SID");
 
 /// All that are built once and kept.
-const PEERS: [&Peer; 16] = [
+const PEERS: [&Peer; 19] = [
     &DEBIAN_12,
     &DEBIAN_13,
     &DEBIAN_SID,
@@ -235,6 +239,9 @@ const PEERS: [&Peer; 16] = [
     &DISTRIBUTION,
     &KRYOPTIC,
     &TPM2_PKCS11,
+    &CARGO_AUDITABLE,
+    &CARGO_DEB,
+    &CARGO_GENERATE_RPM,
 ];
 
 /// The root directory of a Debian release, by its code name.
@@ -262,6 +269,21 @@ const fn go(
 ) -> Peer {
     let build: fn(&Peer, &Path) -> Outcome = |_, _| Err("no package is named".to_owned());
     Peer { name, version, module, variable, artifact, needs: &[&host::GO], ours: &[], build, optional: false }
+}
+
+/// A tool that makes packages; no test speaks to it.
+const fn tool(name: &'static str, version: &'static str, artifact: &'static str) -> Peer {
+    Peer {
+        name,
+        version,
+        module: "",
+        variable: "",
+        artifact,
+        needs: &[],
+        ours: &[],
+        build: cargo_install,
+        optional: false,
+    }
 }
 
 /// `cargo xtask peers`.
@@ -376,6 +398,14 @@ fn cargo_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {
     // As a person would type it there: what this run of cargo was told about the workspace is not meant for it.
     build.current_dir(dir).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
     run(build.args(["build", "--locked", "--package", package]), dir)
+}
+
+fn cargo_install(peer: &Peer, dir: &Path) -> Outcome {
+    let mut install = cargo::cargo();
+    // In a folder of its own, so that the build of the workspace need not wait for it.
+    install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    install.args(["install", "--quiet", "--locked", "--force", "--root"]).arg(dir);
+    run(install.arg(format!("{}@{}", peer.name, peer.version)), dir)
 }
 
 fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {

@@ -35,21 +35,44 @@ pub(crate) fn write(metadata: &Value, file: &Path) -> Outcome<usize> {
     Ok(sbom["components"].as_array().map_or(0, Vec::len))
 }
 
-/// What the programs are built from: the root package and what it depends on, without what only tests need.
-fn of(metadata: &Value) -> Outcome<Value> {
+/// The packages that the programs are built from, the root's first.
+///
+/// # Errors
+/// When the metadata names no root.
+pub(crate) fn shipped_packages(metadata: &Value) -> Outcome<Vec<&Value>> {
+    let (root, packages, needs) = graph(metadata)?;
+    let ids = std::iter::once(root).chain(reached(root, &needs).into_iter().filter(|id| *id != root));
+    Ok(ids.filter_map(|id| packages.get(id).copied()).collect())
+}
+
+/// A package's dependencies, by its identity.
+type Needs<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+
+/// The root, every package, and what each brings into the programs.
+fn graph(metadata: &Value) -> Outcome<(&str, BTreeMap<&str, &Value>, Needs<'_>)> {
     let root = metadata["resolve"]["root"].as_str().ok_or("cargo metadata names no root package")?;
-    let packages: BTreeMap<&str, &Value> =
-        list(&metadata["packages"]).filter_map(|package| Some((package["id"].as_str()?, package))).collect();
-    let needs: BTreeMap<&str, Vec<&str>> = list(&metadata["resolve"]["nodes"])
+    let packages = list(&metadata["packages"]).filter_map(|package| Some((package["id"].as_str()?, package))).collect();
+    let needs = list(&metadata["resolve"]["nodes"])
         .filter_map(|node| Some((node["id"].as_str()?, list(&node["deps"]).filter_map(shipped).collect())))
         .collect();
-    let checksums = checksums();
+    Ok((root, packages, needs))
+}
 
+/// The root package and what it depends on, without what only tests need.
+fn reached<'a>(root: &'a str, needs: &Needs<'a>) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::from([root]);
     let mut open = vec![root];
     while let Some(id) = open.pop() {
         open.extend(needs.get(id).into_iter().flatten().copied().filter(|need| reached.insert(need)));
     }
+    reached
+}
+
+/// What the programs are built from.
+fn of(metadata: &Value) -> Outcome<Value> {
+    let (root, packages, needs) = graph(metadata)?;
+    let reached = reached(root, &needs);
+    let checksums = checksums();
 
     let purl = |id: &str| packages.get(id).map(|package| purl(package)).unwrap_or_default();
     let components: Vec<Value> = reached

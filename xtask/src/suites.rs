@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, DPKG, IP, NSPAWN, Need, OPENSC, OPENSSL, PERL, SOFTHSM, UNSHARE};
+use crate::host::{CURL, DPKG, IP, NSPAWN, Need, OPENSC, OPENSSL, PERL, SOFTHSM, SYSTEMD, UNSHARE};
 use crate::peers::{
     COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NAMESPACES, OIDC_PROVIDER,
     Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
@@ -92,6 +92,13 @@ pub(crate) const SUITES: &[Suite] = &[
         proves: "tokens and keys from their making to their end, and a doctor that names the line that mends it",
         runs: &[&["--test", "operator"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
+        name: "units",
+        proves: "the systemd units verify and are as closed as is promised, with each drop-in",
+        runs: &[&["--test", "units"]],
+        needs: &[&SYSTEMD, &UNSHARE],
         peers: &[],
     },
     Suite {
