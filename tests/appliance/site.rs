@@ -66,7 +66,7 @@ impl Site {
     /// The package installed, and nothing else done.
     pub(crate) fn installed(variable: &str) -> Self {
         let site = Self::bare(variable);
-        site.install(&package());
+        site.install(&package("now"));
         site
     }
 
@@ -83,7 +83,11 @@ impl Site {
         let name = package.file_name().unwrap().to_str().unwrap();
         fs::copy(package, self.machine.path("/root").join(name)).unwrap();
         let options = "--yes --no-download --no-install-recommends -o Dpkg::Options::=--force-confold";
-        self.machine.sh(&format!("apt-get install {options} --allow-downgrades /root/{name} >/root/apt.log 2>&1 || {{ cat /root/apt.log; exit 1; }}")).unwrap();
+        self.machine
+            .sh(&format!(
+                "apt-get install {options} /root/{name} >/root/apt.log 2>&1 || {{ cat /root/apt.log; exit 1; }}"
+            ))
+            .unwrap();
     }
 
     /// Puts a file onto the machine.
@@ -140,7 +144,10 @@ impl Site {
     /// `signerctl init --answers`, with more arguments. Returns what it said.
     pub(crate) fn init(&self, more: &str) -> String {
         let token = self.world.authority.mint_identity("acme").shift("exp", LONG);
-        // Into the front's directory, which the package has made.
+        // Into the front's directory, which its unit would make at its first start.
+        self.machine
+            .sh("install -d -o stellaops-signer -g stellaops-signer -m 0750 /var/lib/stellaops-signer")
+            .unwrap();
         write_token(&self.machine.path(IDENTITY), &token).unwrap();
         self.machine.run(&["chown", "stellaops-signer:", IDENTITY]).unwrap();
         self.machine.sh(&format!("signerctl init --answers /root/site/answers.toml {more} 2>&1")).unwrap()
@@ -184,16 +191,12 @@ impl Site {
     }
 }
 
-/// The package under test: `cargo xtask test` builds it.
-pub(crate) fn package() -> PathBuf {
-    named("SIGNER_PEER_PACKAGE")
-}
-
-fn named(variable: &str) -> PathBuf {
-    std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{variable} names no package; cargo xtask test appliance builds it"))
+/// The package of this version (`now`) or of the one before it (`before`): `cargo xtask test` builds them.
+pub(crate) fn package(which: &str) -> PathBuf {
+    let dir = std::env::var_os("SIGNER_PACKAGES").map(|dir| Path::new(&dir).join(which));
+    let files = dir.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten().map(|entry| entry.path());
+    let mut packages = files.filter(|path| path.extension().is_some_and(|end| end == "deb"));
+    packages.next().expect("SIGNER_PACKAGES has the packages; cargo xtask test appliance builds them")
 }
 
 pub(crate) const PIN: &str = "471100-user-pin";

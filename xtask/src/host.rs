@@ -43,8 +43,7 @@ pub(crate) const NSPAWN: Need =
 pub(crate) const DEBOOTSTRAP: Need =
     Need { name: "debootstrap", found_as: &["debootstrap", "/usr/sbin/debootstrap"], package: "debootstrap" };
 pub(crate) const IP: Need = Need { name: "ip", found_as: &["ip", "/sbin/ip", "/usr/sbin/ip"], package: "iproute2" };
-pub(crate) const SYSTEMD: Need =
-    Need { name: "systemd-analyze", found_as: &["systemd-analyze"], package: "systemd" };
+pub(crate) const SYSTEMD: Need = Need { name: "systemd-analyze", found_as: &["systemd-analyze"], package: "systemd" };
 pub(crate) const NODE: Need = Need { name: "Node.js", found_as: &["node"], package: "nodejs" };
 pub(crate) const NPM: Need = Need { name: "npm", found_as: &["npm"], package: "npm" };
 pub(crate) const PYTHON: Need = Need { name: "Python 3", found_as: &["python3"], package: "python3-venv" };
@@ -94,8 +93,7 @@ pub(crate) const LIBCLANG: Need = Need {
     package: "libclang-dev",
 };
 
-pub(crate) const DPKG_DEV: Need =
-    Need { name: "dpkg-shlibdeps", found_as: &["dpkg-shlibdeps"], package: "dpkg-dev" };
+pub(crate) const DPKG_DEV: Need = Need { name: "dpkg-shlibdeps", found_as: &["dpkg-shlibdeps"], package: "dpkg-dev" };
 pub(crate) const CHECKMODULE: Need = Need { name: "checkmodule", found_as: &["checkmodule"], package: "checkpolicy" };
 pub(crate) const SEMODULE_PACKAGE: Need =
     Need { name: "semodule_package", found_as: &["semodule_package"], package: "semodule-utils" };

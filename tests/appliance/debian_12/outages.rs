@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::ptrace::{self, Options};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use testkit::hostile_fulcio::{Behaviour, ConnectionFault, Stage};
 use testkit::https::Mode;
 use testkit::keyless::{self, helpers_of};
-use testkit::sample;
+use testkit::machine::Frozen;
+use testkit::{sample, shell};
 
 use super::IMAGE;
 use crate::crowd::Crowd;
@@ -24,7 +22,7 @@ fn each_process_that_is_killed_comes_back_by_itself() {
     for (unit, patience) in [(FRONT, 10), (WORKER, 10)] {
         for _ in 0..3 {
             let (inside, _) = site.machine.main_process(unit).unwrap();
-            site.machine.run(&["kill", "-KILL", &inside.to_string()]).unwrap();
+            site.machine.sh(&format!("kill -KILL {inside}")).unwrap();
             let took = site.signs_within(Duration::from_secs(patience));
             let (again, _) = site.machine.main_process(unit).unwrap();
             assert_ne!(inside, again, "{unit} is another process");
@@ -44,7 +42,7 @@ fn each_process_that_is_killed_comes_back_by_itself() {
     let client = site.client();
     let calling = std::thread::spawn(move || keyless::sign(&client, "dsse+cert").try_send());
     let helper = keyless::wait_for_helper(front);
-    nix::sys::signal::kill(Pid::from_raw(i32::try_from(helper).unwrap()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    shell::run(std::process::Command::new("kill").args(["-KILL", &helper.to_string()])).unwrap();
     site.world.fulcio.behave(Behaviour::Honest);
     let answer = calling.join().unwrap().unwrap();
     assert!([200, 503].contains(&answer.status), "{}", answer.text());
@@ -60,7 +58,7 @@ fn a_worker_that_is_killed_under_load_costs_nobody_more_than_a_503() {
     let site = Site::ready(IMAGE);
     let crowd = Crowd::come(&site.client(), 16);
     let (inside, _) = site.machine.main_process(WORKER).unwrap();
-    site.machine.run(&["kill", "-KILL", &inside.to_string()]).unwrap();
+    site.machine.sh(&format!("kill -KILL {inside}")).unwrap();
     crowd.wait_for_more(100);
     let tally = crowd.go_home();
     assert!(tally.signed > 100, "{tally:?}");
@@ -75,15 +73,11 @@ fn an_event_loop_that_hangs_is_noticed_and_the_front_is_started_again() {
     let watchdog: u64 = site.machine.property(FRONT, "WatchdogUSec").unwrap().trim_end_matches('s').parse().unwrap();
     let (inside, outside) = site.machine.main_process(FRONT).unwrap();
     // One of its threads alone stands still; all others, and the one that feeds the watchdog, go on.
-    let thread = event_loop(outside);
-    ptrace::seize(thread, Options::empty()).unwrap();
-    ptrace::interrupt(thread).unwrap();
-    waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    let frozen = Frozen::thread(event_loop(outside)).unwrap();
     let start = Instant::now();
     site.machine
         .wait(Duration::from_secs(watchdog + 20), "the watchdog acts", |machine| {
-            // A tracee cannot die while its tracer does not let it.
-            let _ = ptrace::cont(thread, None).and_then(|()| ptrace::interrupt(thread));
+            frozen.bury();
             machine.main_process(FRONT).is_ok_and(|(now, _)| now != inside)
         })
         .unwrap();
@@ -101,7 +95,7 @@ fn a_process_that_is_stopped_is_ended_by_its_watchdog() {
         let (inside, _) = site.machine.main_process(unit).unwrap();
         let watchdog = site.machine.property(unit, "WatchdogUSec").unwrap();
         assert_ne!(watchdog, "infinity", "{unit} has a watchdog");
-        site.machine.run(&["kill", "-STOP", &inside.to_string()]).unwrap();
+        site.machine.sh(&format!("kill -STOP {inside}")).unwrap();
         let took = site
             .machine
             .wait(Duration::from_secs(90), "the watchdog acts", |machine| {
@@ -127,11 +121,11 @@ fn it_starts_before_its_authority_is_there_and_goes_on_when_it_comes() {
 }
 
 /// A thread that runs an event loop of the API, by its name.
-fn event_loop(process: u32) -> Pid {
+fn event_loop(process: u32) -> u32 {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
     let mut loops = threads.filter_map(|thread| {
         let name = std::fs::read_to_string(thread.path().join("comm")).ok()?;
         name.starts_with("api-").then(|| thread.file_name().to_str()?.parse().ok())?
     });
-    Pid::from_raw(loops.next().expect("signerd has an event loop"))
+    loops.next().expect("signerd has an event loop")
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod freeze;
 mod network;
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::{Context, Error, Result, shell};
 
+pub use freeze::Frozen;
 pub use network::network;
 
 /// A root directory that machines are made from.
