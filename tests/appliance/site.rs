@@ -82,7 +82,7 @@ impl Site {
     pub(crate) fn install(&self, package: &Path) {
         let name = package.file_name().unwrap().to_str().unwrap();
         fs::copy(package, self.machine.path("/root").join(name)).unwrap();
-        let options = "--yes --no-download --no-install-recommends -o Dpkg::Options::=--force-confold";
+        let options = "--yes --no-install-recommends -o Dpkg::Options::=--force-confold";
         self.machine
             .sh(&format!(
                 "apt-get install {options} /root/{name} >/root/apt.log 2>&1 || {{ cat /root/apt.log; exit 1; }}"

@@ -132,7 +132,8 @@ impl Init<'_> {
                 None if copy.to.starts_with("/var/lib") => self.ledger.file(&copy.to, &content, 0o640, Owner::Front)?,
                 None => self.ledger.file(&copy.to, &content, 0o644, Owner::Root)?,
             };
-            self.done(format!("{}{}", copy.to.display(), if new { "" } else { " (as it was)" }));
+            let at = copy.sealed.map_or_else(|| copy.to.clone(), |name| Path::new(secret::STORE).join(name));
+            self.done(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }));
         }
         let made = std::mem::take(&mut self.plan.files);
         for (path, text) in &made {
@@ -299,7 +300,7 @@ impl Init<'_> {
     fn done(&mut self, what: impl Into<String>) {
         let what = what.into();
         if !self.json {
-            eprintln!("{:<42}{what}", self.step);
+            eprintln!("{:<43}{what}", self.step);
         }
         self.said.push((self.step, what));
     }

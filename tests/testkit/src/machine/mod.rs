@@ -131,7 +131,7 @@ impl Machine {
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.leader.to_string(), "--all", "--wd=/", "--"]).args(arguments);
+        command.args(["--target", &self.leader.to_string(), "--all", "--wdns=/", "--"]).args(arguments);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
         command
