@@ -297,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn the_answers_of_the_documents_are_complete() {
+        let page = include_str!("../../../docs/install.md");
+        let example = page.split("### Answers\n").nth(1).unwrap();
+        let lines = example.lines().skip(1).take_while(|line| line.is_empty() || line.starts_with("    "));
+        let text: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
+        let mut tree: Table = text.parse().unwrap();
+        super::super::ask::complete(&mut tree).unwrap();
+        let answers = Answers::read(&tree).unwrap();
+        super::super::plan::Plan::of(&answers, true)
+            .map(drop)
+            .or_else(|error| {
+                // Where SoftHSM2 is not installed, its module is the one thing that is missing.
+                if error.to_string().contains("token.module") { Ok(()) } else { Err(error) }
+            })
+            .unwrap();
+    }
+
+    #[test]
     fn a_mistake_is_named() {
         let wrong = |name: &'static str, value: &'static str| {
             with(|tree| set(tree, name, read_value(value)).unwrap()).unwrap_err().to_string()
