@@ -12,7 +12,10 @@
 #![forbid(unsafe_code)]
 
 mod appliance;
+mod assembly;
 mod case;
+mod live;
+mod part;
 mod refusal;
 mod report;
 mod signer;
@@ -36,6 +39,8 @@ use crate::statement::Statement;
 use crate::telemetry::Stage;
 
 pub(crate) use appliance::Appliance;
+pub(crate) use assembly::Standing;
+pub(crate) use live::{Live, ReloadError, Reloaded};
 pub(crate) use case::{Case, json};
 pub(crate) use refusal::{RATE_LIMIT, RATE_LIMIT_POLICY, Refusal};
 pub(crate) use report::custody_report;

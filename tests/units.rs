@@ -16,11 +16,18 @@ const FRONT: u32 = 10;
 const WORKER: u32 = 5;
 /// With a device of the machine, or with the network of a network HSM.
 const WORKER_OPENED: u32 = 13;
+/// It is root, because only root may ask.
+const PROMPT: u32 = 10;
 
 #[test]
 fn the_front_is_exposed_by_no_more_than_1_0() {
     let units = Units::new();
     units.expose_at_most("signerd.service", FRONT);
+}
+
+#[test]
+fn who_asks_for_a_pin_is_root_and_can_do_nothing_with_it() {
+    Units::new().expose_at_most("signer-token-pin@main.service", PROMPT);
 }
 
 #[test]
@@ -137,13 +144,15 @@ fn a_drop_in_says_why_above_each_directive() {
     }
 }
 
-const UNITS: [&str; 6] = [
+const UNITS: [&str; 8] = [
     "stellaops-signer.target",
     "signerd.socket",
     "signerd-local.socket",
     "signerd.service",
     "signer-token@main.socket",
     "signer-token@main.service",
+    "signer-token-pin@main.socket",
+    "signer-token-pin@main.service",
 ];
 
 /// A root with our units, the system's own and stand-ins for our programs.

@@ -18,7 +18,7 @@ use crate::config::Limits;
 #[derive(Debug)]
 pub(crate) struct BodyBudget {
     held: AtomicU64,
-    limit: u64,
+    limit: AtomicU64,
 }
 
 /// A share of the budget, given back on drop: it goes wherever the bytes go.
@@ -30,7 +30,12 @@ pub(crate) struct Held {
 
 impl BodyBudget {
     pub(crate) const fn new(limit: u64) -> Self {
-        Self { held: AtomicU64::new(0), limit }
+        Self { held: AtomicU64::new(0), limit: AtomicU64::new(limit) }
+    }
+
+    /// From now on; what is held already stays.
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes held now.
@@ -55,7 +60,7 @@ impl Held {
         let more = bytes.saturating_sub(self.bytes);
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
-        if before + more > self.budget.limit {
+        if before + more > self.budget.limit.load(Ordering::Relaxed) {
             let problem = Problem::new(Code::Overloaded).reason("bodies_in_flight").retry_after(Duration::from_secs(1));
             return Err(problem);
         }

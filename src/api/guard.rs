@@ -125,6 +125,11 @@ impl Watch {
         }
     }
 
+    /// Whether a request has begun to come whose headers are not complete.
+    pub(super) fn reads_head(&self) -> bool {
+        self.state().head_since.is_some()
+    }
+
     fn overdue(&self, now: Instant) -> Option<Cut> {
         let state = self.state();
         let over = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;

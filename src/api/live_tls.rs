@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::tls::{ServerTls, TlsError, server_tls};
 use crate::config::Tls;
 use crate::live_file::FileState;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, alert};
 
 /// What handshakes are made with, from the files of `[server.tls]`.
 pub(crate) struct LiveTls {
@@ -57,6 +57,11 @@ impl LiveTls {
             files: Mutex::new(files),
             trust: watch::Sender::new(()),
         })
+    }
+
+    /// Other settings are in force, by which other clients are trusted: connections made under these end.
+    pub(crate) fn distrust(&self) {
+        self.trust.send_replace(());
     }
 
     /// For the next handshake.
@@ -108,9 +113,12 @@ impl LiveTls {
                 Ok(Looked::Unchanged) => {}
                 Ok(Looked::Replaced) => tracing::info!("a new server certificate is in force"),
                 Ok(Looked::TrustReplaced) => {
-                    tracing::warn!("new client CAs or revocation lists are in force; open connections end");
+                    tracing::warn!(name: alert::CLIENT_TRUST_REPLACED, "new client CAs or revocation lists are in force; open connections end");
                 }
-                Err(error) => tracing::error!(%error, "the files of [server.tls] were not taken; those in force stay"),
+                Err(error) => tracing::error!(
+                    name: alert::TLS_FILES_REFUSED, %error,
+                    "the files of [server.tls] were not taken; those in force stay"
+                ),
             }
         }
     }

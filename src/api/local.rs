@@ -20,10 +20,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::operator::Order;
+use super::stage::Stage;
 use crate::config::{KeyState, LocalListen};
 use crate::custody::{KeyHealth, KeyListing, TokenStatus};
 use crate::keyless::{CircuitState, KeylessStatus};
-use crate::pipeline::Appliance;
+use crate::pipeline::{Appliance, Live};
 use crate::telemetry::CONTENT_TYPE as METRICS_TYPE;
 use crate::timestamp::AuthorityHealth;
 
@@ -31,6 +32,18 @@ use crate::timestamp::AuthorityHealth;
 pub(crate) enum LocalListener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl From<TcpListener> for LocalListener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for LocalListener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
 }
 
 impl LocalListener {
@@ -57,22 +70,22 @@ impl LocalListener {
         }
     }
 
-    /// Serves until `stop` turns true.
-    pub(crate) async fn serve(self, appliance: Arc<Appliance>, mut stop: watch::Receiver<bool>) {
+    /// Serves until the front leaves.
+    pub(crate) async fn serve(self, live: Arc<Live>, mut stage: watch::Receiver<Stage>) {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stage.wait_for(|stage| *stage == Stage::Leaving) => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                    let appliance = Arc::clone(&appliance);
+                    let live = Arc::clone(&live);
                     tokio::spawn(async move {
                         let service = service_fn(move |request| {
-                            let appliance = Arc::clone(&appliance);
-                            async move { Ok::<_, Infallible>(answer(&appliance, &request, peer).await) }
+                            let live = Arc::clone(&live);
+                            async move { Ok::<_, Infallible>(answer(&live, &request, peer).await) }
                         });
                         let connection = http1::Builder::new()
                             .timer(TokioTimer::new())
@@ -173,6 +186,28 @@ pub(crate) struct TimestampReadiness {
     failures: u32,
 }
 
+impl Readiness {
+    /// In one line, for `systemctl status`.
+    pub(crate) fn in_words(&self) -> String {
+        let ready = self.tokens.iter().filter(|token| token.ready).count();
+        let mut words = format!("{} of {} tokens ready", ready, self.tokens.len());
+        for token in self.tokens.iter().filter(|token| !token.ready) {
+            words.push_str(&format!("; token {}: {}", token.name, token.state));
+        }
+        for (what, state) in
+            [("audit log", self.audit), ("authority", self.authority), ("revocation list", self.revocations)]
+        {
+            if state != "ok" {
+                words.push_str(&format!("; {what} {state}"));
+            }
+        }
+        if self.keyless.as_ref().is_some_and(|keyless| !keyless.usable) {
+            words.push_str("; keyless signing unusable");
+        }
+        format!("{}: {words}", if self.ready { "serving" } else { "serving, not ready" })
+    }
+}
+
 impl KeylessReadiness {
     /// What is known now.
     pub(crate) fn of(status: &KeylessStatus) -> Self {
@@ -261,10 +296,11 @@ impl From<KeyListing> for KeyReadiness {
     }
 }
 
-async fn answer(appliance: &Arc<Appliance>, request: &Request<Incoming>, peer: LocalPeer) -> Response<Full<Bytes>> {
+async fn answer(live: &Arc<Live>, request: &Request<Incoming>, peer: LocalPeer) -> Response<Full<Bytes>> {
     if let Some(order) = Order::of(request.method(), request.uri().path()) {
-        return order.carry_out(appliance, peer).await;
+        return order.carry_out(live, peer).await;
     }
+    let appliance: &Appliance = &live.now();
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -4,6 +4,7 @@
 
 mod body;
 mod client_chain;
+mod connection;
 pub mod contract;
 mod guard;
 mod keys;
@@ -19,6 +20,7 @@ pub(crate) mod response;
 mod routes;
 mod sending;
 mod server;
+mod stage;
 mod tls;
 mod verify;
 
@@ -26,4 +28,5 @@ pub(crate) use body::{BodyBudget, Held, take as take_body};
 pub(crate) use live_tls::LiveTls;
 pub(crate) use local::{CustodyReadiness, KeylessReadiness, LocalListener, Readiness, TimestampReadiness};
 pub(crate) use sending::Sending;
-pub(crate) use server::EventLoops;
+pub(crate) use server::{Clock, EventLoops};
+pub(crate) use stage::Stage;

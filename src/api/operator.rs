@@ -1,4 +1,5 @@
-//! What an operator may do by the local listener: take tokens off and back, and have a key's custody attested.
+//! What an operator may do by the local listener: take tokens off and back, have a key's custody attested, and have the
+//! configuration read anew.
 //!
 //! By the Unix socket only, where the kernel says who asks: root, or the user that `signerd` runs as. A TCP port is
 //! everybody's on this machine, so there the answer is 403 and says what to configure.
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::local::{LocalPeer, respond};
 use crate::audit::{Detail, Record};
 use crate::custody::DrainError;
-use crate::pipeline::{Appliance, Case, custody_report};
+use crate::pipeline::{Appliance, Case, Live, ReloadError, Reloaded, custody_report};
 
 /// One order of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +25,16 @@ pub(super) enum Order {
     Undrain(String),
     /// `GET /keys/NAME/custody`.
     Custody(String),
+    /// `POST /config/reload`.
+    Reload,
 }
 
 impl Order {
     /// What is asked for; `None` when it is none of these.
     pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
+        if path == "/config/reload" {
+            return (method == Method::POST).then_some(Self::Reload);
+        }
         let mut segments = path.strip_prefix('/')?.split('/');
         let order = match (segments.next()?, segments.next()?, segments.next()?) {
             ("tokens", name, "drain") if method == Method::POST => Self::Drain(name.to_owned()),
@@ -40,16 +46,43 @@ impl Order {
     }
 
     /// Does it, if whoever asks may.
-    pub(super) async fn carry_out(&self, appliance: &Arc<Appliance>, peer: LocalPeer) -> Response<Full<Bytes>> {
+    pub(super) async fn carry_out(&self, live: &Arc<Live>, peer: LocalPeer) -> Response<Full<Bytes>> {
         let uid = match permitted(peer, nix::unistd::geteuid().as_raw()) {
             Ok(uid) => uid,
             Err(why) => return refused(StatusCode::FORBIDDEN, "forbidden", why),
         };
+        let appliance = live.now();
         match self {
-            Self::Drain(token) => set_drained(appliance, token, true, uid).await,
-            Self::Undrain(token) => set_drained(appliance, token, false, uid).await,
-            Self::Custody(key) => custody(appliance, key).await,
+            Self::Drain(token) => set_drained(&appliance, token, true, uid).await,
+            Self::Undrain(token) => set_drained(&appliance, token, false, uid).await,
+            Self::Custody(key) => custody(&appliance, key).await,
+            Self::Reload => {
+                drop(appliance);
+                reload(live).await
+            }
         }
+    }
+}
+
+async fn reload(live: &Arc<Live>) -> Response<Full<Bytes>> {
+    // In a task of its own: who asked may go away, and a reload is not left half-way.
+    let running = tokio::spawn({
+        let live = Arc::clone(live);
+        async move { live.reload("operator").await }
+    });
+    match running.await {
+        Ok(Ok(reloaded)) => {
+            let Reloaded { digest, changed, workers_behind } = reloaded;
+            let body = json!({ "sha256": digest, "changed": changed, "workersBehind": workers_behind });
+            answer(StatusCode::OK, "application/json", &body)
+        }
+        Ok(Err(error @ (ReloadError::Config(_) | ReloadError::Assembly(_) | ReloadError::Worse(_)))) => {
+            refused(StatusCode::UNPROCESSABLE_ENTITY, "config_invalid", &error.to_string())
+        }
+        Ok(Err(error @ ReloadError::NotRecorded(_))) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "dependency_unavailable", &error.to_string())
+        }
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
     }
 }
 
@@ -133,6 +166,8 @@ mod tests {
             (Method::POST, "/tokens/main/drain", drain()),
             (Method::POST, "/tokens/main/undrain", Some(Order::Undrain("main".to_owned()))),
             (Method::GET, "/keys/acme/custody", Some(Order::Custody("acme".to_owned()))),
+            (Method::POST, "/config/reload", Some(Order::Reload)),
+            (Method::GET, "/config/reload", None),
             (Method::GET, "/tokens/main/drain", None),
             (Method::POST, "/keys/acme/custody", None),
             (Method::POST, "/tokens/main/drain/", None),

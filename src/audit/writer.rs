@@ -13,7 +13,7 @@ use super::pace::Pace;
 use super::record::{Detail, Record};
 use super::{AuditError, Failure, MAX_PENDING_BYTES};
 use crate::config;
-use crate::telemetry::AuditMetrics;
+use crate::telemetry::{AuditMetrics, alert};
 
 /// What appenders and the writer share.
 #[derive(Debug)]
@@ -236,7 +236,7 @@ impl Writer {
     /// Refuses records until what could not be written is written after all, together with a record that says so.
     fn fail(&mut self, failure: Failure) {
         let failure = Arc::new(failure);
-        tracing::error!(error = %failure, "no signature is released until the audit log takes records again");
+        tracing::error!(name: alert::AUDIT_FAILED, error = %failure, "no signature is released until the audit log takes records again");
         // Kept, so that the sequence has no gap and nothing that happened is missing: those who wait are told that
         // their records are not durable, which remains true until then.
         let mut unwritten = std::mem::take(&mut self.batch.lines);
@@ -275,7 +275,7 @@ impl Writer {
                     state.failure = None;
                     drop(state);
                     self.set_failed(false);
-                    tracing::warn!(refused, "the audit log takes records again");
+                    tracing::warn!(name: alert::AUDIT_RESUMED, refused, "the audit log takes records again");
                     return;
                 }
                 Err(again) => {

@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::authority_keys::AuthorityKeys;
 use super::credentials::{self, Scheme};
-use super::dpop::{Proofs, Request};
+use super::dpop::{ProofMemory, Proofs, Request};
 use super::htu::PublicUrl;
 use super::key_source::KeySource;
 use super::optok::{self, OpTokPolicy};
@@ -19,7 +19,7 @@ use crate::config;
 use crate::jose::{JoseError, Jws, VerifyingKey};
 use crate::outbound::Outbound;
 
-/// Authenticates requests. One for the whole process, shared: its memory of used proofs is what stops replays.
+/// Authenticates requests. Those of one process share a memory of used proofs, which is what stops replays.
 pub struct Authenticator {
     policy: OpTokPolicy,
     keys: Arc<AuthorityKeys>,
@@ -78,12 +78,39 @@ impl Authenticator {
         Self::started_at(config, public_url, tenants, outbound, Moment::now())
     }
 
+    /// As [`new`](Self::new), with the memory of used proofs of `earlier`, which may still be in use. `[authority.dpop]` and
+    /// `clock_skew`, which that memory was made for, must be those of `earlier`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn succeeding(
+        earlier: &Self,
+        config: &config::Authority,
+        public_url: &str,
+        tenants: impl IntoIterator<Item = impl Into<Arc<str>>>,
+        outbound: Outbound,
+    ) -> Result<Self, AuthSetupError> {
+        Self::with(config, public_url, tenants, outbound, Moment::now(), |_| Some(Arc::clone(earlier.proofs.memory())))
+    }
+
     pub(super) fn started_at(
         config: &config::Authority,
         public_url: &str,
         tenants: impl IntoIterator<Item = impl Into<Arc<str>>>,
         outbound: Outbound,
         started: Moment,
+    ) -> Result<Self, AuthSetupError> {
+        let memory = |skew| ProofMemory::new(&config.dpop, skew, started).map(Arc::new);
+        Self::with(config, public_url, tenants, outbound, started, memory)
+    }
+
+    fn with(
+        config: &config::Authority,
+        public_url: &str,
+        tenants: impl IntoIterator<Item = impl Into<Arc<str>>>,
+        outbound: Outbound,
+        started: Moment,
+        memory: impl FnOnce(Duration) -> Option<Arc<ProofMemory>>,
     ) -> Result<Self, AuthSetupError> {
         let skew = config.clock_skew.get();
         let public_url = PublicUrl::parse(public_url)
@@ -107,7 +134,8 @@ impl Authenticator {
         let (refresh, max_stale) = (config.jwks_refresh.get(), config.jwks_max_stale.get());
         let keys = AuthorityKeys::new(source, refresh, max_stale, Arc::clone(&tokens), started.steady)
             .map_err(AuthSetupError::Keys)?;
-        let proofs = Proofs::new(&config.dpop, skew, public_url, started).ok_or(AuthSetupError::Randomness)?;
+        let memory = memory(skew).ok_or(AuthSetupError::Randomness)?;
+        let proofs = Proofs::new(&config.dpop, skew, public_url, memory);
         Ok(Self { policy, keys: Arc::new(keys), tokens, proofs })
     }
 

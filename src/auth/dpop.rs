@@ -1,6 +1,7 @@
 //! DPoP proofs (RFC 9449, section 4.3).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -24,8 +25,14 @@ pub(super) struct Proofs {
     public_url: PublicUrl,
     iat_window: Duration,
     skew: Duration,
-    nonces: Nonces,
     policy: NoncePolicy,
+    memory: Arc<ProofMemory>,
+}
+
+/// What is known of earlier proofs. It outlives a change of the configuration: were it made anew, a proof could be used
+/// twice.
+pub(super) struct ProofMemory {
+    nonces: Nonces,
     replay: ReplayMemory,
     started: Moment,
 }
@@ -47,20 +54,12 @@ pub(super) struct ProofKey {
 }
 
 impl Proofs {
-    /// `None` when the system has no randomness to give.
-    pub(super) fn new(config: &Dpop, skew: Duration, public_url: PublicUrl, started: Moment) -> Option<Self> {
-        let iat_window = config.iat_window.get();
-        let limit = usize::try_from(config.max_remembered_proofs.get()).unwrap_or(usize::MAX);
-        Some(Self {
-            public_url,
-            iat_window,
-            skew,
-            nonces: Nonces::new(config.nonce_lifetime.get(), started.steady)?,
-            policy: config.nonce,
-            // From the first moment that a proof could be accepted to the last.
-            replay: ReplayMemory::new(limit, iat_window + 2 * skew, started.steady),
-            started,
-        })
+    pub(super) fn new(config: &Dpop, skew: Duration, public_url: PublicUrl, memory: Arc<ProofMemory>) -> Self {
+        Self { public_url, iat_window: config.iat_window.get(), skew, policy: config.nonce, memory }
+    }
+
+    pub(super) fn memory(&self) -> &Arc<ProofMemory> {
+        &self.memory
     }
 
     /// Checks `proof`, and remembers it. Returns the nonce for the answer, where the one in the proof is ageing.
@@ -95,23 +94,23 @@ impl Proofs {
         let standing = self.check_nonce(claims.nonce.as_deref(), issued_at, now)?;
         let (age, next) = match standing {
             Some(Standing::Valid(age)) => (Some(age), None),
-            Some(Standing::Ageing(age)) => (Some(age), Some(self.nonces.issue(now.steady))),
+            Some(Standing::Ageing(age)) => (Some(age), Some(self.memory.nonces.issue(now.steady))),
             _ => (None, None),
         };
         // Last, so that only proofs that are good in every other way take up memory.
-        let remembered = self.replay.remember(jkt, &claims.jti, acceptable_until, age, now.steady);
+        let remembered = self.memory.replay.remember(jkt, &claims.jti, acceptable_until, age, now.steady);
         remembered.map_err(|refusal| match refusal {
             Refusal::Replayed => AuthError::new(Reason::DPOP_REPLAYED),
             // The wall clock cannot tell whether this one was used; a nonce can.
             Refusal::Forgotten if claims.nonce.is_none() => self.challenge(Reason::DPOP_NONCE_MISSING, now),
             Refusal::Forgotten => self.challenge(Reason::DPOP_NONCE_INVALID, now),
-            Refusal::Full => AuthError::new(Reason::REPLAY_MEMORY_FULL).with_retry_after(self.replay.room_after()),
+            Refusal::Full => AuthError::new(Reason::REPLAY_MEMORY_FULL).with_retry_after(self.memory.replay.room_after()),
         })?;
         Ok(next)
     }
 
     pub(super) fn forget_old(&self, now: Instant) {
-        self.replay.forget_old(now);
+        self.memory.replay.forget_old(now);
     }
 
     /// The last moment at which a proof of this age passes.
@@ -140,7 +139,7 @@ impl Proofs {
                 false => Ok(None),
             };
         };
-        match self.nonces.standing(nonce, now.steady) {
+        match self.memory.nonces.standing(nonce, now.steady) {
             // Also where none is due: a proof that carries somebody else's nonce was not made for this process.
             Standing::Invalid => Err(self.challenge(Reason::DPOP_NONCE_INVALID, now)),
             valid => Ok(Some(valid)),
@@ -148,7 +147,7 @@ impl Proofs {
     }
 
     fn challenge(&self, reason: Reason, now: Moment) -> AuthError {
-        AuthError::new(reason).with_nonce(self.nonces.issue(now.steady))
+        AuthError::new(reason).with_nonce(self.memory.nonces.issue(now.steady))
     }
 
     /// A proof that an earlier process may have accepted must show that it was made for this one.
@@ -160,10 +159,23 @@ impl Proofs {
         match self.policy {
             NoncePolicy::Always => true,
             NoncePolicy::AfterRestart => {
-                let since_start = now.steady.saturating_duration_since(self.started.steady);
-                since_start <= self.iat_window + 2 * self.skew || issued_at <= self.started.wall.plus(self.skew)
+                let since_start = now.steady.saturating_duration_since(self.memory.started.steady);
+                since_start <= self.iat_window + 2 * self.skew || issued_at <= self.memory.started.wall.plus(self.skew)
             }
         }
+    }
+}
+
+impl ProofMemory {
+    /// `None` when the system has no randomness to give.
+    pub(super) fn new(config: &Dpop, skew: Duration, started: Moment) -> Option<Self> {
+        let limit = usize::try_from(config.max_remembered_proofs.get()).unwrap_or(usize::MAX);
+        Some(Self {
+            nonces: Nonces::new(config.nonce_lifetime.get(), started.steady)?,
+            // From the first moment that a proof could be accepted to the last.
+            replay: ReplayMemory::new(limit, config.iat_window.get() + 2 * skew, started.steady),
+            started,
+        })
     }
 }
 

@@ -189,7 +189,7 @@ fn reported(refusal: &Refusal, path: &[Step], tree: &Node) -> ConfigError {
     ConfigError { origin, key: tree::dotted(path), message: refusal.message() }
 }
 
-fn steps(path: &[&str]) -> Vec<Step> {
+pub(super) fn steps(path: &[&str]) -> Vec<Step> {
     let index = |key: &str| key.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(Step::Index);
     path.iter().map(|key| index(key).unwrap_or_else(|| Step::Key((*key).to_owned()))).collect()
 }

@@ -13,6 +13,7 @@ mod keyless;
 mod keyless_rules;
 mod keys;
 mod load;
+mod print;
 mod profile;
 mod release;
 mod releases;
@@ -43,6 +44,7 @@ pub use keyless::{
     Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
 };
 pub use load::{Loaded, UnknownToken, load, open, open_text, open_with};
+pub(crate) use print::Print;
 pub use release::{Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest};
 pub use token::{Backend, BackendError, YubiHsmConnector};
 pub use units::{ByteSize, Span};

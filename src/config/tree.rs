@@ -87,6 +87,14 @@ impl Node {
             .unwrap_or(&self.origin)
     }
 
+    /// What is at `path`.
+    pub(super) fn at(&self, path: &[Step]) -> Option<&Self> {
+        match path.split_first() {
+            None => Some(self),
+            Some((step, rest)) => self.child(step)?.at(rest),
+        }
+    }
+
     /// The scalar at `path` as text.
     pub(super) fn text_of(&self, path: &[Step]) -> Option<String> {
         if let Some((step, rest)) = path.split_first() {

@@ -131,6 +131,7 @@ pub(crate) struct KeysListArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     Check(ConfigCheckArgs),
+    Reload(ConfigReloadArgs),
 }
 
 /// Read and validate the configuration as the appliance would, without starting anything.
@@ -146,6 +147,22 @@ pub(crate) struct ConfigCheckArgs {
     /// Judge the configuration alone, not the files that it names: for another machine than the appliance.
     #[arg(long)]
     pub(crate) no_files: bool,
+}
+
+/// Have signerd read its configuration anew, and wait for the verdict.
+///
+/// The new configuration is taken into force as a whole or not at all: when something is wrong with it, or it would take
+/// away what works, each problem is printed with file, line and key, and the old one stays in force. By the Unix socket
+/// only, as root or the user of signerd. `systemctl reload signerd` runs this.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct ConfigReloadArgs {
+    /// The local listener, as `unix:/path` [default: what the configuration says].
+    #[arg(long, value_name = "ADDRESS", env = "SIGNER_LOCAL")]
+    pub(crate) local: Option<String>,
+    /// Where the configuration is, for want of --local.
+    #[arg(long, value_name = "FILE", env = "SIGNER_CONFIG", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
 }
 
 /// Show whether the appliance on this machine lives, is ready, and what it waits for.

@@ -1,7 +1,7 @@
 //! `signerctl token conformance`: starts `signer-token conformance` and makes a table of its lines.
 
 use std::io::{self, BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
@@ -174,10 +174,12 @@ impl Drop for Worker {
     }
 }
 
-/// Beside this program, else wherever `PATH` has it.
-fn signer_token() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(PROGRAM)).filter(|path| path.is_file());
-    beside.unwrap_or_else(|| PathBuf::from(PROGRAM))
+/// Beside this program, else in the `sbin` beside its folder, where the package has it, else wherever `PATH` has it.
+pub(crate) fn signer_token() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let folder = own.as_deref().and_then(Path::parent);
+    let places = folder.map(|folder| [folder.join(PROGRAM), folder.join("../sbin").join(PROGRAM)]);
+    places.into_iter().flatten().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
 
 const FAREWELL: Duration = Duration::from_secs(10);

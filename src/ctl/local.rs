@@ -32,6 +32,16 @@ pub(crate) async fn read(listener: &LocalListen, path: &str) -> Result<Answer, C
 
 /// Asks for `path` by this method, without a body; returns the answer, whatever its status.
 pub(crate) async fn call(listener: &LocalListen, method: &Method, path: &str) -> Result<Answer, CtlError> {
+    call_within(TIMEOUT, listener, method, path).await
+}
+
+/// As [`call`], for what takes longer.
+pub(crate) async fn call_within(
+    patience: Duration,
+    listener: &LocalListen,
+    method: &Method,
+    path: &str,
+) -> Result<Answer, CtlError> {
     let name = match listener {
         LocalListen::Tcp(address) => format!("http://{address}{path}"),
         LocalListen::Unix(socket) => format!("unix:{}", socket.display()),
@@ -48,11 +58,11 @@ pub(crate) async fn call(listener: &LocalListen, method: &Method, path: &str) ->
             }
         }
     };
-    match tokio::time::timeout(TIMEOUT, exchange).await {
+    match tokio::time::timeout(patience, exchange).await {
         Ok(answer) => answer,
         Err(_) => Err(CtlError::Unreachable {
             url: name,
-            cause: format!("nothing came within {TIMEOUT:?}"),
+            cause: format!("nothing came within {patience:?}"),
             remedy: "signerd accepts but does not answer; look at its log and CPU",
         }),
     }

@@ -12,6 +12,7 @@ mod attest;
 mod cli;
 mod client;
 mod config_check;
+mod config_reload;
 mod confirm;
 mod conformance;
 mod discovery;
@@ -73,6 +74,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Release(command) => release::run(&command),
         Command::Trust(command) => trust::run(&command),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
+        Command::Config(ConfigCommand::Reload(args)) => config_reload::run(&args),
         Command::Init(args) => init::run(&args, json),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),

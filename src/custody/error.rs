@@ -290,7 +290,7 @@ impl CustodyError {
                     FailureCode::DeviceError => "device_error",
                     FailureCode::BadRequest => "worker_protocol",
                     // As when the worker dies without a word.
-                    FailureCode::Unclear => "worker_lost",
+                    FailureCode::Unclear | FailureCode::Stopping => "worker_lost",
                     FailureCode::BadSignature => "signature_invalid",
                 },
             },

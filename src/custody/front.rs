@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use super::replica::Replica;
 use super::seen::{Grade, NotSigned, TokenSeen};
 use super::setup::{self, Built};
 use crate::config::{self, Config, SigningMode};
+use crate::telemetry::alert;
 
 /// Every token and every key of the configuration.
 #[derive(Debug)]
@@ -61,11 +62,32 @@ impl Custody {
             for exception in &entry.exceptions {
                 let (key, attribute) = (Arc::clone(&entry.name), exception.attribute);
                 let reason: Arc<str> = exception.reason.as_str().into();
-                tracing::warn!(key = &*key, attribute = attribute.name(), reason = &*reason, "custody exception");
+                tracing::warn!(name: alert::CUSTODY_EXCEPTION, key = &*key, attribute = attribute.name(), reason = &*reason, "custody exception");
                 custody.events.tell(CustodyEvent::Exception { key, attribute, reason });
             }
         }
         Ok(custody)
+    }
+
+    /// Takes over what `earlier` knows and the devices do not say: a key that returned a bad signature stays out of service
+    /// until the front is started anew, whatever else is configured.
+    pub fn succeed(&self, earlier: &Self) {
+        for token in &self.tokens {
+            if let Some(before) = earlier.tokens.iter().find(|before| before.name() == token.name()) {
+                token.bad_signatures.store(before.bad_signatures.load(Relaxed), Relaxed);
+                token.taken_over.store(before.taken_over.load(Relaxed), Relaxed);
+            }
+        }
+        let condemned = earlier.registry.entries.iter().flat_map(|entry| entry.replicas.iter());
+        let condemned: Vec<&Replica> =
+            condemned.filter(|replica| replica.health.trouble() == Some(OutOfService::BadSignature)).collect();
+        for entry in &self.registry.entries {
+            for replica in entry.replicas.iter() {
+                if condemned.iter().any(|bad| bad.token == replica.token && bad.uri == replica.uri) {
+                    entry.take_out(replica, OutOfService::BadSignature);
+                }
+            }
+        }
     }
 
     /// What an auditor must hear, from now on and since the start; `None` when somebody listens already.
@@ -93,7 +115,9 @@ impl Custody {
     /// Has a token sign the digest, and verifies what came back.
     ///
     /// Of several tokens that hold the key, live ones come before degraded ones, and of these the one with the least
-    /// to do. When a token fails before anything can have been signed, the next one is asked.
+    /// to do. When a token fails before anything can have been signed, the next one is asked. When no token signs and the
+    /// worker of one was there a moment ago, it is waited for, as long as a signature may take: who restarts a worker
+    /// refuses nobody.
     ///
     /// # Errors
     /// When no signature was made in time, or the one that was made does not verify: the key is out of service in
@@ -103,7 +127,21 @@ impl Custody {
         let out_of_service = |why| CustodyError::OutOfService { key: Arc::clone(&entry.name), why };
         let mut tried = 0;
         let mut failed: Option<CustodyError> = None;
-        while let Some(at) = self.best(entry, tried) {
+        let mut failed_in = None;
+        let began = Instant::now();
+        let mut awaited = None;
+        loop {
+            let Some(at) = self.best(entry, tried) else {
+                // Everything that can be asked was.
+                match awaited.take() {
+                    Some(until) if Instant::now() + MOMENT < until => {
+                        tokio::time::sleep(MOMENT).await;
+                        tried = 0;
+                        continue;
+                    }
+                    _ => break,
+                }
+            };
             tried |= 1 << at;
             let replica = &entry.replicas[at];
             let token = &self.tokens[replica.link];
@@ -111,7 +149,7 @@ impl Custody {
                 |source| CustodyError::Token { token: Arc::clone(token.name()), source, backlog: token.load.backlog() };
             match token.signature(entry, replica, key.lane, digest, deadline).await {
                 Ok((signature, _)) if key.verifies(digest, &signature) => {
-                    if failed.is_some() {
+                    if failed_in.is_some_and(|link| link != replica.link) {
                         token.taken_over.fetch_add(1, Relaxed);
                     }
                     let custody = replica.attributes().map_or(NOT_SEEN, |attributes| attributes.summary());
@@ -124,10 +162,18 @@ impl Custody {
                 // A second signature might be made beside a first one that nobody has seen.
                 Err(NotSigned::Unclear(error)) => return Err(because(error.into())),
                 Err(NotSigned::Refused(error)) => failed = Some(because(error.into())),
+                Err(NotSigned::Away(error)) => {
+                    failed = Some(because(error.into()));
+                    if token.configured.link.may_be_restarting() {
+                        let longest = deadline.min(began + token.configured.sign_timeout);
+                        awaited = awaited.max(Some(longest));
+                    }
+                }
                 // That another token is busy or gone says more about when to ask again.
                 Err(NotSigned::OutOfService(why)) => failed = failed.or_else(|| Some(out_of_service(why))),
                 Err(NotSigned::Unseen) => {}
             }
+            failed_in = Some(replica.link);
             if Instant::now() >= deadline {
                 break;
             }
@@ -139,6 +185,8 @@ impl Custody {
     pub(super) fn bad_signature(&self, entry: &Entry, replica: &Replica) {
         let token = &self.tokens[replica.link];
         token.bad_signatures.fetch_add(1, Relaxed);
+        let (key, of) = (&*entry.name, &**token.name());
+        tracing::error!(name: alert::BAD_SIGNATURE, key, token = of, "what the token returned is no signature of the key");
         entry.take_out(replica, OutOfService::BadSignature);
         token.doubted.notify_one();
     }
@@ -187,6 +235,9 @@ impl Custody {
         self.registry.pinned().find(|key| **key.keyid() == *keyid).cloned()
     }
 }
+
+/// Between two looks for a worker that is being restarted.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// A key that no token may be asked for has a reason; this one is for a race with its coming back.
 fn not_seen() -> OutOfService {

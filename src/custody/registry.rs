@@ -18,6 +18,7 @@ use super::wire::OpenedKey;
 use super::{GateAttributes, KeyAttributes, Lane, PublicKey};
 use crate::config::{CustodyException, KeyState, SigningMode};
 use crate::dsse;
+use crate::telemetry::alert;
 
 /// A key whose public half is known: from the configuration, or from a token at first sight. It stays the same for
 /// the life of the process.
@@ -216,7 +217,7 @@ impl Entry {
     pub(super) fn take_out(&self, replica: &Replica, why: OutOfService) {
         let alarm = why.to_string();
         if replica.health.take_out(why) {
-            tracing::error!(key = &*self.name, token = &*replica.token, "key out of service: {alarm}");
+            tracing::error!(name: alert::KEY_OUT_OF_SERVICE, key = &*self.name, token = &*replica.token, "key out of service: {alarm}");
         }
     }
 
@@ -240,7 +241,7 @@ impl Entry {
         };
         if let Some((before, untold)) = news.and_then(|news| Some((news.before?, news.untold))) {
             let (key, token) = (Arc::clone(&self.name), Arc::clone(&replica.token));
-            tracing::error!(key = &*key, token = &*token, "the device describes the key otherwise than before");
+            tracing::error!(name: alert::KEY_ATTRIBUTES_CHANGED, key = &*key, token = &*token, "the device describes the key otherwise than before");
             self.events.tell(CustodyEvent::AttributesChanged { key, token, before, now: opened.attributes, untold });
         }
         let evidence = Evidence {

@@ -17,7 +17,7 @@ use super::registry::Entry;
 use super::replica::Replica;
 use super::setup::Configured;
 use super::told::Told;
-use super::wire::{FailureCode, KeyHandle, StatusReport, WorkerState};
+use super::wire::{FailureCode, KeyHandle, StatusReport, WireError, WorkerState};
 
 /// A token and what is known of it.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) enum NotSigned {
     Unseen,
     /// Certainly nothing was signed.
     Refused(LinkError),
+    /// Neither, and the worker is not there: it may be about to be.
+    Away(LinkError),
     /// The request was under way when it was lost.
     Unclear(LinkError),
     /// The device says that it signed, and it is no signature.
@@ -204,7 +206,11 @@ impl TokenSeen {
             Err(NotSigned::Unseen) => {
                 let twice = LinkError::Lost("it ended twice before the request was sent".into());
                 self.doubt(&twice);
-                Err(NotSigned::Refused(twice))
+                Err(NotSigned::Away(twice))
+            }
+            Err(NotSigned::Away(error)) => {
+                self.doubt(&error);
+                Err(NotSigned::Away(error))
             }
             Err(NotSigned::Refused(error)) => {
                 self.doubt(&error);
@@ -236,6 +242,7 @@ impl TokenSeen {
         match channel.sign(handle, lane, digest, deadline).await {
             Ok(signature) => Ok(signature),
             Err(LinkError::Unsent(_)) => Err(NotSigned::Unseen),
+            Err(LinkError::Refused(failure)) if failure.code == FailureCode::Stopping => Err(NotSigned::Unseen),
             Err(LinkError::Refused(failure)) if failure.code == FailureCode::UnknownKey => {
                 // The token has something else under the URI now; opening it again says what.
                 channel.set_handle(entry.index, None);
@@ -328,6 +335,13 @@ pub(super) fn shortfall(report: &StatusReport) -> Option<String> {
 fn before(error: LinkError) -> NotSigned {
     match error {
         LinkError::Unsent(_) => NotSigned::Unseen,
+        LinkError::Refused(failure) if failure.code == FailureCode::Stopping => NotSigned::Unseen,
+        // Another version is the other half of an upgrade, and a connection that ends, while the key is opened, leaves
+        // nothing signed.
+        error @ (LinkError::Connect { .. }
+        | LinkError::Hello(_)
+        | LinkError::Lost(_)
+        | LinkError::Protocol(WireError::Version { .. })) => NotSigned::Away(error),
         error => NotSigned::Refused(error),
     }
 }

@@ -17,7 +17,7 @@ use super::health::KeyHealth;
 use super::registry::{Entry, NOT_SEEN, SigningKey};
 use super::replica::Replica;
 use super::seen::{Grade, shortfall};
-use super::wire::{StatusReport, WorkerState};
+use super::wire::StatusReport;
 use super::{PublicKey, client::LinkError};
 use crate::config::{CustodyException, KeyState, SigningMode};
 
@@ -132,7 +132,7 @@ impl Custody {
         let (mut state, mut detail, report) = match token.last_seen() {
             None => ("not_asked_yet", "the worker was not asked yet".to_owned(), None),
             Some(Err(error)) => ("worker_unreachable", super::token::explain(&error), None),
-            Some(Ok(report)) => (state_name(report.state), report.detail.clone(), Some(report)),
+            Some(Ok(report)) => (report.state.name(), report.detail.clone(), Some(report)),
         };
         let active = self.keys_in(index).filter(|(entry, _)| entry.state == KeyState::Active);
         let mut missing = active
@@ -189,7 +189,7 @@ impl Custody {
         if token.grade() == Grade::Doubtful {
             let status = token.last_seen();
             let why = match status {
-                Some(Ok(report)) => format!("the token is {}: {}", state_name(report.state), report.detail),
+                Some(Ok(report)) => format!("the token is {}: {}", report.state.name(), report.detail),
                 Some(Err(error)) => unreachable(&error),
                 None => "the worker was not asked yet".to_owned(),
             };
@@ -259,14 +259,4 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn unreachable(error: &LinkError) -> String {
     format!("its worker cannot be reached: {}", super::token::explain(error))
-}
-
-fn state_name(state: WorkerState) -> &'static str {
-    match state {
-        WorkerState::Starting => "starting",
-        WorkerState::Ready => "ready",
-        WorkerState::TokenUnavailable => "token_unavailable",
-        WorkerState::PinRefused => "pin_refused",
-        WorkerState::Stopping => "stopping",
-    }
 }

@@ -19,6 +19,7 @@ use super::seen::{Grade, NotSigned, TokenSeen};
 use super::wire::FailureCode;
 use super::{Lane, canary};
 use crate::config::KeyState;
+use crate::telemetry::alert;
 
 impl Custody {
     /// Asks every worker how it is, opens the keys that are not open, and makes the test signatures that are due: once.
@@ -119,7 +120,7 @@ impl Custody {
                         strikes += 1;
                     }
                     Err(NotSigned::Refused(LinkError::Timeout)) => strikes += 1,
-                    Err(NotSigned::Unseen) => return,
+                    Err(NotSigned::Unseen | NotSigned::Away(_)) => return,
                     Ok(_) | Err(_) => strikes = 0,
                 }
                 if strikes >= STRIKES {
@@ -206,7 +207,7 @@ impl Custody {
                 self.bad_signature(entry, replica);
                 Tested::Failed
             }
-            Err(NotSigned::Refused(error) | NotSigned::Unclear(error)) => {
+            Err(NotSigned::Refused(error) | NotSigned::Unclear(error) | NotSigned::Away(error)) => {
                 let completed = token.load.completed();
                 match judge(&error, completed > made_before) {
                     Some(health) => {
@@ -271,7 +272,7 @@ impl Custody {
         let status = self.token_status(index);
         if let Some(news) = locked(&self.tokens[index].told).note(status.state) {
             let (token, state, detail) = (Arc::clone(&status.name), status.state, status.detail);
-            tracing::info!(token = &*token, state, detail, "token state");
+            tracing::info!(name: alert::TOKEN_STATE, token = &*token, state, detail, "token state");
             self.events.tell(CustodyEvent::TokenState { token, state, detail, untold: news.untold });
         }
         for (entry, replica) in self.keys_in(index) {
@@ -317,7 +318,10 @@ fn judge(error: &LinkError, busy: bool) -> Option<KeyHealth> {
         LinkError::Timeout | LinkError::Overloaded => true,
         LinkError::Refused(failure) => match failure.code {
             FailureCode::QueueFull | FailureCode::DeadlineExceeded => true,
-            FailureCode::TokenUnavailable | FailureCode::PinRefused | FailureCode::Unclear => return None,
+            FailureCode::TokenUnavailable
+            | FailureCode::PinRefused
+            | FailureCode::Unclear
+            | FailureCode::Stopping => return None,
             FailureCode::UnknownKey
             | FailureCode::KeyUnsuitable
             | FailureCode::DeviceError

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{EntitlementSetupError, Refreshed, RevocationListError, RevocationListStatus};
 use crate::clock::UnixTime;
+use crate::telemetry::alert;
 
 /// What was logged last, so that each state is logged once.
 #[derive(Debug, Default)]
@@ -77,7 +78,7 @@ impl Journal {
                     "the revocation list was signed by a key that is no longer pinned: every PoE is refused; install a \
                      list signed by one that is"
                 ),
-                Age::Ended => tracing::error!(sequence, "the revocation list is too old: every PoE is refused"),
+                Age::Ended => tracing::error!(name: alert::REVOCATIONS_STALE, sequence, "the revocation list is too old: every PoE is refused"),
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config;
+use crate::telemetry::alert;
 
 /// The circuit of one Fulcio.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Circuit {
 
     fn open(&self, state: &mut State, for_at_least: Option<Duration>) {
         let open_for = for_at_least.map_or(self.open_for, |wanted| wanted.clamp(self.open_for, LONGEST));
-        tracing::error!(seconds = open_for.as_secs(), "Fulcio does not answer: it is left alone for a while");
+        tracing::error!(name: alert::FULCIO_UNANSWERED, seconds = open_for.as_secs(), "Fulcio does not answer: it is left alone for a while");
         *state = State::Open { until: Instant::now() + open_for };
     }
 

@@ -38,7 +38,7 @@ use crate::config::{self, Config, SandboxException};
 use crate::custody::Custody;
 use crate::dsse::DerSignature;
 use crate::sigstore::{self, TrustedRoot};
-use crate::telemetry::KeylessMetrics;
+use crate::telemetry::{KeylessMetrics, alert};
 
 use circuit::Circuit;
 use identity::{AssertionEvents, Identity};
@@ -218,14 +218,14 @@ impl Keyless {
 
     /// Keeps identity tokens fresh and ends helpers that waited too long, for ever. At first it tries whether a
     /// helper can close its sandbox here; that one cannot is logged, and shows in no other way before a request needs one.
-    pub async fn upkeep(self: Arc<Self>) {
+    pub async fn upkeep(&self) {
         let mut identities = JoinSet::new();
         for identity in &self.identities {
             identities.spawn(Arc::clone(identity).keep_fresh());
         }
         self.route.refresh();
         if let Err(error) = self.rehearse().await {
-            tracing::error!(%error, "keyless signing will fail: a helper that was started to try it did");
+            tracing::error!(name: alert::KEYLESS_UNSEALED, %error, "keyless signing will fail: a helper that was started to try it did");
         }
         loop {
             self.kept.tend();

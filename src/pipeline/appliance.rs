@@ -1,175 +1,57 @@
-//! Everything that the steps of the pipeline work with, made once from the configuration.
+//! Everything that the steps of the pipeline work with.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use tokio::runtime::Handle;
-use tokio::sync::watch;
+use std::time::Instant;
 
 use super::Refusal;
+use super::part::Part;
 use super::report::Reports;
-use crate::api::{BodyBudget, CustodyReadiness, KeylessReadiness, Readiness, TimestampReadiness};
-use crate::audit::{AuditLog, Detail, Record};
+use crate::api::{BodyBudget, CustodyReadiness, KeylessReadiness, LiveTls, Readiness, TimestampReadiness};
+use crate::audit::{AuditLog, Record};
 use crate::auth::{Authenticator, Caller, PeerCertificate};
 use crate::clock::UnixTime;
-use crate::config::{self, Config, KeyState, SigningMode};
+use crate::config::{Config, SigningMode};
 use crate::custody::{Custody, TokenStatus};
 use crate::entitlement::{Entitlements, Limits};
 use crate::keyless::Keyless;
-use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
 use crate::quota::{Permit, Quotas};
 use crate::release::TrustedReleases;
-use crate::sigstore::TrustedRoot;
 use crate::statement::catalog::{Allowed, PredicateType};
 use crate::telemetry::{Metrics, TokenFigures};
-use crate::timestamp::{AuthoritySettings, TimestampPolicy, TimestampSettings, Timestamps};
+use crate::timestamp::Timestamps;
 
-/// The front, without its listeners.
+/// The front, without its listeners, as one configuration wants it.
 pub(crate) struct Appliance {
     pub(crate) config: Config,
-    pub(crate) audit: AuditLog,
-    pub(crate) authenticator: Arc<Authenticator>,
-    pub(crate) entitlements: Arc<Entitlements>,
-    pub(crate) quotas: Quotas,
-    pub(crate) releases: TrustedReleases,
-    pub(crate) custody: Arc<Custody>,
+    pub(crate) audit: Arc<AuditLog>,
+    pub(crate) authenticator: Part<Authenticator>,
+    pub(crate) entitlements: Part<Entitlements>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) releases: Part<TrustedReleases>,
+    pub(crate) custody: Part<Custody>,
     /// Absent where the configuration has no Fulcio.
-    pub(super) keyless: Option<Arc<Keyless>>,
+    pub(super) keyless: Part<Option<Keyless>>,
     /// Absent where the configuration has no timestamp authority.
-    pub(super) timestamps: Option<Timestamps>,
-    pub(crate) metrics: Metrics,
+    pub(super) timestamps: Part<Option<Timestamps>>,
+    pub(crate) tls: Part<LiveTls>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) bodies: Arc<BodyBudget>,
     pub(super) reports: Reports,
-    tenants: HashMap<Arc<str>, TenantPolicy>,
+    pub(super) tenants: HashMap<Arc<str>, TenantPolicy>,
 }
 
 /// What a tenant may have signed, and how.
 pub(crate) struct TenantPolicy {
-    allowed: Allowed,
+    pub(super) allowed: Allowed,
     pub(crate) default_mode: SigningMode,
     /// It has no key that signs, so that it is ready when keyless signing is.
-    only_keyless: bool,
+    pub(super) only_keyless: bool,
 }
 
 impl Appliance {
-    /// Makes every part. Look-ups run on `background`.
-    ///
-    /// # Errors
-    /// What is wrong with the configuration or with a file that it names.
-    pub(crate) fn new(
-        config: Config,
-        audit: AuditLog,
-        background: &Handle,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let authority = Outbound::new(
-            OutboundTls::load(config.authority.ca.as_deref(), None)?,
-            OutboundLimits { timeout: AUTHORITY_TIMEOUT, max_body_bytes: MAX_JWKS_BYTES },
-            background.clone(),
-        )?;
-        let metrics = Metrics::new();
-        let licensing = match &config.licensing.online {
-            None => None,
-            Some(online) => {
-                let tls = OutboundTls::load(Some(&online.ca), Some((&online.certificate, &online.private_key)))?;
-                if let Some(expires) = tls.identity_expires() {
-                    metrics.certificate_expiry("licensing_client", expires);
-                }
-                let limits = OutboundLimits { timeout: online.timeout.get(), max_body_bytes: MAX_INTROSPECTION_BYTES };
-                Some(Outbound::new(tls, limits, background.clone())?)
-            }
-        };
-        let tenants = config.tenants.keys().map(String::as_str);
-        let authenticator = Authenticator::new(&config.authority, &config.server.public_url, tenants, authority)?;
-        let entitlements = Entitlements::new(&config.licensing, config.plans.clone(), licensing)?;
-        audit.observe(metrics.audit());
-        let tenants = config
-            .tenants
-            .iter()
-            .map(|(name, tenant)| {
-                let allowed = Allowed::new(&tenant.predicate_types)?;
-                let signs = |key: &String| config.keys.get(key).is_some_and(|key| key.state == KeyState::Active);
-                let only_keyless = tenant.keyless.is_some() && !tenant.keys.iter().any(signs);
-                let policy = TenantPolicy { allowed, default_mode: tenant.default_mode, only_keyless };
-                Ok((name.as_str().into(), policy))
-            })
-            .collect::<Result<_, Box<dyn Error + Send + Sync>>>()?;
-        let custody = Arc::new(Custody::new(&config)?);
-        let keyless = Keyless::new(&config, &custody, &metrics.keyless)?.map(Arc::new);
-        let timestamps = config.timestamps.as_ref().map(|stamps| timestamps(stamps, background)).transpose()?;
-        Ok(Self {
-            authenticator: Arc::new(authenticator),
-            entitlements: Arc::new(entitlements),
-            quotas: Quotas::new(),
-            releases: TrustedReleases::new(&config.release, background, metrics.release.clone())?,
-            custody,
-            keyless,
-            timestamps,
-            bodies: Arc::new(BodyBudget::new(config.server.limits.max_body_bytes_in_flight.get())),
-            reports: Reports::default(),
-            tenants,
-            metrics,
-            audit,
-            config,
-        })
-    }
-
-    /// Keeps keys, lists and tokens fresh until `stop` turns true.
-    pub(crate) async fn upkeep(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let work = async {
-            tokio::join!(
-                self.authenticator.maintain(),
-                Arc::clone(&self.entitlements).watch(),
-                Arc::clone(&self.custody).watch(),
-                self.write_down_custody_events(),
-                self.keep_keyless(),
-                self.write_down_assertions(),
-            )
-        };
-        tokio::select! {
-            _ = work => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-    }
-
-    /// What happens to tokens and keys, into the audit log, for ever.
-    async fn write_down_custody_events(&self) {
-        let Some(mut events) = self.custody.events() else { return };
-        while let Some(event) = events.recv().await {
-            let written = event.as_record(|record| self.audit.append(record)).await;
-            if let Err(error) = written {
-                // The log says for itself that it fails, and nothing is signed while it does.
-                tracing::error!(%error, ?event, "an event of custody could not be recorded");
-            }
-        }
-    }
-
-    async fn keep_keyless(&self) {
-        if let Some(keyless) = &self.keyless {
-            Arc::clone(keyless).upkeep().await;
-        }
-    }
-
-    /// What the sandbox of helpers may lack, and each client assertion before a key signs it, into the audit log.
-    async fn write_down_assertions(&self) {
-        let Some(keyless) = &self.keyless else { return };
-        for exception in keyless.sandbox_exceptions() {
-            let details = [("layer", Detail::Text(&exception.layer)), ("reason", Detail::Text(&exception.reason))];
-            let written = self.audit.append(&Record::Event { event: "sandbox_exception", details: &details }).await;
-            if let Err(error) = written {
-                tracing::error!(%error, "an exception from the sandbox could not be recorded");
-            }
-        }
-        let Some(mut assertions) = keyless.assertions() else { return };
-        while let Some(assertion) = assertions.recv().await {
-            let written = assertion.as_record(|record| self.audit.append(record)).await;
-            assertion.recorded(written.is_ok());
-        }
-    }
-
     /// Can something be signed for the tenant now? Whoever has a key is ready by that; Fulcio matters to those alone who
     /// have nothing else.
     fn can_sign(&self, tenant: &str, policy: &TenantPolicy) -> bool {
@@ -178,6 +60,20 @@ impl Appliance {
         } else {
             self.custody.can_sign(tenant)
         }
+    }
+
+    /// What worked with `before` and would not now, in words; `None` where nothing was lost.
+    pub(super) fn shortfall(&self, before: &Self) -> Option<String> {
+        if before.authenticator.key_status().usable && !self.authenticator.key_status().usable {
+            return Some("the Authority's keys cannot be had".to_owned());
+        }
+        let lost = |tenant: &Arc<str>, policy: &TenantPolicy| {
+            let could = before.tenants.get(tenant).is_some_and(|earlier| before.can_sign(tenant, earlier));
+            could && !self.can_sign(tenant, policy)
+        };
+        let lost: Vec<&str> =
+            self.tenants.iter().filter(|(tenant, policy)| lost(tenant, policy)).map(|(tenant, _)| &**tenant).collect();
+        (!lost.is_empty()).then(|| format!("nothing could be signed for {}", lost.join(", ")))
     }
 
     /// The caller's tenant. Authentication has refused tenants that the configuration does not know.
@@ -256,7 +152,7 @@ impl Appliance {
                 self.metrics.custody.exception(key, exception.attribute);
             }
         }
-        if let Some(keyless) = &self.keyless {
+        if let Some(keyless) = &*self.keyless {
             keyless.observe();
         }
         self.metrics.body_bytes_held.set(self.bodies.held().cast_signed());
@@ -266,36 +162,6 @@ impl Appliance {
         self.metrics.verify_after_sign_failures.inner().store(bad_signatures, Ordering::Relaxed);
         self.metrics.render()
     }
-}
-
-fn timestamps(config: &config::Timestamps, background: &Handle) -> Result<Timestamps, Box<dyn Error + Send + Sync>> {
-    let root = TrustedRoot::load(&config.trusted_root)?;
-    if root.timestamp_authorities.is_empty() {
-        return Err("timestamps.trusted_root names no timestamp authority, so no timestamp could be trusted".into());
-    }
-    let authorities = config
-        .authority
-        .iter()
-        .map(|(name, authority)| {
-            let tls = if authority.url.starts_with("http:") {
-                OutboundTls::default()
-            } else {
-                OutboundTls::load(authority.ca.as_deref(), None)?
-            };
-            Ok(AuthoritySettings { name: name.clone(), url: authority.url.clone(), tls })
-        })
-        .collect::<Result<_, Box<dyn Error + Send + Sync>>>()?;
-    let settings = TimestampSettings {
-        authorities,
-        policy: match config.policy {
-            config::TimestampPolicy::One => TimestampPolicy::One,
-            config::TimestampPolicy::All => TimestampPolicy::All,
-        },
-        timeout: config.timeout.get(),
-        failures: STAMP_FAILURES,
-        pause: STAMP_PAUSE,
-    };
-    Ok(Timestamps::new(settings, Arc::new(root), background)?)
 }
 
 fn figures(token: &TokenStatus) -> Option<TokenFigures> {
@@ -328,9 +194,3 @@ impl TenantPolicy {
 
 /// Verifying a large envelope keeps a core busy for a while.
 const MAX_READS_AT_ONCE: u32 = 16;
-/// After so many failures in a row a timestamp authority is left alone.
-const STAMP_FAILURES: u32 = 3;
-const STAMP_PAUSE: Duration = Duration::from_secs(1);
-const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_JWKS_BYTES: usize = 1 << 20;
-const MAX_INTROSPECTION_BYTES: usize = 64 << 10;

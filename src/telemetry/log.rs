@@ -3,13 +3,16 @@
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use super::journal::Journal;
 use crate::config::{Log, LogTarget};
 
 /// Sets up the process's logs. `[log] filter` wins over the environment variable `SIGNER_LOG`, which wins over `info`.
@@ -24,8 +27,23 @@ pub fn init(config: &Log) -> Result<(), LogError> {
         LogTarget::Journald => journald().map_err(LogError::Journald)?,
         LogTarget::Json => json(io::stderr),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(LogError::Twice)
+    let (filter, handle) = reload::Layer::new(filter);
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(LogError::Twice)?;
+    // Nobody else sets it: logs can be set up only once.
+    let _ = FILTER.set(handle);
+    Ok(())
 }
+
+/// Has the filter of `config` in force from now on, where logs were set up. Where they go stays.
+///
+/// # Errors
+/// When the filter is wrong; the one in force stays.
+pub fn refilter(config: &Log) -> Result<(), LogError> {
+    let filter = filter(config, std::env::var("SIGNER_LOG").ok())?;
+    FILTER.get().map_or(Ok(()), |handle| handle.reload(filter).map_err(LogError::Reload))
+}
+
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +62,9 @@ pub enum LogError {
     /// Somebody was quicker.
     #[error("logs are set up already: {0}")]
     Twice(#[source] TryInitError),
+    /// They are gone.
+    #[error("the filter cannot be replaced: {0}")]
+    Reload(#[source] reload::Error),
 }
 
 type Output = Box<dyn Layer<Registry> + Send + Sync>;
@@ -63,7 +84,7 @@ fn json<W: for<'w> MakeWriter<'w> + Send + Sync + 'static>(writer: W) -> Output 
 }
 
 fn journald() -> io::Result<Output> {
-    Ok(tracing_journald::layer()?.with_field_prefix(Some("SIGNER".to_owned())).boxed())
+    Ok(Journal::open()?.boxed())
 }
 
 /// Whether systemd connected standard error to the journal: `JOURNAL_STREAM` names its device and inode

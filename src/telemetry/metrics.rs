@@ -54,6 +54,8 @@ pub struct Metrics {
     /// A family, so that without a list there is no zero, which would be an alarm.
     client_crl: Family<Named, Gauge>,
     audit: AuditMetrics,
+    reloads: Family<Fixed, Counter>,
+    reload_refused: Gauge,
     /// Bytes of bundles answered.
     pub bundle_bytes: Counter,
     /// Keyless signing.
@@ -207,6 +209,18 @@ impl Metrics {
             Family::default(),
         );
         let audit = AuditMetrics::new(&mut registry);
+        let reloads = registered(
+            &mut registry,
+            "config_reloads",
+            "How often the configuration was read anew, by what came of it",
+            Family::default(),
+        );
+        let reload_refused = registered(
+            &mut registry,
+            "config_reload_refused",
+            "1 while the configuration on disk was refused and an older one is in force",
+            Gauge::default(),
+        );
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register("build", "The build that is running", Info::new(version));
         Self {
@@ -226,6 +240,8 @@ impl Metrics {
             certificate_expiry,
             client_crl,
             audit,
+            reloads,
+            reload_refused,
             bundle_bytes,
             keyless,
             timestamps,
@@ -304,6 +320,12 @@ impl Metrics {
     /// When the first of the revocation lists for client certificates is past its `nextUpdate`, in Unix time.
     pub fn client_crl_next_update(&self, moment: i64) {
         self.client_crl.get_or_create(&[("of", "clients".to_owned())]).set(moment);
+    }
+
+    /// The configuration was read anew, and taken or not.
+    pub fn reload(&self, taken: bool) {
+        self.reloads.get_or_create(&[("result", if taken { "taken" } else { "refused" })]).inc();
+        self.reload_refused.set(i64::from(!taken));
     }
 
     /// What the audit log counts by; see [`crate::audit::AuditLog::observe`].
@@ -390,6 +412,7 @@ mod tests {
         metrics.kms_sign.inc();
         metrics.verify_after_sign_failures.inc();
         metrics.connections.set(7);
+        metrics.reload(false);
         let text = metrics.render().unwrap();
         for line in [
             "signer_requests_total{result=\"signed\"} 1",
@@ -419,6 +442,8 @@ mod tests {
             "signer_kms_sign_total 1",
             "signer_verify_after_sign_failures_total 1",
             "signer_connections 7",
+            "signer_config_reloads_total{result=\"refused\"} 1",
+            "signer_config_reload_refused 1",
             "signer_build_info{version=\"0.1.0\"} 1",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");

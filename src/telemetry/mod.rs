@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alert;
 mod custody;
+mod journal;
 mod keyless;
 mod laps;
 pub mod log;
+pub mod manager;
 mod metrics;
 mod release;
 

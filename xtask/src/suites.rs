@@ -102,6 +102,13 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "handover",
+        proves: "restarts and reloads under load refuse nobody; a bad configuration changes nothing; what systemd is told",
+        runs: &[&["--test", "handover"]],
+        needs: &[&SOFTHSM, &OPENSC, &OPENSSL],
+        peers: &[],
+    },
+    Suite {
         name: "matrix",
         proves: "one end-to-end suite passes unchanged on every device that can be had here",
         runs: &[&["--test", "matrix"]],

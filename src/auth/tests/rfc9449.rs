@@ -1,9 +1,9 @@
 //! The examples of RFC 9449, judged at the time they were made.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::*;
-use crate::auth::dpop::{Proofs, Request};
+use crate::auth::dpop::{ProofMemory, Proofs, Request};
 use crate::auth::htu::PublicUrl;
 use crate::auth::token_cache::VerifiedToken;
 use crate::jose::{Jws, VerifyingKey, base64url_decode};
@@ -59,7 +59,9 @@ fn check(url: &str, method: &Method, path: &str, proof: &str, token_text: &str, 
     let started = Moment { wall: UnixTime(MADE_AT - 7200), steady: Instant::now() };
     let now = Moment { wall: UnixTime(at), steady: started.steady + Duration::from_secs(7200) };
     let skew = Duration::from_secs(30);
-    let proofs = Proofs::new(&config::Dpop::default(), skew, PublicUrl::parse(url).unwrap(), started).unwrap();
+    let dpop = config::Dpop::default();
+    let memory = Arc::new(ProofMemory::new(&dpop, skew, started).unwrap());
+    let proofs = Proofs::new(&dpop, skew, PublicUrl::parse(url).unwrap(), memory);
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token_text.as_bytes());
     let token_hash: [u8; 32] = hash.as_ref().try_into().unwrap();
     let request = Request { method, path, token_hash: &token_hash };

@@ -1,6 +1,5 @@
 //! `signer-token admin` as a child process: the only way from here to a vendor's module.
 
-use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cli::Reach;
+use crate::ctl::conformance::signer_token;
 use crate::ctl::error::CtlError;
 use crate::custody::admin::{Failure, Message, Step};
 
@@ -72,11 +72,19 @@ impl Admin {
     fn new(reach: &Reach) -> Result<Self, CtlError> {
         let program = match &reach.signer_token {
             Some(program) => program.clone(),
-            None => beside(&env::current_exe().map_err(|error| CtlError::read(Path::new("/proc/self/exe"), error))?),
+            None => signer_token(),
         };
         let mut command = Command::new(&program);
         command.arg("admin").stdin(Stdio::null()).stdout(Stdio::piped());
         Ok(Self { command, program })
+    }
+
+    /// To be started by another program, which is given `arguments` and then this command.
+    pub(crate) fn inside(self, program: &str, arguments: &[String]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(self.command.get_program()).args(self.command.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Self { command, program: program.into() }
     }
 
     /// Adds arguments; none of them is ever a secret.

@@ -113,6 +113,10 @@ pub(crate) struct TokenDoctorArgs {
     /// Log in, once, and look at the private keys.
     #[arg(long)]
     pub(crate) login: bool,
+    /// Look at the module also inside the sandbox of its worker's unit, and say which directive of it stands in the way, if
+    /// one does. As root, where systemd runs; takes up to a minute.
+    #[arg(long)]
+    pub(crate) in_unit: bool,
     /// Longest wait for one answer of the module.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub(crate) patience: crate::config::Span,

@@ -42,6 +42,8 @@ struct State {
     out: Vec<u8>,
     waiting: HashMap<u64, Waiter>,
     unanswered: u32,
+    /// The worker has said goodbye: what waits is answered, and nothing more is asked.
+    leaving: bool,
     ended: Option<Arc<str>>,
 }
 
@@ -58,15 +60,23 @@ enum Waiter {
 impl Channel {
     /// Takes over a connection after its hellos; `inbox` may hold bytes that came behind the hello.
     pub(super) fn start(token: Arc<str>, stream: UnixStream, inbox: Inbox) -> Self {
-        let state =
-            State { next_id: 1, sent_below: 1, out: Vec::new(), waiting: HashMap::new(), unanswered: 0, ended: None };
+        let state = State {
+            next_id: 1,
+            sent_below: 1,
+            out: Vec::new(),
+            waiting: HashMap::new(),
+            unanswered: 0,
+            leaving: false,
+            ended: None,
+        };
         let shared = Arc::new(Shared { token, state: Mutex::new(state), flush: Notify::new() });
         let task = tokio::spawn(run(EndOnDrop(Arc::clone(&shared)), stream, inbox)).abort_handle();
         Self { shared, task, handles: Mutex::default() }
     }
 
     pub(in crate::custody) fn is_live(&self) -> bool {
-        locked(&self.shared.state).ended.is_none()
+        let state = locked(&self.shared.state);
+        state.ended.is_none() && !state.leaving
     }
 
     pub(in crate::custody) fn handle(&self, key: usize) -> Option<KeyHandle> {
@@ -135,6 +145,9 @@ impl Shared {
         if let Some(why) = &state.ended {
             return Err(LinkError::Unsent(Arc::clone(why)));
         }
+        if state.leaving {
+            return Err(LinkError::Unsent(GOODBYE.into()));
+        }
         if state.waiting.len() >= MAX_WAITING {
             return Err(LinkError::Overloaded);
         }
@@ -148,6 +161,10 @@ impl Shared {
     }
 
     fn deliver(&self, id: u64, reply: Reply) -> Result<(), WireError> {
+        if reply == Reply::Goodbye {
+            locked(&self.state).leaving = true;
+            return Ok(());
+        }
         let waiter = {
             let mut state = locked(&self.state);
             state.unanswered = 0;
@@ -178,6 +195,12 @@ impl Shared {
         }
     }
 
+    /// The worker has said goodbye, and has answered everything.
+    fn is_over(&self) -> bool {
+        let state = locked(&self.state);
+        state.leaving && state.waiting.is_empty()
+    }
+
     /// The first reason stays. Everybody who waits hears it, and whether their request may have been seen.
     fn end(&self, why: &str) {
         let (waiting, sent_below, why) = {
@@ -190,7 +213,11 @@ impl Shared {
             (std::mem::take(&mut state.waiting), state.sent_below, why)
         };
         let lost = waiting.len();
-        tracing::warn!(token = %self.token, waiting = lost, "connection to the worker ended: {why}");
+        if lost == 0 && &*why == GOODBYE {
+            tracing::info!(token = %self.token, "the worker stops; the next connection is to the next one");
+        } else {
+            tracing::warn!(token = %self.token, waiting = lost, "connection to the worker ended: {why}");
+        }
         for (id, waiter) in waiting {
             let why = Arc::clone(&why);
             waiter.fail(if id < sent_below { LinkError::Lost(why) } else { LinkError::Unsent(why) });
@@ -250,6 +277,9 @@ async fn receive(shared: &Shared, mut stream: OwnedReadHalf, mut inbox: Inbox) -
             tracing::error!(token = %shared.token, "connection closed: the worker sent {error}");
             return format!("the worker sent {error}");
         }
+        if shared.is_over() {
+            return GOODBYE.to_owned();
+        }
         match stream.read(inbox.space()).await {
             Ok(0) => return "the worker closed it".to_owned(),
             Ok(count) => inbox.filled(count),
@@ -295,6 +325,8 @@ async fn send(shared: &Shared, mut stream: OwnedWriteHalf) -> String {
 fn unusable(error: &io::Error) -> String {
     format!("the socket failed: {error}")
 }
+
+const GOODBYE: &str = "the worker stops";
 
 /// Requests without an answer on one connection; far more than any queue that the worker is configured with.
 const MAX_WAITING: usize = 64 * 1024;

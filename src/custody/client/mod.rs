@@ -44,6 +44,8 @@ struct Seat {
 #[derive(Debug, Default)]
 struct Attempts {
     failed: u32,
+    /// When the first of these was.
+    since: Option<Instant>,
     last: Option<(Instant, LinkError)>,
 }
 
@@ -86,6 +88,12 @@ impl Link {
         }
     }
 
+    /// Was the worker reached a moment ago, or not tried yet? A worker that is restarted is worth waiting for,
+    /// one that is away for longer is not.
+    pub(super) fn may_be_restarting(&self) -> bool {
+        locked(&self.attempts).since.is_none_or(|since| since.elapsed() < RESTART)
+    }
+
     fn seat(&self) -> Arc<Seat> {
         let id = Handle::current().id();
         let mut seats = locked(&self.seats);
@@ -107,6 +115,7 @@ impl Attempts {
 
     fn note(&mut self, error: &LinkError) {
         self.failed = self.failed.saturating_add(1);
+        self.since.get_or_insert_with(Instant::now);
         self.last = Some((Instant::now(), error.clone()));
     }
 }
@@ -116,6 +125,9 @@ impl Seat {
         locked(&self.current).as_ref().filter(|channel| channel.is_live()).cloned()
     }
 }
+
+/// Longer than a restart of the worker takes, with the initialisation of a slow module and its login.
+const RESTART: Duration = Duration::from_secs(15);
 
 /// 20 ms after the first failure, doubling up to a second: a Unix socket costs little to try.
 fn pause(failed: u32) -> Duration {

@@ -106,7 +106,7 @@ async fn behind_the_service_manager_s_socket_the_worker_s_user_must_answer() {
 async fn who_listens_is_the_worker_or_root_and_nobody_else() {
     let socket = Activated::new();
     if own() == ROOT {
-        assert!(objection(&socket.path(), WORKER).unwrap().is_none());
+        assert!(objection(&socket.path(), Seen::As(WORKER)).unwrap().is_none());
         return;
     }
     let error = socket.connect(socket.path(), own() + 1).await.unwrap_err();
@@ -117,10 +117,10 @@ async fn who_listens_is_the_worker_or_root_and_nobody_else() {
 fn a_socket_that_others_could_have_put_there_is_not_the_service_manager_s() {
     let socket = Activated::new();
     let refused = |path: &Path, word: &str| {
-        let why = objection(path, own()).unwrap().unwrap_or_default();
+        let why = objection(path, Seen::As(own())).unwrap().unwrap_or_default();
         assert!(why.contains(word), "{}: {why:?}", path.display());
     };
-    assert_eq!(objection(&socket.path(), own()).unwrap(), None);
+    assert_eq!(objection(&socket.path(), Seen::As(own())).unwrap(), None);
     let link = socket.dir.path().join("link.sock");
     std::os::unix::fs::symlink(socket.path(), &link).unwrap();
     refused(&link, "a link");

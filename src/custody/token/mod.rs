@@ -13,7 +13,7 @@ pub mod yubihsm;
 
 use std::fmt;
 
-pub use inherited::inherited_listener;
+pub use inherited::{Inherited, inherited_listener, inherited_sockets};
 pub use lab::Lab;
 pub use pin::{Pin, PinFileError};
 

@@ -54,6 +54,7 @@ pub fn encode_reply(id: u64, reply: &Reply, out: &mut Vec<u8>) {
         Reply::Signed(signature) => frame(out, SIGN | REPLY, id, |w| w.bytes(signature)),
         Reply::Status(report) => frame(out, STATUS | REPLY, id, |w| w.report(report)),
         Reply::Pong => frame(out, PING | REPLY, id, |_| ()),
+        Reply::Goodbye => frame(out, GOODBYE, id, |_| ()),
         Reply::Failed(failure) => frame(out, FAILED, id, |w| {
             w.u8(failure.code as u8);
             w.text(&failure.detail);
@@ -79,6 +80,7 @@ pub fn decode_reply(frame: &[u8]) -> Result<(u64, Reply), WireError> {
         k if k == SIGN | REPLY => Reply::Signed(r.array()?),
         k if k == STATUS | REPLY => Reply::Status(Box::new(r.report()?)),
         k if k == PING | REPLY => Reply::Pong,
+        GOODBYE => Reply::Goodbye,
         FAILED => Reply::Failed(Failure { code: failure_code(r.u8()?)?, detail: r.text()? }),
         other => return Err(WireError::UnknownKind(other)),
     };
@@ -99,6 +101,7 @@ fn failure_code(byte: u8) -> Result<FailureCode, WireError> {
         C::BadRequest,
         C::Unclear,
         C::BadSignature,
+        C::Stopping,
     ];
     known.into_iter().find(|code| *code as u8 == byte).ok_or(WireError::BadValue("failure code"))
 }
@@ -282,4 +285,5 @@ const SIGN: u8 = 0x03;
 const STATUS: u8 = 0x04;
 const PING: u8 = 0x05;
 const REPLY: u8 = 0x80;
+const GOODBYE: u8 = 0xfe;
 const FAILED: u8 = 0xff;

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use super::{KeyAttributes, PublicKey};
 
 /// The version both sides must speak; there is no negotiation, because both come from one package.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// First bytes of every [`Hello`].
 pub const MAGIC: [u8; 8] = *b"SOSIGNTK";
@@ -91,6 +91,10 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// The reader thread is alive.
     Pong,
+    /// The worker stops in good order. The answer to nothing, with request id 0: what it has taken is still answered,
+    /// what comes from now on is answered with [`FailureCode::Stopping`], and the front closes the connection when it
+    /// waits for nothing more.
+    Goodbye,
     /// There is no answer to the request. Nothing was signed, but for [`FailureCode::Unclear`] and
     /// [`FailureCode::BadSignature`].
     Failed(Failure),
@@ -143,6 +147,8 @@ pub enum FailureCode {
     Unclear = 9,
     /// The device says that it signed, and what it returned is no signature.
     BadSignature = 10,
+    /// The worker stops; nothing was signed, and the next process takes over the socket.
+    Stopping = 11,
 }
 
 /// What a peer did wrong; the connection is over.

@@ -78,6 +78,18 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
+    /// As in `/readyz`, audit records and the service manager's status.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::TokenUnavailable => "token_unavailable",
+            Self::PinRefused => "pin_refused",
+            Self::Stopping => "stopping",
+        }
+    }
+
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         [Self::Starting, Self::Ready, Self::TokenUnavailable, Self::PinRefused, Self::Stopping]
             .into_iter()

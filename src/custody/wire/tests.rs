@@ -63,6 +63,7 @@ fn every_reply_comes_back_as_it_was() {
         Reply::Signed([3; 64]),
         Reply::Status(Box::new(report)),
         Reply::Pong,
+        Reply::Goodbye,
         Reply::Failed(Failure::new(FailureCode::BadRequest, "no")),
         Reply::Failed(Failure::new(FailureCode::Unclear, "perhaps")),
         Reply::Failed(Failure::new(FailureCode::BadSignature, "63 bytes")),

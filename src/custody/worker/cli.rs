@@ -12,11 +12,11 @@ use nix::unistd::Pid;
 
 use super::settings::Settings;
 use super::watchdog::Watchdog;
-use super::{Stopped, Worker, backend, bench, harden, journal, socket};
+use super::{Stopped, Worker, ask, backend, bench, harden, socket};
 use crate::custody::admin::{self, AdminArgs};
 use crate::custody::conformance;
 use crate::custody::token::{explain, inherited_listener};
-use crate::telemetry;
+use crate::telemetry::{self, manager};
 
 /// Serves one token (HSM) to signerd over a Unix socket.
 ///
@@ -66,6 +66,13 @@ enum Command {
     /// `signerctl token conformance` runs.
     #[command(hide = true)]
     Conformance(conformance::Arguments),
+    /// Asks an operator for the PIN: what `signer-token-pin@NAME.service` runs.
+    #[command(hide = true)]
+    AskPin {
+        /// The token's name.
+        #[arg(long)]
+        name: String,
+    },
 }
 
 /// The whole program. Exit status: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a wrong command line,
@@ -79,6 +86,7 @@ pub fn main() -> ExitCode {
         }
         (Some(Command::Admin(args)), _) => Ok(admin::run(&args)),
         (Some(Command::Conformance(arguments)), _) => conformance(&arguments),
+        (Some(Command::AskPin { name }), _) => ask::run(&name).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         (None, Some(which)) => serve(&which),
         (None, None) => Err("give --config FILE and --name NAME; see --help".into()),
     };
@@ -126,7 +134,7 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
         }
     };
     tracing::info!(token = name, %signal, "worker stops");
-    journal::stopping();
+    manager::stopping("finishing what is in flight", PATIENCE + Duration::from_secs(5));
     // When the module is beyond repair, nothing that waits in it will come to a good end.
     let patience = if beyond_repair.load(Ordering::SeqCst) { BEYOND_REPAIR_PATIENCE } else { PATIENCE };
     if worker.stop(patience) == Stopped::CallPending {
@@ -160,7 +168,7 @@ fn conformance(arguments: &conformance::Arguments) -> Result<ExitCode, Failure> 
     Ok(if conformance::main(arguments)? { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
-/// For what is in flight at SIGTERM; systemd waits 90 s by default.
+/// For what is in flight at SIGTERM; the unit says `TimeoutStopSec=30`.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Callers wait for the next process.

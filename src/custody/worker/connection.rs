@@ -201,10 +201,19 @@ impl Connections {
         locked(&self.open).len()
     }
 
-    /// No more requests; answers still go out.
-    pub(super) fn stop_reading(&self) {
+    /// Tells every front that its next request belongs to the next worker.
+    pub(super) fn say_goodbye(&self) {
         for connection in locked(&self.open).values() {
-            let _ = connection.stream.shutdown(Shutdown::Read);
+            connection.leave(0, &Reply::Goodbye);
+        }
+    }
+
+    /// Waits until the fronts have closed what is open, this long at most. They do when they wait for nothing more; were
+    /// it closed here, a request on its way would be lost, and nobody could tell whether it was signed.
+    pub(super) fn await_end(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -1,31 +1,17 @@
-//! What the service manager is told (`sd_notify(3)`). Without a service manager these do nothing.
-
-use sd_notify::NotifyState;
+//! What the service manager is told of the token.
 
 use crate::custody::token::TokenFacts;
 use crate::custody::wire::{WorkerState, fit};
+use crate::telemetry::manager;
 
 /// The token can sign.
 pub(super) fn ready(facts: &TokenFacts) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&fit(&format!("ready: token {facts}")))]);
+    manager::ready(&fit(&format!("signing: token {facts}")));
 }
 
-/// The token cannot sign. A refused PIN is told as readiness: were the start to time out, the service manager would
-/// start the worker again, and it would present the same PIN again.
+/// The token cannot sign, and the worker goes on trying or waits for an operator: its start is over all the same. Were it
+/// to time out, the service manager would kill the worker, perhaps in the middle of a login, and a boot would wait for a
+/// token that is away.
 pub(super) fn trouble(state: WorkerState, detail: &str) {
-    let text = fit(detail);
-    match state {
-        WorkerState::PinRefused => tell(&[NotifyState::Ready, NotifyState::Status(&text)]),
-        _ => tell(&[NotifyState::Status(&text)]),
-    }
-}
-
-pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("finishing what is in flight")]);
-}
-
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager cannot be notified");
-    }
+    manager::ready(&fit(&format!("not signing ({}): {detail}", state.name())));
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod ailing;
+mod ask;
 mod backend;
 mod bench;
 mod cli;
@@ -30,7 +31,7 @@ pub use cli::main;
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -72,7 +73,9 @@ pub struct Worker {
     sessions: Vec<JoinHandle<()>>,
     accept: JoinHandle<()>,
     expiry: JoinHandle<()>,
-    address: Option<PathBuf>,
+    /// Closed, it wakes the thread that accepts. A socket that the service manager holds must neither be shut down, since
+    /// the next worker listens on it, nor connected to, since that connection might wait for the next worker.
+    awake: UnixStream,
 }
 
 /// How a worker ended.
@@ -103,9 +106,9 @@ impl Worker {
             }
         })?;
         let accepting = Arc::clone(&shared);
-        let address = listener.local_addr()?.as_pathname().map(Path::to_owned);
-        let accept = thread("accept", move || reader::accept(&accepting, &listener))?;
-        Ok(Self { shared, sessions, accept, expiry, address })
+        let (awake, stopped) = UnixStream::pair()?;
+        let accept = thread("accept", move || reader::accept(&accepting, &listener, &stopped))?;
+        Ok(Self { shared, sessions, accept, expiry, awake })
     }
 
     /// State and counters.
@@ -124,9 +127,7 @@ impl Worker {
     /// that do not return.
     pub fn stop(self, patience: Duration) -> Stopped {
         self.shared.stop();
-        // Accepting cannot be interrupted; a connection from ourselves wakes the thread, which then sees the end.
-        // A socket that the service manager holds must not be shut down: the next worker listens on it.
-        let woken = self.address.is_some_and(|address| UnixStream::connect(address).is_ok());
+        drop(self.awake);
         let deadline = Instant::now() + patience;
         for session in self.sessions {
             while !session.is_finished() {
@@ -137,10 +138,9 @@ impl Worker {
             }
         }
         let _ = self.expiry.join();
+        self.shared.connections.await_end(FAREWELL);
         self.shared.connections.close_all();
-        if woken {
-            let _ = self.accept.join();
-        }
+        let _ = self.accept.join();
         finalize(self.shared);
         Stopped::Clean
     }
@@ -179,6 +179,9 @@ fn finalize(mut shared: Arc<Shared>) {
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(run)
 }
+
+/// For the fronts to close their connections, once everything is answered. One that runs does so at once.
+const FAREWELL: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(1) };
 
 /// Vendor modules are known to keep large buffers on the stack.
 const STACK: usize = 1024 * 1024;

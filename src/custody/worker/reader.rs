@@ -1,24 +1,33 @@
 //! Accepting the front's connections and reading their requests.
 
 use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::connection::Connection;
 use super::queue::{Job, Refusal, Work};
-use super::state::Shared;
+use super::state::{STOPPING, Shared};
 use super::thread;
 use crate::custody::wire::{Failure, FailureCode, Hello, Inbox, Reply, Request, WireError, decode_request};
 
-/// Runs until the worker stops.
-pub(super) fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
+/// Runs until the worker stops, which the other end of `stopped` tells by closing. Whoever connects after that waits for
+/// the next worker, where the service manager holds the socket.
+pub(super) fn accept(shared: &Arc<Shared>, listener: &UnixListener, stopped: &UnixStream) {
     while !shared.state.stopping() {
-        match listener.accept() {
+        let mut watched = [listener.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut watched, PollTimeout::NONE) {
             Ok(_) if shared.state.stopping() => break,
+            Ok(_) | Err(Errno::EINTR) if !watched[0].any().unwrap_or(false) => continue,
+            _ => {}
+        }
+        match listener.accept() {
             Ok((stream, _)) => admit(shared, stream),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -58,11 +67,8 @@ fn admit(shared: &Arc<Shared>, stream: UnixStream) {
     let (reading, kept, writing) = (Arc::clone(shared), Arc::clone(&connection), Arc::clone(&connection));
     let started = thread("connection", move || {
         serve(&reading, &kept);
-        // While the worker stops, only reading has ended: answers still go out.
-        if !reading.state.stopping() {
-            kept.close();
-            reading.connections.forget(&kept);
-        }
+        kept.close();
+        reading.connections.forget(&kept);
     });
     // The one ends the other, whichever cannot be had.
     let started = started.and_then(|_| thread("answers", move || writing.write_for_all()));
@@ -162,7 +168,7 @@ fn submit(shared: &Shared, jobs: &mut Vec<Job>) {
     }
     for (job, refusal) in shared.queue.push(jobs.drain(..)) {
         let (code, detail) = match refusal {
-            Refusal::Closed => (FailureCode::TokenUnavailable, "the worker is stopping".to_owned()),
+            Refusal::Closed => (FailureCode::Stopping, STOPPING.to_owned()),
             Refusal::Full => (FailureCode::QueueFull, "too many requests wait for a session".to_owned()),
             Refusal::TooLate { ahead, wait } => {
                 let left = job.deadline.saturating_duration_since(Instant::now());

@@ -11,6 +11,7 @@ use crate::custody::GateAttributes;
 use crate::custody::token::{FoundKey, KeySlot, Remedy, TokenError, TokenSession, explain};
 use crate::custody::uri::KeyUri;
 use crate::custody::wire::{Failure, FailureCode, KeyHandle, OpenedKey, Reply, WorkerState};
+use crate::telemetry::alert;
 
 /// Keeps one session open until the worker stops. A session that returned a fatal code is closed and never used
 /// again. The next one is opened at once when the lost one had done some work, and with growing pauses otherwise; the
@@ -54,7 +55,7 @@ pub(super) fn run(shared: &Shared, number: usize) {
                 continue;
             }
             Step::NewProcess => {
-                tracing::error!("only a new process can bring the module back; this one ends");
+                tracing::error!(name: alert::NEW_PROCESS, "only a new process can bring the module back; this one ends");
                 shared.state.beyond_repair();
             }
         }
@@ -314,7 +315,11 @@ fn over(work: Work) -> Option<Over> {
 /// Answers a job whose deadline has passed.
 pub(super) fn expire(shared: &Shared, job: &Job) {
     shared.counters.expired.fetch_add(1, Relaxed);
-    let late = Failure::new(FailureCode::DeadlineExceeded, "the request waited longer than it had time");
+    let late = if shared.state.starting() {
+        Failure::new(FailureCode::TokenUnavailable, "no session with the token is open yet")
+    } else {
+        Failure::new(FailureCode::DeadlineExceeded, "the request waited longer than it had time")
+    };
     job.connection.leave(job.id, &Reply::Failed(late));
 }
 

@@ -19,6 +19,7 @@ use crate::custody::PublicKey;
 use crate::custody::token::{Token, TokenFacts};
 use crate::custody::uri::KeyUri;
 use crate::custody::wire::{self, FailureCode, KeyHandle, StatusReport, WorkerState};
+use crate::telemetry::alert;
 
 pub(super) struct Shared {
     pub(super) plan: Plan,
@@ -57,7 +58,7 @@ impl Shared {
 
     pub(super) fn stop(&self) {
         self.state.stop();
-        self.connections.stop_reading();
+        self.connections.say_goodbye();
         self.queue.close();
     }
 
@@ -84,6 +85,14 @@ impl Shared {
             job.connection.fail(job.id, code, detail);
         }
         self.connections.written(LAST_WORDS);
+    }
+
+    /// Returns only while no thread hangs with one of the locks that all work needs.
+    pub(super) fn pulse(&self) {
+        drop(locked(&self.state.inner));
+        self.queue.depth();
+        self.connections.count();
+        self.in_hand.iter().for_each(|job| drop(locked(job)));
     }
 
     pub(super) fn report(&self) -> StatusReport {
@@ -135,7 +144,7 @@ impl State {
         let mut inner = locked(&self.inner);
         inner.sessions += 1;
         if inner.sessions == 1 && !inner.stopping {
-            tracing::info!("token {facts} is ready");
+            tracing::info!(name: alert::TOKEN_READY, "token {facts} is ready");
             super::journal::ready(&facts);
         }
         inner.facts = facts;
@@ -156,7 +165,11 @@ impl State {
             return;
         }
         if inner.trouble.as_ref().is_none_or(|(_, known)| *known != detail) {
-            tracing::error!("no session with the token: {detail}");
+            if state == WorkerState::PinRefused {
+                tracing::error!(name: alert::PIN_REFUSED, "no session with the token: {detail}");
+            } else {
+                tracing::error!(name: alert::TOKEN_LOST, "no session with the token: {detail}");
+            }
             if inner.sessions == 0 {
                 super::journal::trouble(state, &detail);
             }
@@ -165,19 +178,24 @@ impl State {
         self.changed.notify_all();
     }
 
-    /// `None` when there is a session, or when the last one was just lost and the next is being opened: what waits
-    /// then may wait a moment longer.
+    /// `None` when there is a session, or when one is being opened, the first or the next after the last was lost: what
+    /// waits then may wait a moment longer. A worker that was restarted so refuses nobody.
     pub(super) fn unavailable(&self) -> Option<(FailureCode, String)> {
         let inner = locked(&self.inner);
-        if inner.sessions > 0 || (inner.opened_once && inner.trouble.is_none() && !inner.stopping) {
+        if inner.sessions > 0 {
             return None;
         }
-        Some(match &inner.trouble {
-            _ if inner.stopping => (FailureCode::TokenUnavailable, "the worker is stopping".to_owned()),
-            Some((WorkerState::PinRefused, detail)) => (FailureCode::PinRefused, detail.clone()),
-            Some((_, detail)) => (FailureCode::TokenUnavailable, detail.clone()),
-            None => (FailureCode::TokenUnavailable, "no session with the token is open yet".to_owned()),
-        })
+        match &inner.trouble {
+            _ if inner.stopping => Some((FailureCode::Stopping, STOPPING.to_owned())),
+            Some((WorkerState::PinRefused, detail)) => Some((FailureCode::PinRefused, detail.clone())),
+            Some((_, detail)) => Some((FailureCode::TokenUnavailable, detail.clone())),
+            None => None,
+        }
+    }
+
+    /// Was there no session yet since the start?
+    pub(super) fn starting(&self) -> bool {
+        !locked(&self.inner).opened_once
     }
 
     fn snapshot(&self) -> (WorkerState, String, TokenFacts, u32) {
@@ -351,6 +369,9 @@ impl Counters {
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What is said to those who come too late.
+pub(super) const STOPPING: &str = "the worker is stopping";
 
 /// For the last answers to go out.
 const LAST_WORDS: Duration = Duration::from_millis(150);

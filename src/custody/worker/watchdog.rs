@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::state::{Shared, locked};
 use super::thread;
 use crate::custody::token::watch;
+use crate::telemetry::{alert, manager};
 
 /// Watches the calls of this process, from before the module is loaded.
 #[derive(Clone, Default)]
@@ -50,7 +51,9 @@ impl Watchdog {
         let watchdog = Self::default();
         let watching = watchdog.clone();
         let look = (limits.call.min(limits.login) / 20).clamp(Duration::from_millis(5), Duration::from_millis(250));
+        let feed = manager::watchdog().map(|limit| limit / 3);
         thread("watchdog", move || {
+            let mut fed: Option<Instant> = None;
             let mut frozen = Frozen::default();
             let mut before = Instant::now();
             loop {
@@ -62,6 +65,12 @@ impl Watchdog {
                 if let Some(call) = limits.exceeded(pending.into_iter()) {
                     watching.end_process(call);
                 }
+                if feed.is_some_and(|every| fed.is_none_or(|last| now - last >= every)) {
+                    // Its own dog watches this thread, and by it the locks that all others need.
+                    watching.pulse();
+                    manager::alive();
+                    fed = Some(now);
+                }
             }
         })?;
         Ok(watchdog)
@@ -72,9 +81,19 @@ impl Watchdog {
         *locked(&self.worker) = Arc::downgrade(worker);
     }
 
+    fn pulse(&self) {
+        let worker = locked(&self.worker).upgrade();
+        if let Some(worker) = worker {
+            worker.pulse();
+        }
+    }
+
     fn end_process(&self, call: watch::Pending) {
         let detail = format!("{} did not return within {} ms", call.name, call.takes.as_millis());
-        tracing::error!("{detail}; the process is killed, so that the service manager starts it anew");
+        tracing::error!(
+            name: alert::CALL_HANGS,
+            "{detail}; the process is killed, so that the service manager starts it anew"
+        );
         let worker = locked(&self.worker).upgrade();
         // On a thread of its own: a front that does not read must not be a second thing to wait for.
         let (answered, all) = mpsc::channel::<()>();

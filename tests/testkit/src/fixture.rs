@@ -61,6 +61,7 @@ pub struct Builder {
     changes: Vec<Change>,
     environment: Vec<(String, String)>,
     front_environment: Vec<(String, String)>,
+    activated: bool,
 }
 
 /// What a change of the settings may refer to.
@@ -183,6 +184,13 @@ impl Builder {
         self
     }
 
+    /// With listening sockets that outlive the processes; see [`Appliance::hold_sockets`].
+    #[must_use]
+    pub fn activated(mut self) -> Self {
+        self.activated = true;
+        self
+    }
+
     /// Changes the settings at will.
     #[must_use]
     pub fn settings(mut self, change: impl FnOnce(&mut Settings, &Peers<'_>) + 'static) -> Self {
@@ -233,6 +241,9 @@ impl Builder {
         environment.extend(token.environment());
         let mut appliance = Appliance::prepare(binaries, path, settings, &environment)?;
         appliance.front_environment = self.front_environment;
+        if self.activated {
+            appliance.hold_sockets()?;
+        }
         let appliance = appliance.started()?;
         let endpoint = Endpoint { addr: appliance.addr(), url: appliance.url(), roots: pki.server_roots() };
         let client =

@@ -4,11 +4,13 @@
 
 mod access;
 mod device;
+mod directives;
 mod finding;
 mod keys;
 mod module;
 mod pin_file;
 mod running;
+mod sandbox;
 mod socket;
 mod yubihsm;
 
@@ -51,6 +53,11 @@ pub(crate) fn run(args: &TokenDoctorArgs) -> Result<Report, CtlError> {
             device::look(&mut patient, &probe);
             yubihsm::concerns(&mut patient, &probe);
             keys::look(&mut patient, &probe);
+            if args.in_unit {
+                let keys: Vec<String> = patient.keys().iter().map(|(_, key)| patient.uri_of(key)).collect();
+                let name = patient.name;
+                sandbox::look(&mut patient, args.patience, &|| probing(args, name, &keys))?;
+            }
         }
     } else {
         patient.skipped("module", "not loaded: its file is not as it should be");
@@ -99,13 +106,8 @@ impl Patient<'_> {
 
     /// Loads the module in a process of its own; a module that crashes or hangs takes down that alone.
     fn probe(&mut self, args: &TokenDoctorArgs) -> Result<Option<Probe>, CtlError> {
-        let mut admin = Admin::configured(&args.reach, self.name)?.args(["probe"]);
-        for (_, key) in self.keys() {
-            admin = admin.args(["--key", key.in_token(self.name).unwrap_or(&key.uri)]);
-        }
-        if args.login {
-            admin = admin.args(["--login"]);
-        }
+        let keys: Vec<String> = self.keys().iter().map(|(_, key)| self.uri_of(key)).collect();
+        let admin = probing(args, self.name, &keys)?;
         let vendor = "ask the device's vendor; the worker would fare the same";
         let yubihsm = self.token.connector.is_some();
         // Whatever is wrong with the way there shows with the token itself.
@@ -141,6 +143,17 @@ impl Patient<'_> {
         }
     }
 
+    /// What the unit has wrong, in no line of the configuration.
+    fn problem_of_unit(&mut self, check: &'static str, detail: impl Into<String>, remedy: String) {
+        let mut finding = Finding::new(check, State::Problem, detail);
+        finding.remedy = Some(remedy);
+        self.findings.push(finding);
+    }
+
+    fn uri_of(&self, key: &config::Key) -> String {
+        key.in_token(self.name).unwrap_or(&key.uri).to_owned()
+    }
+
     /// The configured keys of this token.
     fn keys(&self) -> Vec<(&'_ str, &'_ config::Key)> {
         let keys = self.loaded.config.keys.iter().filter(|(_, key)| key.in_token(self.name).is_some());
@@ -161,6 +174,13 @@ impl Patient<'_> {
         report.exit = if problems == 0 { Exit::Success } else { Exit::Failed };
         report
     }
+}
+
+/// A look at the module, the token and its keys, about to be taken.
+fn probing(args: &TokenDoctorArgs, name: &str, keys: &[String]) -> Result<Admin, CtlError> {
+    let admin = Admin::configured(&args.reach, name)?.args(["probe"]);
+    let admin = admin.args(keys.iter().flat_map(|key| ["--key", key]));
+    Ok(if args.login { admin.args(["--login"]) } else { admin })
 }
 
 /// The directories above a path, nearest first.

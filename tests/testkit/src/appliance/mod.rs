@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod activation;
 mod binaries;
 mod metrics;
 mod process;
@@ -36,6 +37,8 @@ pub struct Appliance {
     front: Option<Process>,
     workers: BTreeMap<String, Process>,
     environment: Vec<(String, String)>,
+    /// Listening sockets that are passed to the processes.
+    sockets: Option<activation::Sockets>,
     /// Environment variables of the front, as systemd would set them.
     pub front_environment: Vec<(String, String)>,
 }
@@ -80,9 +83,19 @@ impl Appliance {
         let (front, workers) = (None, BTreeMap::new());
         let environment = environment.to_vec();
         let (dir, front_environment) = (dir.to_owned(), Vec::new());
-        let appliance = Self { settings, dir, binaries, front, workers, environment, front_environment };
+        let appliance = Self { settings, dir, binaries, front, workers, environment, front_environment, sockets: None };
         appliance.write_config()?;
         Ok(appliance)
+    }
+
+    /// Listens for the processes, before they are started, and passes them the sockets: as systemd does, so that who
+    /// connects while one of them is not there waits for it.
+    ///
+    /// # Errors
+    /// When one cannot be listened on.
+    pub fn hold_sockets(&mut self) -> Result<()> {
+        self.sockets = Some(activation::Sockets::bind(&self.settings)?);
+        Ok(())
     }
 
     /// Starts what is not running and waits until the front is ready.
@@ -107,7 +120,13 @@ impl Appliance {
             let mut command = Command::new(self.binaries.signerd());
             command.arg("--config").arg(self.config_file());
             command.envs(self.front_environment.iter().map(|(name, value)| (name, value)));
-            self.front = Some(Process::start("signerd", command, &self.dir)?);
+            self.front = Some(match &self.sockets {
+                None => Process::start("signerd", command, &self.dir)?,
+                Some(sockets) => {
+                    let command = activation::with_socket(&command, "api");
+                    Process::start_with("signerd", command, sockets.api()?.into(), &self.dir)?
+                }
+            });
         }
         Ok(())
     }
@@ -121,7 +140,14 @@ impl Appliance {
             let mut command = Command::new(self.binaries.signer_token());
             command.arg("--config").arg(self.config_file()).args(["--name", token]);
             command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-            let worker = Process::start(&format!("signer-token-{token}"), command, &self.dir)?;
+            let name = format!("signer-token-{token}");
+            let worker = match &self.sockets {
+                None => Process::start(&name, command, &self.dir)?,
+                Some(sockets) => {
+                    let command = activation::with_socket(&command, "connection");
+                    Process::start_with(&name, command, sockets.worker(token)?.into(), &self.dir)?
+                }
+            };
             self.workers.insert(token.to_owned(), worker);
         }
         Ok(())

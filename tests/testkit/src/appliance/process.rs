@@ -23,11 +23,19 @@ impl Process {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Self> {
+    pub fn start(name: &str, command: Command, dir: &Path) -> Result<Self> {
+        Self::start_with(name, command, Stdio::null(), dir)
+    }
+
+    /// As [`start`](Self::start), with this on its standard input.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start_with(name: &str, mut command: Command, input: Stdio, dir: &Path) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).context(format!("open {}", log.display()))?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()

@@ -1,0 +1,136 @@
+//! The sandbox of the worker's unit: does the module work inside it, and if not, which directive stands in the way?
+//!
+//! Found out by trying. The same look at the module is taken in a transient unit with the directives of the worker's own
+//! (`systemctl cat` has them, drop-ins included): with all of them; with none; then with one after the other added, and
+//! whichever breaks it is told and left out. What the module was refused, and how it takes that, need not be known for it.
+
+use std::process::{Command, Stdio};
+
+use super::Patient;
+use super::directives::{Directive, Directives};
+use crate::config::Span;
+use crate::ctl::error::CtlError;
+use crate::ctl::token::child::{Admin, Ended, during};
+use crate::custody::admin::Probe;
+
+/// `probe` is a look like the one that was taken outside.
+pub(super) fn look(
+    patient: &mut Patient<'_>,
+    patience: Span,
+    probe: &dyn Fn() -> Result<Admin, CtlError>,
+) -> Result<(), CtlError> {
+    const CHECK: &str = "sandbox";
+    let unit = format!("signer-token@{}.service", patient.name);
+    let text = match cat(&unit) {
+        Ok(text) => text,
+        Err(why) => {
+            patient.skipped(CHECK, format!("{unit} cannot be read: {why}"));
+            return Ok(());
+        }
+    };
+    let directives = Directives::read(&text, patient.name);
+    let all: Vec<&Directive> = directives.sandbox.iter().collect();
+    let run = |closed: &[&Directive]| inside(probe()?, &directives, closed, patience);
+    let Err(why) = run(&all)? else {
+        patient.ok(CHECK, format!("it works inside {unit}, with its {} directives", all.len()));
+        return Ok(());
+    };
+    if let Err(outside) = run(&[])? {
+        patient.skipped(CHECK, format!("it does not work in a unit without a sandbox either: {outside}"));
+        return Ok(());
+    }
+    let mut closed: Vec<&Directive> = Vec::new();
+    let mut found = 0;
+    for directive in &all {
+        closed.push(directive);
+        if let Err(why) = run(&closed)? {
+            closed.pop();
+            found += 1;
+            let needs = if directive.name == "SystemCallFilter" { needed(&closed, directive, &run)? } else { None };
+            let remedy = needs.unwrap_or_else(|| directive.relaxed());
+            let detail = format!("{} stands in the way: {why}", directive.spelled());
+            patient.problem_of_unit(CHECK, detail, format!("{remedy}, in a drop-in: systemctl edit {unit}"));
+        }
+    }
+    if found == 0 {
+        patient.problem_of_unit(CHECK, format!("it fails inside {unit} now and then: {why}"), "try it again".to_owned());
+    }
+    Ok(())
+}
+
+/// Which group of system calls it takes for the filter to let the module work.
+fn needed(
+    closed: &[&Directive],
+    filter: &Directive,
+    run: &dyn Fn(&[&Directive]) -> Result<Result<(), String>, CtlError>,
+) -> Result<Option<String>, CtlError> {
+    for group in GROUPS {
+        let mut wider = filter.clone();
+        wider.values.push((*group).to_owned());
+        let tried: Vec<&Directive> = closed.iter().copied().chain([&wider]).collect();
+        if run(&tried)?.is_ok() {
+            return Ok(Some(format!("SystemCallFilter={group}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the look in a transient unit: `Err` with what was seen there when it is not as good as outside.
+fn inside(
+    admin: Admin,
+    directives: &Directives,
+    closed: &[&Directive],
+    patience: Span,
+) -> Result<Result<(), String>, CtlError> {
+    let limit = patience.get() * 4;
+    let mut wrapper: Vec<String> = ["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([format!("--property=RuntimeMaxSec={}", limit.as_secs().max(1))])
+        .collect();
+    for directive in directives.identity.iter().chain(closed.iter().copied()) {
+        wrapper.extend(directive.values.iter().map(|value| format!("--property={}={value}", directive.name)));
+    }
+    wrapper.push("--".to_owned());
+    Ok(match admin.inside("systemd-run", &wrapper).end(Some(patience.get()))? {
+        Ended::Done(result) => match serde_json::from_value::<Probe>(result) {
+            Ok(probe) => match probe.token_failure.or(probe.login_failure) {
+                None => Ok(()),
+                Some(failure) => Err(failure.message),
+            },
+            Err(error) => Err(error.to_string()),
+        },
+        Ended::Failed(failure) => Err(failure.message),
+        Ended::Died { step, how } => Err(format!("it ended the process ({how}) {}", during(step))),
+        Ended::Hung { step, patience } => Err(format!("it did not return in {patience:?} {}", during(step))),
+    })
+}
+
+fn cat(unit: &str) -> Result<String, String> {
+    let output = Command::new("systemctl")
+        .args(["cat", "--no-pager", "--", unit])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("systemctl: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// What the unit's filter leaves out of `@known` and a module may want (`systemd-analyze syscall-filter`).
+const GROUPS: &[&str] = &[
+    "@aio",
+    "@keyring",
+    "@resources",
+    "@memlock",
+    "@pkey",
+    "@privileged",
+    "@debug",
+    "@clock",
+    "@mount",
+    "@raw-io",
+    "@obsolete",
+    "@cpu-emulation",
+];
