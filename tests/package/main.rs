@@ -10,6 +10,7 @@ mod monitoring;
 mod policies;
 mod reproducible;
 
+use std::borrow::BorrowMut;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +19,9 @@ use std::process::{Command, Output};
 
 /// The folder that a variable of `cargo xtask test` names.
 fn named(variable: &str) -> PathBuf {
-    env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set: cargo xtask test package"))
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{variable} is not set: cargo xtask test package"))
 }
 
 /// The one file in `folder` whose name ends in `end`.
@@ -44,7 +47,8 @@ fn program<A: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = A>) 
 
 /// What a program wrote; it must succeed.
 #[track_caller]
-fn output(command: &mut Command) -> String {
+fn output(mut command: impl BorrowMut<Command>) -> String {
+    let command = command.borrow_mut();
     let Output { status, stdout, stderr } = command.output().unwrap();
     let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");

@@ -47,8 +47,22 @@ fn build(profile: &str, packages: &[&str]) -> Outcome {
 
 /// `cargo metadata` of the locked workspace.
 pub(crate) fn metadata() -> Outcome<Value> {
+    metadata_with(&[])
+}
+
+/// The same, with the dependencies of this machine's platform alone.
+pub(crate) fn metadata_of_this_platform() -> Outcome<Value> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = Command::new(rustc).arg("-vV").output().map_err(|error| format!("cannot run rustc: {error}"))?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    metadata_with(&["--filter-platform", host.ok_or("rustc does not say which platform it is for")?])
+}
+
+fn metadata_with(arguments: &[&str]) -> Outcome<Value> {
     let output = cargo()
         .args(["metadata", "--format-version", "1", "--locked"])
+        .args(arguments)
         .output()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {

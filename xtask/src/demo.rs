@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
 
     let output = target.join("demo");
     fs::create_dir_all(&output).map_err(|error| format!("cannot make {}: {error}", output.display()))?;
-    let components = sbom::write(&metadata, &output.join("sbom.cdx.json"))?;
+    let components = sbom::write(&metadata, &[], &output.join("sbom.cdx.json"))?;
     ui::done(format!("this project's SBOM, CycloneDX 1.6, lists {components} components"));
 
     let mut demo = Command::new(programs.join("demo"));

@@ -97,6 +97,13 @@ pub(crate) const DPKG_DEV: Need = Need { name: "dpkg-shlibdeps", found_as: &["dp
 pub(crate) const CHECKMODULE: Need = Need { name: "checkmodule", found_as: &["checkmodule"], package: "checkpolicy" };
 pub(crate) const SEMODULE_PACKAGE: Need =
     Need { name: "semodule_package", found_as: &["semodule_package"], package: "semodule-utils" };
+pub(crate) const LINTIAN: Need = Need { name: "lintian", found_as: &["lintian"], package: "lintian" };
+pub(crate) const RPM: Need = Need { name: "rpm", found_as: &["rpm"], package: "rpm" };
+pub(crate) const RPMLINT: Need = Need { name: "rpmlint", found_as: &["rpmlint"], package: "rpmlint" };
+pub(crate) const SHELLCHECK: Need = Need { name: "shellcheck", found_as: &["shellcheck"], package: "shellcheck" };
+pub(crate) const APPARMOR: Need =
+    Need { name: "apparmor_parser", found_as: &["apparmor_parser", "/usr/sbin/apparmor_parser"], package: "apparmor" };
+pub(crate) const BZIP2: Need = Need { name: "bzip2", found_as: &["bzip2"], package: "bzip2" };
 
 impl Need {
     /// Where it is.

@@ -5,6 +5,7 @@
 
 mod build;
 mod contents;
+mod elsewhere;
 mod licences;
 mod made;
 mod manifest;
@@ -12,6 +13,7 @@ mod manifest;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::Args;
@@ -26,7 +28,7 @@ pub(crate) struct Arguments {
     /// Where the packages go. Default: `package` in the target directory.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// The cargo profile that the programs are built with; `quick` is for trying the packages out.
+    /// The cargo profile that the programs are built with; `trial` is for trying the packages out.
     #[arg(long, default_value = "release")]
     profile: String,
     /// Put behind the version, such as `~1` for a package that the one without it replaces.
@@ -53,7 +55,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     fs::create_dir_all(&output).map_err(|error| format!("cannot make {}: {error}", output.display()))?;
     // The tools are run from other folders.
     let output = output.canonicalize().map_err(|error| format!("cannot use {}: {error}", output.display()))?;
-    for package in packages(&output, &target, arguments)? {
+    let packages = packages(&output, &target, arguments)?;
+    let names: Vec<_> = packages.iter().filter_map(|package| package.file_name()).collect();
+    let sums = made::run(Command::new("sha256sum").arg("--").args(names).current_dir(&output))?;
+    fs::write(output.join("SHA256SUMS"), sums).map_err(|error| format!("cannot write SHA256SUMS: {error}"))?;
+    for package in packages {
         let bytes = fs::metadata(&package).map_or(0, |file| file.len());
         ui::done(format!("{} ({} KiB)", package.display(), bytes.div_ceil(1024)));
     }
@@ -61,11 +67,30 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) use elsewhere::for_tests_elsewhere;
+
+/// The packages that tests look at, in `now` and, of a version before, in `before` below `output`.
+pub(crate) fn for_tests(output: &Path) -> Outcome {
+    let _turn = ONE_AT_A_TIME.lock().map_err(|_| "another build panicked".to_owned())?;
+    let target = cargo::target_dir(&cargo::metadata()?);
+    for (folder, suffix) in [("now", ""), ("before", "~1")] {
+        let output = output.join(folder);
+        // What an earlier version of the tree left there would be taken for this one's.
+        let _ = fs::remove_dir_all(&output);
+        fs::create_dir_all(&output).map_err(|error| format!("cannot make {}: {error}", output.display()))?;
+        let arguments =
+            Arguments { output: None, profile: TEST_PROFILE.to_owned(), version_suffix: suffix.to_owned(), only: None };
+        packages(&output, &target, &arguments)?;
+    }
+    Ok(())
+}
+
+/// Two builds at once would take twice as long each, and install the tools twice.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn packages(output: &Path, target: &Path, arguments: &Arguments) -> Outcome<Vec<PathBuf>> {
-    let kinds: Vec<Kind> = [Kind::Deb, Kind::Rpm]
-        .into_iter()
-        .filter(|kind| arguments.only.is_none_or(|only| only == *kind))
-        .collect();
+    let kinds: Vec<Kind> =
+        [Kind::Deb, Kind::Rpm].into_iter().filter(|kind| arguments.only.is_none_or(|only| only == *kind)).collect();
     host::provide(&[&host::DPKG_DEV, &host::CHECKMODULE, &host::SEMODULE_PACKAGE])?;
     let date = build::source_date()?;
     let programs = build::programs(&arguments.profile, target, date)?;
@@ -74,8 +99,9 @@ fn packages(output: &Path, target: &Path, arguments: &Arguments) -> Outcome<Vec<
     let made = output.join("made");
     made::write(&made, &programs)?;
     for kind in kinds {
-        let files = contents::read(kind, &programs, &made)?;
+        let mut files = contents::read(kind, &programs, &made)?;
         let folder = output.join(kind.name());
+        contents::stage(&mut files, &folder.join("root"))?;
         manifest::write(&folder, kind, &files, &arguments.version_suffix)?;
         made_packages.push(pack(kind, &folder, output, date, &arguments.version_suffix)?);
     }
@@ -137,6 +163,8 @@ fn version_suffix(text: &str) -> Result<String, String> {
 }
 
 const NAME: &str = "stellaops-signer";
+/// What tests are built with: packed as `release` is, and compiled in a fifth of the time.
+const TEST_PROFILE: &str = "trial";
 /// How often this version was packaged.
 const REVISION: &str = "1";
 

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use xtask::ui;
 
-use crate::{Outcome, cargo, host};
+use crate::{Outcome, cargo, host, package};
 
 /// A program that is not ours.
 pub(crate) struct Peer {
@@ -174,6 +174,50 @@ pub(crate) const CARGO_AUDITABLE: Peer = tool("cargo-auditable", "0.7.7", "bin/c
 pub(crate) const CARGO_DEB: Peer = tool("cargo-deb", "3.8.0", "bin/cargo-deb");
 pub(crate) const CARGO_GENERATE_RPM: Peer = tool("cargo-generate-rpm", "0.21.1", "bin/cargo-generate-rpm");
 
+/// The packages of this tree, and those of a version before it, of the same programs.
+pub(crate) const PACKAGES: Peer = Peer {
+    name: "packages",
+    version: OF_THIS_TREE,
+    module: "built::",
+    variable: "SIGNER_PACKAGES",
+    artifact: "",
+    needs: &[],
+    ours: &[],
+    build: |_, dir| package::for_tests(dir),
+    optional: false,
+};
+
+/// The same, built in another folder with another home of cargo.
+pub(crate) const PACKAGES_ELSEWHERE: Peer = Peer {
+    name: "packages-elsewhere",
+    module: "reproducible::",
+    variable: "SIGNER_PACKAGES_ELSEWHERE",
+    build: |_, dir| package::for_tests_elsewhere(dir),
+    ..PACKAGES
+};
+
+/// Unpacked and not installed, so that no Prometheus is started.
+pub(crate) const PROMTOOL: Peer = Peer {
+    name: "prometheus",
+    version: "of-the-system",
+    module: "promtool_",
+    variable: "SIGNER_PEER_PROMTOOL",
+    artifact: "usr/bin/promtool",
+    needs: &[&host::APT_GET, &host::DPKG],
+    ours: &[],
+    build: |peer, dir| unpack_package(dir, peer.name),
+    optional: false,
+};
+
+/// Unpacked and not installed, so that this machine's own policy stays as it is.
+pub(crate) const SELINUX_POLICY: Peer = Peer {
+    name: "selinux-policy-default",
+    module: "reference_policy",
+    variable: "SIGNER_PEER_SELINUX_POLICY",
+    artifact: "usr/share/selinux/default/base.pp.bz2",
+    ..PROMTOOL
+};
+
 /// The device in the rack, named by three environment variables; the tests read them themselves.
 pub(crate) const RACK: Peer = Peer {
     name: "rack",
@@ -222,7 +266,7 @@ pub(crate) const DEBIAN_13: Peer = debian("debian-13", "trixie", "debian_13::", 
 pub(crate) const DEBIAN_SID: Peer = debian("debian-sid", "sid", "debian_sid::", "SIGNER_PEER_DEBIAN_SID");
 
 /// All that are built once and kept.
-const PEERS: [&Peer; 19] = [
+const PEERS: [&Peer; 21] = [
     &DEBIAN_12,
     &DEBIAN_13,
     &DEBIAN_SID,
@@ -242,7 +286,12 @@ const PEERS: [&Peer; 19] = [
     &CARGO_AUDITABLE,
     &CARGO_DEB,
     &CARGO_GENERATE_RPM,
+    &PROMTOOL,
+    &SELINUX_POLICY,
 ];
+
+/// The same packages, without which a machine has nothing to install.
+pub(crate) const PACKAGES_TO_INSTALL: Peer = Peer { module: "::", ..PACKAGES };
 
 /// The root directory of a Debian release, by its code name.
 const fn debian(name: &'static str, version: &'static str, module: &'static str, variable: &'static str) -> Peer {
@@ -404,6 +453,8 @@ fn cargo_install(peer: &Peer, dir: &Path) -> Outcome {
     let mut install = cargo::cargo();
     // In a folder of its own, so that the build of the workspace need not wait for it.
     install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    // Half the compiler's time of what they ask for themselves; what they do is to pack a few files.
+    install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     install.args(["install", "--quiet", "--locked", "--force", "--root"]).arg(dir);
     run(install.arg(format!("{}@{}", peer.name, peer.version)), dir)
 }

@@ -22,14 +22,17 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
-    let components = write(&cargo::metadata()?, &arguments.file)?;
+    let components = write(&cargo::metadata()?, &[], &arguments.file)?;
     ui::done(format!("{}: {components} components", arguments.file.display()));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the SBOM and returns how many components it lists.
-pub(crate) fn write(metadata: &Value, file: &Path) -> Outcome<usize> {
-    let sbom = of(metadata)?;
+/// Writes the SBOM, with these components beside the crates, and returns how many it lists.
+pub(crate) fn write(metadata: &Value, others: &[Value], file: &Path) -> Outcome<usize> {
+    let mut sbom = of(metadata)?;
+    if let Some(components) = sbom["components"].as_array_mut() {
+        components.extend(others.iter().cloned());
+    }
     let text = serde_json::to_string_pretty(&sbom).map_err(|error| format!("cannot write the SBOM: {error}"))?;
     fs::write(file, text + "\n").map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     Ok(sbom["components"].as_array().map_or(0, Vec::len))

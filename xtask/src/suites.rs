@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use crate::host::{CURL, DPKG, IP, NSPAWN, Need, OPENSC, OPENSSL, PERL, SOFTHSM, SYSTEMD, UNSHARE};
+use crate::host::{
+    APPARMOR, BZIP2, CHECKMODULE, CURL, DPKG, IP, LINTIAN, NSPAWN, Need, OPENSC, OPENSSL, PERL, PYTHON, RPM, RPMLINT,
+    SEMODULE_PACKAGE, SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
+};
 use crate::peers::{
     COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NAMESPACES, OIDC_PROVIDER,
-    Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11,
-    ZOT,
+    PACKAGES, PACKAGES_ELSEWHERE, PACKAGES_TO_INSTALL, PROMTOOL, Peer, RACK, ROOT, SEALED, SECURESYSTEMSLIB,
+    SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
 
 /// A suite of tests.
@@ -109,6 +112,24 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[],
     },
     Suite {
+        name: "package",
+        proves: "the packages: every file, script and profile, what the checkers say, and the same bytes from anywhere",
+        runs: &[&["--test", "package"]],
+        needs: &[
+            &APPARMOR,
+            &BZIP2,
+            &CHECKMODULE,
+            &LINTIAN,
+            &PYTHON,
+            &RPM,
+            &RPMLINT,
+            &SEMODULE_PACKAGE,
+            &SHELLCHECK,
+            &SYSTEMD,
+        ],
+        peers: &[&PACKAGES, &PACKAGES_ELSEWHERE, &PROMTOOL, &SELINUX_POLICY],
+    },
+    Suite {
         name: "matrix",
         proves: "one end-to-end suite passes unchanged on every device that can be had here",
         runs: &[&["--test", "matrix"]],
@@ -172,6 +193,6 @@ pub(crate) const SUITES: &[Suite] = &[
         proves: "the package on a booted Debian 12 and 13: init, the unit sandboxes, and no failed request in any of it",
         runs: &[&["--test", "appliance"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &DPKG, &IP, &NSPAWN],
-        peers: &[&NAMESPACES, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
+        peers: &[&NAMESPACES, &PACKAGES_TO_INSTALL, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
     },
 ];

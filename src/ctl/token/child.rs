@@ -176,16 +176,6 @@ impl Admin {
     }
 }
 
-/// The `signer-token` that belongs to this program: in its own directory, or as a package has it, in /usr/sbin.
-fn beside(program: &Path) -> PathBuf {
-    let here = program.with_file_name("signer-token");
-    let packaged = program.parent().and_then(Path::parent).map(|prefix| prefix.join("sbin/signer-token"));
-    match packaged.filter(|packaged| !here.is_file() && packaged.is_file()) {
-        Some(packaged) => packaged,
-        None => here,
-    }
-}
-
 /// Where it happened, in words.
 pub(crate) fn during(step: Option<Step>) -> &'static str {
     match step {

@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("-rw-r--r--", "/usr/lib/systemd/system/signerd*.socket"),
     ("-rw-r--r--", "/usr/lib/systemd/system/signer-token@.service"),
     ("-rw-r--r--", "/usr/lib/systemd/system/signer-token@.socket"),
+    ("-rw-r--r--", "/usr/share/stellaops-signer/drop-ins/*.conf"),
     ("-rw-r--r--", "/usr/lib/sysusers.d/stellaops-signer.conf"),
     ("-rw-r--r--", "/usr/lib/tmpfiles.d/stellaops-signer.conf"),
     ("-rw-r--r--", "/etc/stellaops-signer/signer.toml.d/50-site.toml"),
@@ -73,7 +74,7 @@ fn is_what_is_expected(entries: &[Entry], expected: &[(&str, &str)]) {
 #[test]
 #[ignore = "needs the packages: cargo xtask test package"]
 fn the_deb_has_what_it_should_and_every_file_its_owner_and_mode() {
-    let listing = output(&mut program("dpkg-deb", ["--contents".as_ref(), package(".deb").as_os_str()]));
+    let listing = output(program("dpkg-deb", ["--contents".as_ref(), package(".deb").as_os_str()]));
     let entry = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(fields.len(), 6, "a link, or a name with a blank: {line}");

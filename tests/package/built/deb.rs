@@ -7,7 +7,7 @@ use crate::{named, only, output, program, source};
 
 fn field(name: &str) -> String {
     let mut query = program("dpkg-deb", ["--field".as_ref(), package(".deb").as_os_str(), name.as_ref()]);
-    output(&mut query).trim().to_owned()
+    output(query).trim().to_owned()
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn what_it_needs_is_known_to_apt() {
 #[ignore = "needs the packages: cargo xtask test package"]
 fn the_package_before_is_replaced_by_this_one() {
     let before = only(&named("SIGNER_PACKAGES").join("before"), ".deb");
-    let before = output(&mut program("dpkg-deb", ["--field".as_ref(), before.as_os_str(), "Version".as_ref()]));
-    output(&mut program("dpkg", ["--compare-versions", before.trim(), "lt", &field("Version")]));
+    let before = output(program("dpkg-deb", ["--field".as_ref(), before.as_os_str(), "Version".as_ref()]));
+    output(program("dpkg", ["--compare-versions", before.trim(), "lt", &field("Version")]));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn its_scripts_are_those_of_the_repository_and_clean_posix_shell() {
     for script in ["postinst", "prerm", "postrm"] {
         let packaged = unpacked().join("DEBIAN").join(script);
         assert_eq!(fs::read(&packaged).unwrap(), fs::read(source("packaging/deb").join(script)).unwrap(), "{script}");
-        output(&mut program("shellcheck", ["--shell=sh".as_ref(), packaged.as_os_str()]));
+        output(program("shellcheck", ["--shell=sh".as_ref(), packaged.as_os_str()]));
     }
     assert!(!unpacked().join("DEBIAN/preinst").exists(), "a script that this test does not read");
 }
@@ -63,7 +63,8 @@ fn its_scripts_are_those_of_the_repository_and_clean_posix_shell() {
 #[test]
 #[ignore = "needs the packages: cargo xtask test package"]
 fn no_script_starts_what_is_not_configured_or_removes_what_proves_something() {
-    for (folder, scripts) in [("packaging/deb", &["postinst", "prerm", "postrm"][..]), ("packaging/rpm", &["post", "preun", "postun"])]
+    for (folder, scripts) in
+        [("packaging/deb", &["postinst", "prerm", "postrm"][..]), ("packaging/rpm", &["post", "preun", "postun"])]
     {
         for script in scripts {
             let text = fs::read_to_string(source(folder).join(script)).unwrap();
@@ -73,10 +74,16 @@ fn no_script_starts_what_is_not_configured_or_removes_what_proves_something() {
                 let says = |word: &str| words.contains(&word);
                 assert!(!["userdel", "deluser", "groupdel", "delgroup"].into_iter().any(says), "{script}: {line}");
                 let manages = says("systemctl") || says("deb-systemd-invoke") || says("deb-systemd-helper");
-                assert!(!manages || !["start", "enable", "reenable", "preset"].into_iter().any(says), "{script}: {line}");
+                assert!(
+                    !manages || !["start", "enable", "reenable", "preset"].into_iter().any(says),
+                    "{script}: {line}"
+                );
                 // Links that `systemctl enable` made are all that is removed with content.
                 let removes = words.first() == Some(&"rm");
-                let of_systemd = words.iter().skip(2).all(|path| path.starts_with("/etc/systemd/system/") && path.contains(".wants"));
+                let of_systemd = words
+                    .iter()
+                    .skip(2)
+                    .all(|path| path.starts_with("/etc/systemd/system/") && path.contains(".wants"));
                 assert!(!removes || of_systemd, "{script}: {line}");
                 assert!(!says("shred") && !line.contains("-delete"), "{script}: {line}");
             }

@@ -40,7 +40,8 @@ fn they_ask_for_no_newer_c_library_than_rhel_9_has() {
 #[test]
 #[ignore = "needs the packages: cargo xtask test package"]
 fn no_file_names_a_folder_of_the_builder() {
-    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo"))).unwrap();
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo"))).unwrap();
     let folders = [env!("CARGO_MANIFEST_DIR"), &home, env!("CARGO_TARGET_TMPDIR").trim_end_matches("/tmp")];
     let mut open = vec![unpacked().to_owned()];
     while let Some(folder) = open.pop() {
@@ -52,7 +53,8 @@ fn no_file_names_a_folder_of_the_builder() {
             let content = fs::read(&entry).unwrap();
             for folder in folders {
                 let found = memchr::memmem::find(&content, folder.as_bytes());
-                let around = found.map(|at| String::from_utf8_lossy(&content[at..content.len().min(at + 120)]).into_owned());
+                let around =
+                    found.map(|at| String::from_utf8_lossy(&content[at..content.len().min(at + 120)]).into_owned());
                 assert_eq!(around, None, "{}", entry.display());
             }
         }
@@ -71,7 +73,13 @@ fn they_say_their_version_and_the_helper_is_where_the_front_looks_for_it() {
 #[test]
 #[ignore = "needs the packages: cargo xtask test package"]
 fn systemd_finds_nothing_wrong_with_the_units() {
-    let units = ["stellaops-signer.target", "signerd.service", "signerd.socket", "signer-token@.service", "signer-token@.socket"];
+    let units = [
+        "stellaops-signer.target",
+        "signerd.service",
+        "signerd.socket",
+        "signer-token@.service",
+        "signer-token@.socket",
+    ];
     let root = unpacked().display();
     let mut verify = program("systemd-analyze", ["verify", "--man=no", "--generators=no", "--recursive-errors=no"]);
     verify.arg(format!("--root={root}")).args(units);

@@ -20,7 +20,7 @@ fn its_scripts_are_those_of_the_repository_and_clean_posix_shell() {
     let mut expected = String::new();
     for (title, script) in [("postinstall", "post"), ("preuninstall", "preun"), ("postuninstall", "postun")] {
         let file = source("packaging/rpm").join(script);
-        output(&mut program("shellcheck", ["--shell=sh".as_ref(), file.as_os_str()]));
+        output(program("shellcheck", ["--shell=sh".as_ref(), file.as_os_str()]));
         let text = fs::read_to_string(&file).unwrap();
         expected.push_str(&format!("{title} scriptlet (using /bin/sh):\n{}\n", text.trim_end()));
     }
@@ -50,10 +50,11 @@ fn it_needs_what_rhel_9_has_and_is_newer_than_the_one_before() {
     assert!(requires.lines().any(|line| line.trim() == "systemd >= 252"), "{requires}");
     assert!(requires.contains("libc.so.6()(64bit)"), "{requires}");
     let before = only(&named("SIGNER_PACKAGES").join("before"), ".rpm");
-    let versions = program("rpm", ["--query", "--package", "--queryformat", "%{EVR} "]).arg(before).arg(package(".rpm")).output();
+    let versions =
+        program("rpm", ["--query", "--package", "--queryformat", "%{EVR} "]).arg(before).arg(package(".rpm")).output();
     let versions = String::from_utf8(versions.unwrap().stdout).unwrap();
     let (before, now) = versions.trim().split_once(' ').unwrap();
-    let newer = output(&mut program("rpm", ["--eval", &format!("%{{lua: print(rpm.vercmp('{before}', '{now}'))}}")]));
+    let newer = output(program("rpm", ["--eval", &format!("%{{lua: print(rpm.vercmp('{before}', '{now}'))}}")]));
     assert_eq!(newer.trim(), "-1", "{before} against {now}");
 }
 
@@ -68,8 +69,8 @@ fn it_installs_into_an_empty_root_verifies_and_leaves_changed_configuration() {
     };
     // An empty root has no shell for the scripts and no systemd to depend on.
     output(rpm(&["--install", "--nodeps", "--noscripts"]).arg(package(".rpm")));
-    assert_eq!(output(&mut rpm(&["--verify", "--nodeps", "--noscripts", "stellaops-signer"])), "");
-    let help = output(&mut Command::new(root.path().join("usr/bin/signerctl")).arg("--help"));
+    assert_eq!(output(rpm(&["--verify", "--nodeps", "--noscripts", "stellaops-signer"])), "");
+    let help = output(Command::new(root.path().join("usr/bin/signerctl")).arg("--help"));
     assert!(help.contains("signerctl"), "{help}");
 
     let config = root.path().join("etc/stellaops-signer/signer.toml.d/50-site.toml");
@@ -79,7 +80,7 @@ fn it_installs_into_an_empty_root_verifies_and_leaves_changed_configuration() {
     output(rpm(&["--upgrade", "--force", "--nodeps", "--noscripts"]).arg(package(".rpm")));
     assert!(fs::read_to_string(&config).unwrap().contains("100"), "an upgrade replaced the configuration");
 
-    output(&mut rpm(&["--erase", "--noscripts", "stellaops-signer"]));
+    output(rpm(&["--erase", "--noscripts", "stellaops-signer"]));
     assert!(!config.exists() && config.with_extension("toml.rpmsave").exists());
     assert!(audit.exists());
     let mut left = Vec::new();

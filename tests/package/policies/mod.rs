@@ -12,7 +12,8 @@ fn apparmor_compiles_the_profiles() {
     for profile in PROFILES {
         let file = source("packaging/apparmor").join(profile);
         // Without the kernel's own features, which a machine without AppArmor has not.
-        let mut parser = program("apparmor_parser", ["--skip-kernel-load", "--skip-cache", "--warn=no-rules-not-enforced"]);
+        let mut parser =
+            program("apparmor_parser", ["--skip-kernel-load", "--skip-cache", "--warn=no-rules-not-enforced"]);
         parser.args(["--features-file", "/etc/apparmor.d/abi/3.0", "--stdout"]);
         let compiled = parser.arg(&file).output().unwrap();
         let said = String::from_utf8_lossy(&compiled.stderr);
@@ -37,9 +38,9 @@ fn alternatives(pattern: &str) -> Vec<String> {
 
 fn covers(pattern: &str, path: &str) -> bool {
     match pattern.split_once("**") {
-        Some((before, after)) => {
-            path.strip_prefix(before).is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && covers(after, &rest[at..])))
-        }
+        Some((before, after)) => path
+            .strip_prefix(before)
+            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && covers(after, &rest[at..]))),
         None => crate::matches(pattern, path),
     }
 }
@@ -50,7 +51,8 @@ fn a_worker_may_load_every_module_that_a_profile_of_a_device_names() {
     let mut modules = BTreeSet::new();
     for device in fs::read_dir(source("hsm-profiles")).unwrap() {
         let text = fs::read_to_string(device.unwrap().path().join("profile.toml")).unwrap();
-        let paths = text.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"').map(str::to_owned));
+        let paths =
+            text.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"').map(str::to_owned));
         modules.extend(paths);
     }
     assert!(modules.len() > 10, "{modules:?}");
@@ -101,11 +103,24 @@ fn the_selinux_module_links_and_expands_with_the_reference_policy() {
     let work = tempfile::tempdir().unwrap();
     let at = |name: &str| work.path().join(name);
     let compressed = named("SIGNER_PEER_SELINUX_POLICY");
-    let base = output(&mut program("sh", ["-c", "bzip2 --decompress --stdout \"$1\" > \"$2\"", "sh"])
-        .args([compressed.as_os_str(), at("base.pp").as_os_str()]));
+    let base = output(
+        program("sh", ["-c", "bzip2 --decompress --stdout \"$1\" > \"$2\"", "sh"])
+            .args([compressed.as_os_str(), at("base.pp").as_os_str()]),
+    );
     assert_eq!(base, "");
-    output(program("checkmodule", ["-M", "-m", "-c", "19", "-o"]).arg(at("stellaops-signer.mod")).arg(source("packaging/selinux/stellaops-signer.te")));
-    output(program("semodule_package", ["-o"]).arg(at("stellaops-signer.pp")).arg("-m").arg(at("stellaops-signer.mod")).arg("-f").arg(source("packaging/selinux/stellaops-signer.fc")));
+    output(
+        program("checkmodule", ["-M", "-m", "-c", "19", "-o"])
+            .arg(at("stellaops-signer.mod"))
+            .arg(source("packaging/selinux/stellaops-signer.te")),
+    );
+    output(
+        program("semodule_package", ["-o"])
+            .arg(at("stellaops-signer.pp"))
+            .arg("-m")
+            .arg(at("stellaops-signer.mod"))
+            .arg("-f")
+            .arg(source("packaging/selinux/stellaops-signer.fc")),
+    );
     // Linking finds a type that the policy has not; expanding, an allow that a neverallow forbids.
     output(program("semodule_link", ["-o"]).args([at("linked.lnk"), at("base.pp"), at("stellaops-signer.pp")]));
     output(program("semodule_expand", [at("linked.lnk"), at("policy")]));

@@ -44,10 +44,13 @@ pub(super) fn programs(profile: &str, target: &Path, date: u64) -> Outcome<PathB
 
 /// Gives rustc and the C compiler the same names for the folders of this build, wherever it happens.
 fn reproducibly(build: &mut Command, building: &Path, date: u64) -> Outcome {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    let home = home.ok_or("no folder for cargo: set HOME or CARGO_HOME")?;
+    let home = home_of_cargo()?;
     // Later ones count first, and the target directory is often within the sources.
-    let folders = [(cargo::root(), "/usr/src/stellaops-signer"), (home, "/usr/src/cargo"), (building.to_owned(), "/usr/src/build")];
+    let folders = [
+        (cargo::root(), "/usr/src/stellaops-signer"),
+        (home, "/usr/src/cargo"),
+        (building.to_owned(), "/usr/src/build"),
+    ];
     let mut rust = Vec::new();
     let mut c = env::var("CFLAGS").unwrap_or_default();
     for (folder, name) in &folders {
@@ -65,6 +68,13 @@ fn reproducibly(build: &mut Command, building: &Path, date: u64) -> Outcome {
     Ok(())
 }
 
+/// Where cargo keeps crates.
+pub(super) fn home_of_cargo() -> Outcome<PathBuf> {
+    let beside = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(beside);
+    home.ok_or_else(|| "no folder for cargo: set HOME or CARGO_HOME".to_owned())
+}
+
 /// `SOURCE_DATE_EPOCH`, or when the newest entry of the packages' changelog was made, in seconds of Unix time.
 pub(super) fn source_date() -> Outcome<u64> {
     let wrong = |what: &str| format!("SOURCE_DATE_EPOCH: {what:?} is no number of seconds since 1970");
@@ -72,7 +82,8 @@ pub(super) fn source_date() -> Outcome<u64> {
         return date.parse().map_err(|_| wrong(&date));
     }
     let changelog = cargo::root().join("packaging/deb/changelog");
-    let text = fs::read_to_string(&changelog).map_err(|error| format!("cannot read {}: {error}", changelog.display()))?;
+    let text =
+        fs::read_to_string(&changelog).map_err(|error| format!("cannot read {}: {error}", changelog.display()))?;
     let stamp = text.lines().find_map(|line| line.strip_prefix(" -- ")?.split_once("  ")).map(|(_, date)| date);
     let stamp = stamp.ok_or_else(|| format!("{}: no line ` -- NAME <ADDRESS>  DATE`", changelog.display()))?;
     let output = Command::new("date").args(["--utc", "--date", stamp, "+%s"]).output();

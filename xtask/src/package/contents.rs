@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
@@ -15,8 +16,8 @@ pub(super) struct Packed {
     pub(super) from: PathBuf,
     /// Where it will be, from the root on.
     pub(super) to: String,
-    /// In octal digits.
-    pub(super) mode: String,
+    /// Its permissions.
+    pub(super) mode: u32,
     /// What it is to a package manager.
     pub(super) role: Role,
 }
@@ -34,8 +35,7 @@ pub(super) enum Role {
 /// # Errors
 /// A line that cannot be understood, or that names nothing that exists.
 pub(super) fn read(kind: Kind, programs: &Path, made: &Path) -> Outcome<Vec<Packed>> {
-    let list = cargo::root().join("packaging/contents");
-    let text = fs::read_to_string(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
+    let text = list()?;
     let mut files = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let at = |problem: String| format!("packaging/contents:{}: {problem}", number + 1);
@@ -50,10 +50,42 @@ pub(super) fn read(kind: Kind, programs: &Path, made: &Path) -> Outcome<Vec<Pack
     }
 }
 
+/// Name and place of each program.
+pub(super) fn programs() -> Outcome<Vec<(String, String)>> {
+    let text = list()?;
+    let mut programs = Vec::new();
+    for line in text.lines() {
+        let found = entry(line)?.filter(|entry| entry.kind == "program");
+        programs.extend(found.map(|entry| (entry.source.to_owned(), format!("{}{}", entry.to, entry.source))));
+    }
+    Ok(programs)
+}
+
+fn list() -> Outcome<String> {
+    let list = cargo::root().join("packaging/contents");
+    fs::read_to_string(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))
+}
+
+/// Copies the files below `stage`, as they will be installed. A copy is younger than the packages' date, to which both
+/// tools set it back; a file from long ago would keep its own.
+pub(super) fn stage(files: &mut [Packed], stage: &Path) -> Outcome {
+    let _ = fs::remove_dir_all(stage);
+    for file in files {
+        let at = stage.join(file.to.trim_start_matches('/'));
+        let copied = fs::create_dir_all(at.parent().unwrap_or(stage)).and_then(|()| fs::read(&file.from));
+        copied
+            .and_then(|content| fs::write(&at, content))
+            .and_then(|()| fs::set_permissions(&at, fs::Permissions::from_mode(file.mode)))
+            .map_err(|error| format!("cannot copy {} to {}: {error}", file.from.display(), at.display()))?;
+        file.from = at;
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 struct Entry<'a> {
     package: &'a str,
-    mode: &'a str,
+    mode: u32,
     kind: &'a str,
     source: &'a str,
     to: &'a str,
@@ -71,9 +103,8 @@ fn entry(line: &str) -> Outcome<Option<Entry<'_>>> {
     if !["deb", "rpm", "both"].contains(&package) {
         return Err(format!("`{package}` is no package; there are deb, rpm and both"));
     }
-    if mode.len() != 4 || !mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit)) {
-        return Err(format!("`{mode}` is no mode; it has four octal digits"));
-    }
+    let mode = u32::from_str_radix(mode, 8).ok().filter(|_| mode.len() == 4 && mode.starts_with('0'));
+    let mode = mode.ok_or_else(|| format!("`{}` is no mode; it has four octal digits, the first 0", fields[1]))?;
     if !to.starts_with('/') {
         return Err(format!("`{to}` is no absolute path"));
     }
@@ -105,7 +136,7 @@ impl Entry<'_> {
             if to.ends_with('/') {
                 to.push_str(&from.file_name().unwrap_or_default().to_string_lossy());
             }
-            Packed { from, to, mode: self.mode.to_owned(), role }
+            Packed { from, to, mode: self.mode, role }
         };
         Ok(found.into_iter().map(pack).collect())
     }
@@ -121,7 +152,8 @@ fn matching(root: &Path, pattern: &str) -> Outcome<Vec<(PathBuf, String)>> {
                 next.push((folder.join(part), star));
                 continue;
             };
-            let entries = fs::read_dir(&folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+            let entries =
+                fs::read_dir(&folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
             for entry in entries {
                 let name = entry.map_err(|error| format!("cannot read {}: {error}", folder.display()))?.file_name();
                 let name = name.to_str().ok_or_else(|| format!("{} has a name that is not UTF-8", folder.display()))?;

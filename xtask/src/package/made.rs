@@ -3,15 +3,18 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::licences;
+use serde_json::{Value, json};
+
+use super::{contents, licences};
 use crate::{Outcome, cargo, sbom};
 
 /// Writes everything of the kind `made` in `packaging/contents` below `made`, which is emptied first.
 pub(super) fn write(made: &Path, programs: &Path) -> Outcome {
-    let failed = |error| format!("cannot write below {}: {error}", made.display());
+    let failed = |error: io::Error| format!("cannot write below {}: {error}", made.display());
     if made.exists() {
         fs::remove_dir_all(made).map_err(failed)?;
     }
@@ -28,19 +31,33 @@ pub(super) fn write(made: &Path, programs: &Path) -> Outcome {
     for page in ["signerd.8", "signer-token.8"] {
         fs::copy(root.join("packaging/man").join(page), made.join("man").join(page)).map_err(failed)?;
     }
-    for page in fs::read_dir(made.join("man")).map_err(failed)? {
-        gzip(&page.map_err(failed)?.path())?;
+    // Listed before the first is replaced by its compressed form.
+    let pages: Vec<_> = fs::read_dir(made.join("man")).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+    for page in pages {
+        gzip(&page.path())?;
     }
     for (from, to) in [("CHANGELOG.md", "changelog"), ("packaging/deb/changelog", "changelog.Debian")] {
         fs::copy(root.join(from), made.join(to)).map_err(failed)?;
         gzip(&made.join(to))?;
     }
-    let metadata = cargo::metadata()?;
-    sbom::write(&metadata, &made.join("sbom.cdx.json"))?;
+    let metadata = cargo::metadata_of_this_platform()?;
+    sbom::write(&metadata, &digests(programs)?, &made.join("sbom.cdx.json"))?;
     let licences = made.join("THIRD-PARTY-LICENSES");
     fs::write(&licences, licences::of(&sbom::shipped_packages(&metadata)?)?).map_err(failed)?;
     gzip(&licences)?;
     selinux_module(made)
+}
+
+/// The programs as components of an SBOM, by where they will be.
+fn digests(programs: &Path) -> Outcome<Vec<Value>> {
+    let places = contents::programs()?;
+    let digest = |(name, place): &(String, String)| -> Outcome<Value> {
+        let said = run(Command::new("sha256sum").arg(programs.join(name)))?;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let digest = said.split_whitespace().next().ok_or("sha256sum wrote nothing")?;
+        Ok(json!({"type": "file", "name": place, "hashes": [{"alg": "SHA-256", "content": digest}]}))
+    };
+    places.iter().map(digest).collect()
 }
 
 /// The module for any policy of version 19 or newer, from the policy's source.

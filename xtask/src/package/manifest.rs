@@ -15,9 +15,7 @@ use crate::{Outcome, cargo};
 /// Writes a package of no code to `folder`, which says how the `kind` of package is made.
 pub(super) fn write(folder: &Path, kind: Kind, files: &[Packed], suffix: &str) -> Outcome {
     let root = cargo::root();
-    let read = |file: &str| {
-        fs::read_to_string(root.join(file)).map_err(|error| format!("cannot read {file}: {error}"))
-    };
+    let read = |file: &str| fs::read_to_string(root.join(file)).map_err(|error| format!("cannot read {file}: {error}"));
     let metadata = cargo::metadata()?;
     let own = metadata["packages"].as_array().into_iter().flatten().find(|package| package["name"] == NAME);
     let own = own.ok_or_else(|| format!("cargo metadata has no package {NAME}"))?;
@@ -29,7 +27,7 @@ pub(super) fn write(folder: &Path, kind: Kind, files: &[Packed], suffix: &str) -
          [lib]\npath = \"nothing.rs\"\n\n[workspace]\n\n{}\n",
         field("version")?,
         field("license")?,
-        field("description")?,
+        quoted(SYNOPSIS),
         field("repository")?,
         with_settings(&read("packaging/metadata.toml")?, kind, suffix, &root)?,
     );
@@ -60,11 +58,10 @@ fn with_settings(metadata: &str, kind: Kind, suffix: &str, root: &Path) -> Outco
         Kind::Rpm => (
             "[package.metadata.generate-rpm]\n",
             format!(
-                "version = {}\nrelease = {}\npre_install_script = {}\npost_install_script = {}\n\
+                "version = {}\nrelease = {}\npost_install_script = {}\n\
                  pre_uninstall_script = {}\npost_uninstall_script = {}\n",
                 quoted(&version),
                 quoted(REVISION),
-                scripts("pre"),
                 scripts("post"),
                 scripts("preun"),
                 scripts("postun")
@@ -78,7 +75,8 @@ fn with_settings(metadata: &str, kind: Kind, suffix: &str, root: &Path) -> Outco
 }
 
 fn asset(kind: Kind, file: &Packed) -> String {
-    let (from, to, mode) = (quoted(&file.from.display().to_string()), quoted(&file.to), quoted(&file.mode));
+    let (from, to) = (quoted(&file.from.display().to_string()), quoted(&file.to));
+    let mode = quoted(&format!("{:o}", file.mode));
     match kind {
         // A file below /etc is a conffile by its place.
         Kind::Deb => {
@@ -98,6 +96,9 @@ fn asset(kind: Kind, file: &Packed) -> String {
         }
     }
 }
+
+/// What lists of packages show; they cut it at 80 characters.
+const SYNOPSIS: &str = "hardware-backed signing: in-toto statements in, DSSE envelopes out";
 
 /// A basic string of TOML; JSON's are a subset.
 fn quoted(text: &str) -> String {
