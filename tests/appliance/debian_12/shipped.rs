@@ -53,7 +53,7 @@ fn what_init_and_the_units_make_is_open_to_those_who_need_it_and_to_nobody_else(
         ("/var/lib/stellaops-signer-token/main", "stellaops-signer-token:stellaops-signer-token 700"),
         ("/run/stellaops-signer", "root:root 755"),
         ("/run/stellaops-signer/local.sock", "stellaops-signer:stellaops-signer 660"),
-        ("/run/stellaops-signer/token-main.sock", "stellaops-signer-token:stellaops-signer 660"),
+        ("/run/stellaops-signer/token-main.sock", "root:stellaops-signer 660"),
     ]);
     let wrong: Vec<String> = expected
         .iter()

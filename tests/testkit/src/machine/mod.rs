@@ -81,12 +81,17 @@ impl Machine {
         let namespace = network()?;
         let log = dir.path().join("console");
         let console = File::create(&log).context("make a file for the console")?;
-        let mut command = Command::new("systemd-nspawn");
+        let name = machine_name(dir.path());
+        let mut command = Command::new("sh");
         command
+            .args(["-ec", &format!("{CGROUP}{ENTER}exec \"$@\""), "sh"])
+            .arg(dir.path().join("cgroup"))
+            .arg(&name)
+            .arg("systemd-nspawn")
             .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--link-journal=no", "--console=pipe"])
             .args(["--resolv-conf=off", "--timezone=off", "--hostname=signer"])
             .arg(format!("--directory={}", dir.path().join("root").display()))
-            .arg(format!("--machine={}", machine_name(dir.path())))
+            .arg(format!("--machine={name}"))
             .arg(format!("--network-namespace-path={}", namespace.display()))
             // Without this it takes over the host's cgroup version, which a newer systemd may no longer run on.
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
@@ -259,6 +264,12 @@ impl Drop for Machine {
             }
             let _ = self.nspawn.wait();
         }
+        if let Some(dir) = &self.dir {
+            // What is left there is empty, and costs nobody anything.
+            let mut leave = Command::new("sh");
+            leave.args(["-ec", &format!("{CGROUP}{LEAVE}"), "sh"]).arg(dir.path().join("cgroup"));
+            let _ = leave.arg(machine_name(dir.path())).stderr(Stdio::null()).status();
+        }
     }
 }
 
@@ -267,6 +278,25 @@ fn machine_name(dir: &Path) -> String {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     name.chars().filter(char::is_ascii_alphanumeric).collect()
 }
+
+/// A machine has a control group to itself: two that shared one would end each other's services. `$1` is where the
+/// hierarchy of version 2 can be seen for a moment, which not every host has mounted; `$2` the machine's name.
+const CGROUP: &str = r#"
+mkdir -p "$1"
+mount -t cgroup2 none "$1"
+own=$(sed -n 's/^0:://p' /proc/self/cgroup)
+group="$1${own%/}/$2"
+"#;
+const ENTER: &str = r#"
+mkdir -p "$group"
+echo $$ >"$group/cgroup.procs"
+umount "$1"
+shift 2
+"#;
+const LEAVE: &str = r#"
+find "$group" -depth -type d -exec rmdir {} \; || true
+umount "$1"
+"#;
 
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
