@@ -41,6 +41,14 @@ pub fn open_with(path: impl AsRef<Path>, file: &Path, text: &str) -> Result<Load
     open_as_if(path.as_ref(), Some((file, text)))
 }
 
+/// Judges `text` as the configuration at `path`, without drop-ins and without looking at a file.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_text(path: &Path, text: &str) -> Result<Loaded, ConfigErrors> {
+    Loaded::from_sources(&[(path.to_owned(), text.to_owned())])
+}
+
 fn open_as_if(path: &Path, instead: Option<(&Path, &str)>) -> Result<Loaded, ConfigErrors> {
     let mut sources = vec![(path.to_owned(), read(path)?)];
     let mut files = drop_ins(path)?;

@@ -43,7 +43,7 @@ pub use keyless::{
     AssertionKey, Circuit, ClientAuthentication, ClientCertificate, ClientCredentials, Identity, IdentitySource,
     Keyless, Reuse, SandboxException, SctPolicy, TenantKeyless, TimestampAuthority, TimestampPolicy, Timestamps,
 };
-pub use load::{Loaded, UnknownToken, load, open, open_with};
+pub use load::{Loaded, UnknownToken, load, open, open_text, open_with};
 pub(crate) use print::Print;
 pub use release::{
     Notation, Release, ReleaseIdentity, ReleaseSigner, ReleaseSnapshot, Repository, RevokedDigest, TrustedDigest,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::attest::KeysAttestArgs;
+use super::init::cli::InitArgs;
 use super::keys::cli::{
     KeysCsrArgs, KeysDeleteArgs, KeysExportArgs, KeysGenerateArgs, KeysImportCertArgs, KeysRetireArgs, KeysRotateArgs,
 };
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     /// The configuration of an appliance.
     #[command(subcommand, after_long_help = EXIT_STATUS)]
     Config(ConfigCommand),
+    Init(Box<InitArgs>),
     Status(StatusArgs),
     /// Print a completion script for a shell.
     #[command(after_long_help = EXIT_STATUS)]
@@ -280,6 +282,8 @@ mod tests {
             include_str!("../../docs/cli.md"),
             include_str!("../../docs/verify.md"),
             include_str!("../../docs/release.md"),
+            include_str!("../../docs/install.md"),
+            include_str!("../../docs/operations.md"),
         ];
         for page in pages {
             let page = page.replace("\\\n", " ");

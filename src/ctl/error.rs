@@ -106,6 +106,18 @@ pub(crate) enum CtlError {
     /// An image that is no trusted release, or of which nobody can say now.
     #[error("{0}")]
     Release(ReleaseError),
+    /// `init` came to a step that it could not do.
+    #[error("cannot {step}: {source}{}{}", listed("taken back", .undone), listed("left as it is now", .stays))]
+    Init {
+        /// The step, as in "seal the PIN".
+        step: &'static str,
+        /// Why.
+        source: Box<CtlError>,
+        /// What it had written before and has removed again.
+        undone: Vec<String>,
+        /// What is not as it was before.
+        stays: Vec<String>,
+    },
     /// Standard output was refused.
     #[error("cannot write to standard output: {0}")]
     Stdout(io::Error),
@@ -137,6 +149,7 @@ impl CtlError {
             Self::Release(error) if error.retry_after().is_some() => Exit::Unavailable,
             Self::Release(_) => Exit::Failed,
             Self::Token(failure) => token_exit(&failure.code),
+            Self::Init { source, .. } => source.exit(),
         }
     }
 
@@ -157,6 +170,7 @@ impl CtlError {
             Self::Release(error) => error.reason(),
             Self::Declined(_) => "declined",
             Self::KeyLife(_) => "key_life",
+            Self::Init { source, .. } => source.code(),
         }
     }
 
@@ -170,6 +184,7 @@ impl CtlError {
             Self::Unreachable { remedy, .. } => Some(remedy),
             Self::NotVerified { fault, .. } => fault.remedy(),
             Self::Token(failure) => failure.remedy.as_deref(),
+            Self::Init { source, .. } => source.remedy(),
             _ => None,
         }
     }
@@ -184,6 +199,11 @@ impl CtlError {
             Self::Refused(refusal) => refusal.describe(&mut error),
             Self::Config(ConfigErrors(problems)) => error["problems"] = problems.iter().map(located).collect(),
             _ => {}
+        }
+        if let Self::Init { step, undone, stays, .. } = self {
+            error["step"] = (*step).into();
+            error["undone"] = undone.clone().into();
+            error["stays"] = stays.clone().into();
         }
         match self {
             Self::NotVerified { .. } => json!({ "verified": false, "error": error }),
@@ -205,6 +225,11 @@ fn token_exit(code: &str) -> Exit {
         // The token would not: a PIN, an owner, a key that it cannot make.
         _ => Exit::Refused,
     }
+}
+
+/// A line for each, or nothing.
+fn listed(what: &str, things: &[String]) -> String {
+    if things.is_empty() { String::new() } else { format!("\n{what}:\n  {}", things.join("\n  ")) }
 }
 
 fn located(problem: &ConfigError) -> Value {

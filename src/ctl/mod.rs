@@ -19,6 +19,7 @@ mod discovery;
 mod drain;
 mod error;
 mod files;
+mod init;
 mod keys;
 mod local;
 mod manual;
@@ -74,6 +75,7 @@ fn run(command: Command, json: bool) -> Result<Report, CtlError> {
         Command::Trust(command) => trust::run(&command),
         Command::Config(ConfigCommand::Check(args)) => config_check::run(&args),
         Command::Config(ConfigCommand::Reload(args)) => config_reload::run(&args),
+        Command::Init(args) => init::run(&args, json),
         Command::Status(args) => status::run(&args),
         Command::Completions(args) => manual::completions(args.shell),
         Command::Man(args) => manual::man_pages(&args.dir),

@@ -14,7 +14,7 @@ use super::report::Reports;
 use crate::api::{BodyBudget, LiveTls};
 use crate::audit::{AuditLog, Detail, Record};
 use crate::auth::Authenticator;
-use crate::config::{self, Config, KeyState, Loaded, Print};
+use crate::config::{self, Config, JwksSource, KeyState, Loaded, Print};
 use crate::custody::Custody;
 use crate::custody::history::{self, History};
 use crate::entitlement::Entitlements;
@@ -178,8 +178,13 @@ impl Appliance {
 }
 
 fn authenticator(config: &Config, standing: &Standing, old: Option<&Appliance>) -> Result<Authenticator, Failure> {
+    // Keys in a file are asked of nobody, and a system may have no CAs.
+    let tls = match &config.authority.jwks {
+        JwksSource::File(_) => OutboundTls::default(),
+        JwksSource::Discovery(_) | JwksSource::Url(_) => OutboundTls::load(config.authority.ca.as_deref(), None)?,
+    };
     let outbound = Outbound::new(
-        OutboundTls::load(config.authority.ca.as_deref(), None)?,
+        tls,
         OutboundLimits { timeout: AUTHORITY_TIMEOUT, max_body_bytes: MAX_JWKS_BYTES },
         standing.background.clone(),
     )?;

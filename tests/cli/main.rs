@@ -5,6 +5,7 @@
 
 mod devices;
 mod exchange;
+mod init;
 mod keyless;
 mod manual;
 mod peer;

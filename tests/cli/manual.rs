@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{signerctl, signerctl_with};
 
-const COMMANDS: [&[&str]; 32] = [
+const COMMANDS: [&[&str]; 33] = [
     &[],
     &["sign"],
     &["verify"],
@@ -34,6 +34,7 @@ const COMMANDS: [&[&str]; 32] = [
     &["release"],
     &["release", "check"],
     &["release", "snapshot"],
+    &["init"],
     &["config", "check"],
     &["status"],
     &["token", "profiles"],

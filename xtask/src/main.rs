@@ -5,6 +5,8 @@
 mod bench;
 mod cargo;
 mod demo;
+#[cfg(test)]
+mod documents;
 mod host;
 mod package;
 mod peers;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod debian;
 
 use std::env;
 use std::fs;
@@ -263,8 +264,32 @@ pub(crate) const ROOT: Peer = Peer {
     optional: false,
 };
 
+/// No program either: root in a place where machines may be booted.
+pub(crate) const NAMESPACES: Peer = Peer {
+    name: "namespaces",
+    version: "of-the-system",
+    // Every test of the suite that asks for it.
+    module: "::",
+    variable: "SIGNER_PEER_NAMESPACES",
+    artifact: "",
+    needs: &[&host::UNSHARE],
+    ours: &[],
+    build: debian::may_boot,
+    optional: false,
+};
+
+pub(crate) const DEBIAN_12: Peer = debian("debian-12", "bookworm", "debian_12::", "SIGNER_PEER_DEBIAN_12");
+
+pub(crate) const DEBIAN_13: Peer = debian("debian-13", "trixie", "debian_13::", "SIGNER_PEER_DEBIAN_13");
+
+/// Whose systemd is the newest in the archive. It changes under us, and is as it was when it was fetched.
+pub(crate) const DEBIAN_SID: Peer = debian("debian-sid", "sid", "debian_sid::", "SIGNER_PEER_DEBIAN_SID");
+
 /// All that are built once and kept.
-const PEERS: [&Peer; 20] = [
+const PEERS: [&Peer; 23] = [
+    &DEBIAN_12,
+    &DEBIAN_13,
+    &DEBIAN_SID,
     &OIDC_PROVIDER,
     &SECURESYSTEMSLIB,
     &COSIGN,
@@ -286,6 +311,24 @@ const PEERS: [&Peer; 20] = [
     &PROMTOOL,
     &SELINUX_POLICY,
 ];
+
+/// The same packages, without which a machine has nothing to install.
+pub(crate) const PACKAGES_TO_INSTALL: Peer = Peer { module: "::", ..PACKAGES };
+
+/// The root directory of a Debian release, by its code name.
+const fn debian(name: &'static str, version: &'static str, module: &'static str, variable: &'static str) -> Peer {
+    Peer {
+        name,
+        version,
+        module,
+        variable,
+        artifact: "root",
+        needs: &[&host::DEBOOTSTRAP],
+        ours: &["debian/packages"],
+        build: debian::bootstrap,
+        optional: false,
+    }
+}
 
 /// A program that `go install` builds.
 const fn go(

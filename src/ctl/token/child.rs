@@ -93,6 +93,19 @@ impl Admin {
         self
     }
 
+    /// Has it run by another command around it, such as one that changes the user.
+    pub(crate) fn wrapped(mut self, wrap: impl FnOnce(&Command) -> Command) -> Self {
+        self.command = wrap(&self.command);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self
+    }
+
+    /// Adds to its environment.
+    pub(crate) fn envs(mut self, variables: &[(String, String)]) -> Self {
+        self.command.envs(variables.iter().map(|(name, value)| (name, value)));
+        self
+    }
+
     /// Runs it and takes its answer.
     pub(crate) fn run<T: DeserializeOwned>(self) -> Result<T, CtlError> {
         match self.end(None)? {

@@ -21,6 +21,7 @@
 //! | [`keyless`] | the fixture with one of these Fulcios |
 //! | [`fulcio_client`] | a plain client of Fulcio: the control of an experiment |
 //! | [`verifiers`] | who else judges our bundles: offline, and [`later`] too |
+//! | [`machine`] | a Debian of its own, booted, for the package and its units |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
@@ -52,6 +53,7 @@ pub mod key;
 pub mod keyless;
 pub mod later;
 pub mod licensing;
+pub mod machine;
 pub mod notary;
 pub mod peers;
 pub mod pki;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -131,6 +131,16 @@ impl Pki {
 }
 
 impl Ca {
+    /// A certificate for whoever made this request (PKCS#10, PEM), as it asks for it, for thirty days. PEM.
+    ///
+    /// # Errors
+    /// When it is no request, or its signature is not by its key.
+    pub fn certify(&self, request: &str) -> Result<String> {
+        let mut request = CertificateSigningRequestParams::from_pem(request).context("read a request")?;
+        (request.params.not_before, request.params.not_after) = (at!(now() - DAY), at!(now() + 30 * DAY));
+        Ok(request.signed_by(&self.issuer).context("sign a certificate")?.pem())
+    }
+
     /// A new root, its certificate written to `dir/name.pem`.
     ///
     /// # Errors
