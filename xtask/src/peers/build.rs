@@ -130,7 +130,7 @@ pub(super) fn rack_is_named(_: &Peer, _: &Path) -> Outcome {
 }
 
 /// Runs a step of a build, its output in `DIR.log`.
-fn run(command: &mut Command, dir: &Path) -> Outcome {
+pub(super) fn run(command: &mut Command, dir: &Path) -> Outcome {
     // Beside the directory, because some steps begin by emptying it.
     let log = PathBuf::from(format!("{}.log", dir.display()));
     let name = command.get_program().to_string_lossy().into_owned();

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Peer, run, sources};
+use super::build::run;
+use super::{Peer, sources};
 use crate::{Outcome, host};
 
 /// Makes `DIR/root`, a minimal system with the packages that `tests/peers/debian/packages` lists.
