@@ -223,16 +223,21 @@ fn the_window_of_an_identity_is_judged_by_the_proven_time() {
 #[test]
 fn every_proven_time_must_lie_in_the_certificate_and_in_the_window() {
     let world = World::new();
-    let at = now();
+    let key = KeyPair::generate().unwrap();
+    let profile = Profile { valid: (-7200, -6600), ..Profile::fulcio(SAN, ISSUER) };
+    // Issued within one second, so that its last one is known.
+    let (at, certificate) = std::iter::repeat_with(|| {
+        let at = now();
+        (at, world.ca.issue(&key, &profile, Some(world.vouching())).unwrap())
+    })
+    .find(|(at, _)| *at == now())
+    .unwrap();
+    let (begin, end) = (at - 7200, at - 6600);
     let tsa = testkit::sigstore::Tsa::new(at);
     let mut root = trusted_root(&world.ca, &world.ct, Some(&world.log));
     root["timestampAuthorities"] =
         testkit::sigstore::trusted_root(None, &[], &[&tsa], at)["timestampAuthorities"].clone();
     std::fs::write(world.stage.file("root.json"), root.to_string()).unwrap();
-    let (begin, end) = (at - 7200, at - 6600);
-    let profile = Profile { valid: (begin, end), ..Profile::fulcio(SAN, ISSUER) };
-    let key = KeyPair::generate().unwrap();
-    let certificate = world.ca.issue(&key, &profile, Some(world.vouching())).unwrap();
     let payload = statement(&world.stage.image, SIGN);
     let signature = sign_dsse(&key, &payload);
     let entry = |when| log_entry(&world.log, &payload, &signature, &certificate, when);
