@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use stellaops_signer::config::{Notation, Release, ReleaseIdentity};
-use stellaops_signer::release::{Evidence, TrustedRelease};
+use stellaops_signer::release::{Evidence, ReleaseError, TrustedRelease};
 use testkit::notary::{ARTIFACT, COSE, Draft, JWS, Notary, TRUSTED, leaf_template, subject};
 use testkit::pki::Pki;
 use testkit::registry::{MANIFEST, USER};
@@ -196,7 +196,7 @@ fn compare(registry: fn(&Pki, &Path) -> Running) {
         let theirs = scene.verify(&image);
         let ours = check(&releases, &image.digest);
         let said = |accepted| if accepted { "accepts" } else { "refuses" };
-        let reason = ours.as_ref().err().map(|error| error.reason());
+        let reason = ours.as_ref().err().map(ReleaseError::reason);
         let told = reason.unwrap_or_default();
         println!("{how:<56} {:<9} {:<9} {told}", said(theirs.status.success()), said(ours.is_ok()));
         if (theirs.status.success(), reason) != (*accepted, *refused) {
