@@ -33,7 +33,7 @@ fn keys_of_every_kind_that_cosign_takes_count_here_in_each_of_its_ways() {
             let image = site.push().digest;
             let mut sign =
                 on(&site, *version, &format!("sign -y {flags} --key"), &imported.with_extension("key"), &image);
-            let signed = sign.output().unwrap();
+            run(&mut sign);
             // cosign signs with the hash of a curve's size, and verifies with SHA-256 unless it is told.
             let verify = |hash| {
                 let arguments = format!("verify --insecure-ignore-tlog --signature-digest-algorithm {hash} --key");
@@ -43,10 +43,10 @@ fn keys_of_every_kind_that_cosign_takes_count_here_in_each_of_its_ways() {
             let theirs = theirs.unwrap_or_else(|| verify(hash));
             let ours = check(&releases(&release), &image);
             let said = |accepted| if accepted { "accepts" } else { "refuses" };
-            let cosign = if signed.status.success() { said(theirs.status.success()) } else { "cannot sign" };
+            let cosign = said(theirs.status.success());
             println!("{kind:<10} {how:<28} {cosign:<12} {}", said(ours.is_ok()));
             if ours.is_ok() != theirs.status.success() {
-                wrong.push(format!("{kind}, {how}: cosign: {signed:?} {theirs:?}\nwe: {ours:?}"));
+                wrong.push(format!("{kind}, {how}: cosign: {theirs:?}\nwe: {ours:?}"));
             }
         }
     }

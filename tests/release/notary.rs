@@ -262,6 +262,17 @@ fn whose_signatures_count_is_said_by_trust_store_and_subject() {
 }
 
 #[test]
+fn an_envelope_larger_than_any_is_not_fetched() {
+    let world = World::new();
+    let config = world.config(world.notation());
+    for media_type in [JWS, COSE] {
+        world.attach(media_type, &vec![b' '; (1 << 20) + 1]);
+        assert_eq!(check(&releases(&config), &world.stage.image).unwrap_err().reason(), "release_content_too_large");
+        assert_eq!(world.stage.registry.count("/blobs/"), 0);
+    }
+}
+
+#[test]
 fn without_an_identity_for_it_none_is_fetched() {
     let world = World::new();
     world.attach(JWS, &world.draft().jws());

@@ -87,7 +87,10 @@ impl Site {
     pub(crate) fn attach(&self, image: &Image, artifact_type: &str, media_type: &str, content: &[u8]) {
         self.blob(b"{}");
         let digest = self.blob(content);
+        // As notation does for registries that know no artifact types: by the type of the config.
         let mut text: Value = manifest(artifact_type, Some(&image.digest), &[]);
+        text.as_object_mut().unwrap().remove("artifactType");
+        text["config"]["mediaType"] = artifact_type.into();
         text["layers"] = json!([{ "mediaType": media_type, "digest": digest, "size": content.len() }]);
         text["subject"]["size"] = image.size.into();
         let text = text.to_string();

@@ -100,7 +100,8 @@ impl<'a> Chain<'a> {
             let parsed = Certificate::parse(der);
             chain.push(parsed.map_err(|_| wrong(format!("{} is no DER X.509 v3", place(at))))?);
         }
-        for (at, certificate) in chain.iter().enumerate() {
+        // From the root down: who has no certificate of the store's owner gets no further than its first signature.
+        for (at, certificate) in chain.iter().enumerate().rev() {
             let certified = |why: &str| wrong(format!("{} {why}", place(at)));
             let last = at + 1 == chain.len();
             // What each may do costs less than whose signature it has.

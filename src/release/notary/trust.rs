@@ -115,7 +115,7 @@ impl NotaryTrust {
 /// # Errors
 /// What is wrong with the file and what would be right.
 pub(in crate::release) fn store(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(path).and_then(|all| all.collect::<Result<Vec<_>, _>>());
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let store = read.map_err(|_| "must be a file of PEM certificates".to_owned())?;
     if store.is_empty() || store.len() > MAX_STORE {
         return Err(format!("has {} PEM certificates; it must have 1 to {MAX_STORE}", store.len()));

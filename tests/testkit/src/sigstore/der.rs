@@ -1,20 +1,9 @@
-//! DER, written and taken apart.
+//! DER, put together piece by piece and taken apart, on [`crate::der`].
 
 /// One element.
 #[must_use]
 pub fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = vec![tag];
-    match u8::try_from(length) {
-        Ok(short @ ..=0x7f) => out.push(short),
-        Ok(long) => out.extend([0x81, long]),
-        Err(_) => {
-            out.push(0x82);
-            out.extend(u16::try_from(length).expect("test values are short").to_be_bytes());
-        }
-    }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-    out
+    crate::der::write(tag, &parts.concat())
 }
 
 /// SEQUENCE.
@@ -106,19 +95,8 @@ pub fn name(common_name: &str) -> Vec<u8> {
 /// The elements in the contents of another: tag, contents, and raw bytes of each. Panics on anything but DER.
 #[must_use]
 pub fn children(contents: &[u8]) -> Vec<(u8, &[u8], &[u8])> {
-    let mut found = Vec::new();
-    let mut rest = contents;
-    while !rest.is_empty() {
-        let (head, length) = match rest[1] {
-            short @ ..=0x7f => (2, usize::from(short)),
-            0x81 => (3, usize::from(rest[2])),
-            0x82 => (4, usize::from(rest[2]) << 8 | usize::from(rest[3])),
-            _ => panic!("a length that no test value has"),
-        };
-        found.push((rest[0], &rest[head..head + length], &rest[..head + length]));
-        rest = &rest[head + length..];
-    }
-    found
+    let elements = crate::der::all(contents).expect("test values are DER");
+    elements.into_iter().map(|element| (element.tag, element.content, element.whole)).collect()
 }
 
 fn moment(at: i64, format: &str) -> String {
