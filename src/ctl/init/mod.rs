@@ -125,14 +125,14 @@ impl Init<'_> {
             let new = match copy.sealed {
                 Some(name) => {
                     server_key::expect_private(&copy.from, &content)?;
-                    let file = Path::new(secret::STORE).join(name);
+                    let file = secret::of_front(name);
                     secret::seal(&mut self.ledger, name, &file, &content, &self.answers.token.seal)?
                 }
                 None if copy.secret => self.ledger.file(&copy.to, &content, 0o640, Owner::RootForFront)?,
                 None if copy.to.starts_with("/var/lib") => self.ledger.file(&copy.to, &content, 0o640, Owner::Front)?,
                 None => self.ledger.file(&copy.to, &content, 0o644, Owner::Root)?,
             };
-            let at = copy.sealed.map_or_else(|| copy.to.clone(), |name| Path::new(secret::STORE).join(name));
+            let at = copy.sealed.map_or_else(|| copy.to.clone(), |name| secret::of_front(name));
             self.done(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }));
         }
         let made = std::mem::take(&mut self.plan.files);
@@ -335,7 +335,7 @@ fn judge(plan: &Plan) -> Result<Config, CtlError> {
 /// What `--check` says.
 fn intention(plan: &Plan) -> Report {
     let copies = plan.copies.iter().map(|copy| {
-        let to = copy.sealed.map_or_else(|| copy.to.display().to_string(), |name| format!("{}/{name}", secret::STORE));
+        let to = copy.sealed.map_or_else(|| copy.to.display().to_string(), |name| secret::of_front(name).display().to_string());
         format!("{} from {}", plain(&to), plain(&copy.from.display().to_string()))
     });
     let files = plan.files.iter().map(|(path, _)| path.display().to_string());
