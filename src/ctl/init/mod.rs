@@ -111,7 +111,7 @@ impl Init<'_> {
         }
         self.ledger.directory(Path::new("/var/lib/stellaops-signer"), 0o750, Owner::Front)?;
         let audit = self.config.audit.path.parent().unwrap_or(Path::new("/")).to_owned();
-        self.ledger.directory(&audit, 0o700, Owner::Front)?;
+        self.ledger.directory(&audit, 0o750, Owner::Front)?;
         let state = plan::worker_state(&self.answers.token.name);
         self.ledger.directory(Path::new("/var/lib/stellaops-signer-token"), 0o711, Owner::Root)?;
         self.ledger.directory(&state, 0o700, Owner::Worker)?;
@@ -335,7 +335,9 @@ fn judge(plan: &Plan) -> Result<Config, CtlError> {
 /// What `--check` says.
 fn intention(plan: &Plan) -> Report {
     let copies = plan.copies.iter().map(|copy| {
-        let to = copy.sealed.map_or_else(|| copy.to.display().to_string(), |name| secret::of_front(name).display().to_string());
+        let to = copy
+            .sealed
+            .map_or_else(|| copy.to.display().to_string(), |name| secret::of_front(name).display().to_string());
         format!("{} from {}", plain(&to), plain(&copy.from.display().to_string()))
     });
     let files = plan.files.iter().map(|(path, _)| path.display().to_string());

@@ -48,7 +48,7 @@ fn what_init_and_the_units_make_is_open_to_those_who_need_it_and_to_nobody_else(
         ("/etc/credstore.encrypted/signer-token@main.pin", "root:root 600"),
         ("/etc/systemd/system/signer-token@main.service.d/10-device.conf", "root:root 644"),
         ("/var/lib/stellaops-signer", "stellaops-signer:stellaops-signer 750"),
-        ("/var/lib/stellaops-signer/audit", "stellaops-signer:stellaops-signer 700"),
+        ("/var/lib/stellaops-signer/audit", "stellaops-signer:stellaops-signer 750"),
         ("/var/lib/stellaops-signer/audit/audit.jsonl", "stellaops-signer:stellaops-signer 600"),
         ("/var/lib/stellaops-signer-token/main", "stellaops-signer-token:stellaops-signer-token 700"),
         ("/run/stellaops-signer", "root:root 755"),
