@@ -89,7 +89,7 @@ fn an_image_gets_its_files_with_owner_and_mode_and_a_second_run_changes_nothing(
     is(&bench.image("etc/stellaops-signer/licensing/keys.json"), 0o644, (0, 0));
     is(&bench.image("var/lib/stellaops-signer"), 0o750, (991, 981));
     is(&bench.image("var/lib/stellaops-signer/revocations.jwt"), 0o640, (991, 981));
-    is(&bench.image("var/lib/stellaops-signer/audit"), 0o700, (991, 981));
+    is(&bench.image("var/lib/stellaops-signer/audit"), 0o750, (991, 981));
     is(&bench.image("var/lib/stellaops-signer-token/main/softhsm2"), 0o700, (992, 982));
     is(&bench.image("etc/systemd/system/signer-token@main.service.d/10-device.conf"), 0o644, (0, 0));
     let listen = fs::read_to_string(bench.image("etc/systemd/system/signerd.socket.d/10-listen.conf")).unwrap();

@@ -111,7 +111,7 @@ impl Init<'_> {
         }
         self.ledger.directory(Path::new("/var/lib/stellaops-signer"), 0o750, Owner::Front)?;
         let audit = self.config.audit.path.parent().unwrap_or(Path::new("/")).to_owned();
-        self.ledger.directory(&audit, 0o700, Owner::Front)?;
+        self.ledger.directory(&audit, 0o750, Owner::Front)?;
         let state = plan::worker_state(&self.answers.token.name);
         self.ledger.directory(Path::new("/var/lib/stellaops-signer-token"), 0o711, Owner::Root)?;
         self.ledger.directory(&state, 0o700, Owner::Worker)?;
@@ -125,14 +125,14 @@ impl Init<'_> {
             let new = match copy.sealed {
                 Some(name) => {
                     server_key::expect_private(&copy.from, &content)?;
-                    let file = Path::new(secret::STORE).join(name);
+                    let file = secret::of_front(name);
                     secret::seal(&mut self.ledger, name, &file, &content, &self.answers.token.seal)?
                 }
                 None if copy.secret => self.ledger.file(&copy.to, &content, 0o640, Owner::RootForFront)?,
                 None if copy.to.starts_with("/var/lib") => self.ledger.file(&copy.to, &content, 0o640, Owner::Front)?,
                 None => self.ledger.file(&copy.to, &content, 0o644, Owner::Root)?,
             };
-            let at = copy.sealed.map_or_else(|| copy.to.clone(), |name| Path::new(secret::STORE).join(name));
+            let at = copy.sealed.map_or_else(|| copy.to.clone(), |name| secret::of_front(name));
             self.done(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }));
         }
         let made = std::mem::take(&mut self.plan.files);
@@ -335,7 +335,9 @@ fn judge(plan: &Plan) -> Result<Config, CtlError> {
 /// What `--check` says.
 fn intention(plan: &Plan) -> Report {
     let copies = plan.copies.iter().map(|copy| {
-        let to = copy.sealed.map_or_else(|| copy.to.display().to_string(), |name| format!("{}/{name}", secret::STORE));
+        let to = copy
+            .sealed
+            .map_or_else(|| copy.to.display().to_string(), |name| secret::of_front(name).display().to_string());
         format!("{} from {}", plain(&to), plain(&copy.from.display().to_string()))
     });
     let files = plan.files.iter().map(|(path, _)| path.display().to_string());

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
@@ -40,6 +40,11 @@ pub(crate) fn open(name: &str, file: &Path) -> Option<Zeroizing<Vec<u8>>> {
         return None;
     }
     run(creds("decrypt", name).arg(file).arg("-"), &[]).ok().map(Zeroizing::new)
+}
+
+/// Where a credential of the front is sealed. The store is every service's, so its name says whose it is.
+pub(crate) fn of_front(name: &str) -> PathBuf {
+    Path::new(STORE).join(format!("signerd.{name}"))
 }
 
 /// A file of mode 0400 that was not there.

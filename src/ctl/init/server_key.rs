@@ -26,7 +26,7 @@ pub(crate) fn expect_private(file: &Path, content: &[u8]) -> Result<(), CtlError
 /// # Errors
 /// When a key is there, but its request was lost.
 pub(crate) fn request(ledger: &mut Ledger, names: &[String], seal: Option<&str>) -> Result<String, CtlError> {
-    let sealed = Path::new(secret::STORE).join("server.key");
+    let sealed = secret::of_front("server.key");
     let key_file = if seal.is_some() { sealed.as_path() } else { Path::new(SERVER_KEY) };
     let request_file = Path::new(REQUEST);
     if ledger.at(key_file).exists() {

@@ -101,7 +101,7 @@ fn a_certificate_is_asked_for_and_the_appliance_comes_up_when_it_is_there() {
     site.signs();
     // Its key is nowhere in the clear on the disk.
     assert!(!site.machine.path("/etc/stellaops-signer/tls/server.key").exists());
-    let sealed = site.machine.path("/etc/credstore.encrypted/server.key");
+    let sealed = site.machine.path("/etc/credstore.encrypted/signerd.server.key");
     assert_eq!(std::fs::metadata(sealed).unwrap().permissions().mode() & 0o777, 0o600);
 }
 

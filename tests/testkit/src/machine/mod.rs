@@ -81,6 +81,8 @@ impl Machine {
         let namespace = network()?;
         let log = dir.path().join("console");
         let console = File::create(&log).context("make a file for the console")?;
+        // A minimal system has no names at all.
+        fs::write(dir.path().join("root/etc/hosts"), "127.0.0.1 localhost\n").context("name the machine")?;
         let name = machine_name(dir.path());
         let mut command = Command::new("sh");
         command
