@@ -221,10 +221,9 @@ impl ReleaseIdentity {
             }
             times.moments.extend([at, latest]);
         };
-        let twice = |what: &str| Rejection::Malformed(format!("the same {what} is there twice"));
         for (index, response) in claim.timestamps.iter().enumerate() {
             if claim.timestamps[..index].contains(response) {
-                return Err(twice("time stamp"));
+                return Err(Rejection::Twice("time stamp"));
             }
             match timestamp::verify(response, &claim.signature, &roots.sigstore, now) {
                 Ok(stamp) => add(stamp.time, stamp.latest, "timestamp"),
@@ -237,7 +236,7 @@ impl ReleaseIdentity {
             let logged = Logged { signature: &claim.signature, content_sha256: &content, verifier };
             for (index, entry) in claim.log_entries.iter().enumerate() {
                 if claim.log_entries[..index].contains(entry) {
-                    return Err(twice("log entry"));
+                    return Err(Rejection::Twice("log entry"));
                 }
                 match roots.logs.verify(entry, &logged) {
                     Ok(at) if at > now.plus(SKEW) => return Err(Rejection::Log(LogError::Time(at))),

@@ -37,6 +37,9 @@ pub enum Rejection {
     /// The promise of the CT logs.
     #[error(transparent)]
     Sct(SctError),
+    /// The same proof of time twice, which other verifiers of Sigstore refuse as well.
+    #[error("the same {0} is there twice")]
+    Twice(&'static str),
     /// A check of the Notary Project's.
     #[error(transparent)]
     Notary(#[from] NotaryError),
@@ -93,6 +96,7 @@ impl Rejection {
             Self::Certificate(CertificateError::UntrustedIssuer) => "release_certificate_untrusted",
             Self::Certificate(_) => "release_certificate",
             Self::Sct(_) => "release_sct",
+            Self::Twice(_) => "release_timestamp_duplicate",
             Self::Notary(error) => error.reason(),
             Self::TimeMissing => "release_time_missing",
             Self::TimeRequired(_) => "release_time_required",
@@ -112,7 +116,7 @@ impl Rejection {
             Self::Malformed(_) => 3,
             Self::Signer(_) | Self::Certificate(CertificateError::UntrustedIssuer) => 4,
             Self::Certificate(CertificateError::SanMismatch { .. } | CertificateError::IssuerMismatch { .. }) => 5,
-            Self::Timestamp(_) | Self::Log(_) | Self::Certificate(_) | Self::Sct(_) => 6,
+            Self::Timestamp(_) | Self::Twice(_) | Self::Log(_) | Self::Certificate(_) | Self::Sct(_) => 6,
             Self::Notary(error) => error.rank(),
             Self::TimeMissing | Self::TimeRequired(_) => 7,
             Self::Window { .. } => 8,

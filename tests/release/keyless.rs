@@ -269,10 +269,10 @@ fn every_proven_time_must_lie_in_the_certificate_and_in_the_window() {
     assert_eq!(proven(vec![], vec![stamp(end, Some("5"))]), "release_certificate_expired");
     // The same proof twice proves no more.
     let one = stamp(begin + 30, None);
-    assert_eq!(proven(vec![], vec![one.clone(), one]), "release_signature_malformed");
+    assert_eq!(proven(vec![], vec![one.clone(), one]), "release_timestamp_duplicate");
     assert_eq!(proven(vec![entry(end), entry(end)], vec![]), "trusted", "signed anew each time, so not the same");
     let one = entry(begin + 30);
-    assert_eq!(proven(vec![one.clone(), one], vec![]), "release_signature_malformed");
+    assert_eq!(proven(vec![one.clone(), one], vec![]), "release_timestamp_duplicate");
 
     let mut config = config.clone();
     config.identity[0].not_after = Some(jiff::Timestamp::from_second(begin + 40).unwrap());
