@@ -4,6 +4,7 @@
 
 mod build;
 mod debian;
+mod packages;
 
 use std::env;
 use std::fs;
@@ -13,11 +14,15 @@ use std::process::ExitCode;
 use xtask::ui;
 
 use build::{
-    build_sealed, cargo_build, cargo_install, go_build, go_install, link_tpm2_pkcs11, npm_ci, pip_install,
-    rack_is_named, unpack_package,
+    build_sealed, cargo_build, go_build, go_install, link_tpm2_pkcs11, npm_ci, pip_install, rack_is_named,
+    unpack_package,
 };
 
-use crate::{Outcome, cargo, host, package};
+use crate::{Outcome, cargo, host};
+
+pub(crate) use packages::{
+    CARGO_AUDITABLE, CARGO_DEB, CARGO_GENERATE_RPM, PACKAGES, PACKAGES_ELSEWHERE, PROMTOOL, SELINUX_POLICY,
+};
 
 /// A program that is not ours.
 pub(crate) struct Peer {
@@ -190,54 +195,6 @@ pub(crate) const TPM2_PKCS11: Peer = Peer {
     optional: false,
 };
 
-pub(crate) const CARGO_AUDITABLE: Peer = tool("cargo-auditable", "0.7.7", "bin/cargo-auditable");
-pub(crate) const CARGO_DEB: Peer = tool("cargo-deb", "3.8.0", "bin/cargo-deb");
-pub(crate) const CARGO_GENERATE_RPM: Peer = tool("cargo-generate-rpm", "0.21.1", "bin/cargo-generate-rpm");
-
-/// The packages of this tree, and those of a version before it, of the same programs.
-pub(crate) const PACKAGES: Peer = Peer {
-    name: "packages",
-    version: OF_THIS_TREE,
-    module: "built::",
-    variable: "SIGNER_PACKAGES",
-    artifact: "",
-    needs: &[],
-    ours: &[],
-    build: |_, dir| package::for_tests(dir),
-    optional: false,
-};
-
-/// The same, built in another folder with another home of cargo.
-pub(crate) const PACKAGES_ELSEWHERE: Peer = Peer {
-    name: "packages-elsewhere",
-    module: "reproducible::",
-    variable: "SIGNER_PACKAGES_ELSEWHERE",
-    build: |_, dir| package::for_tests_elsewhere(dir),
-    ..PACKAGES
-};
-
-/// Unpacked and not installed, so that no Prometheus is started.
-pub(crate) const PROMTOOL: Peer = Peer {
-    name: "prometheus",
-    version: "of-the-system",
-    module: "promtool_",
-    variable: "SIGNER_PEER_PROMTOOL",
-    artifact: "usr/bin/promtool",
-    needs: &[&host::APT_GET, &host::DPKG],
-    ours: &[],
-    build: |peer, dir| unpack_package(dir, peer.name),
-    optional: false,
-};
-
-/// Unpacked and not installed, so that this machine's own policy stays as it is.
-pub(crate) const SELINUX_POLICY: Peer = Peer {
-    name: "selinux-policy-default",
-    module: "reference_policy",
-    variable: "SIGNER_PEER_SELINUX_POLICY",
-    artifact: "usr/share/selinux/default/base.pp.bz2",
-    ..PROMTOOL
-};
-
 /// The device in the rack, named by three environment variables; the tests read them themselves.
 pub(crate) const RACK: Peer = Peer {
     name: "rack",
@@ -340,21 +297,6 @@ const fn go(
 ) -> Peer {
     let build: fn(&Peer, &Path) -> Outcome = |_, _| Err("no package is named".to_owned());
     Peer { name, version, module, variable, artifact, needs: &[&host::GO], ours: &[], build, optional: false }
-}
-
-/// A tool that makes packages; no test speaks to it.
-const fn tool(name: &'static str, version: &'static str, artifact: &'static str) -> Peer {
-    Peer {
-        name,
-        version,
-        module: "",
-        variable: "",
-        artifact,
-        needs: &[],
-        ours: &[],
-        build: cargo_install,
-        optional: false,
-    }
 }
 
 /// `cargo xtask peers`.

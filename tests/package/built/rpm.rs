@@ -36,7 +36,7 @@ fn configuration_is_kept_by_upgrades_and_documents_may_be_left_out() {
         // c: configuration, n: noreplace, d: documentation.
         let expected = match path {
             "/etc/stellaops-signer/signer.toml.d/50-site.toml" => "cn",
-            path if path.starts_with("/usr/share/doc/") => "d",
+            path if path.starts_with("/usr/share/doc/") || path.starts_with("/usr/share/man/") => "d",
             _ => "",
         };
         assert_eq!(flags, expected, "{path}");

@@ -126,7 +126,8 @@ impl Entry<'_> {
             unknown => return Err(format!("`{unknown}` is no kind; there are program, made, file, config and doc")),
         };
         // Documentation is what it is by its place, whoever wrote it.
-        let role = if self.to.starts_with("/usr/share/doc/") { Role::Doc } else { role };
+        let documents = ["/usr/share/doc/", "/usr/share/man/"].iter().any(|place| self.to.starts_with(place));
+        let role = if documents { Role::Doc } else { role };
         let found = matching(below, self.source)?;
         if found.is_empty() {
             return Err(format!("`{}` is not there, below {}", self.source, below.display()));

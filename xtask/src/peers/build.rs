@@ -82,16 +82,6 @@ pub(super) fn cargo_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {
     run(build.args(["build", "--locked", "--package", package]), dir)
 }
 
-pub(super) fn cargo_install(peer: &Peer, dir: &Path) -> Outcome {
-    let mut install = cargo::cargo();
-    // In a folder of its own, so that the build of the workspace need not wait for it.
-    install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-    // Half the compiler's time of what they ask for themselves; what they do is to pack a few files.
-    install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    install.args(["install", "--quiet", "--locked", "--force", "--root"]).arg(dir);
-    run(install.arg(format!("{}@{}", peer.name, peer.version)), dir)
-}
-
 pub(super) fn link_tpm2_pkcs11(peer: &Peer, dir: &Path) -> Outcome {
     let module = host::TPM2_PKCS11.path().ok_or("tpm2-pkcs11 is missing")?;
     link(&module, &dir.join(peer.artifact))
