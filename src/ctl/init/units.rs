@@ -86,11 +86,7 @@ fn systemctl(arguments: &[&str]) -> Result<(), CtlError> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(format!("cannot be run: {error}")))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(failed(format!("failed: {}", one_line(&output.stderr))))
-    }
+    if output.status.success() { Ok(()) } else { Err(failed(format!("failed: {}", one_line(&output.stderr)))) }
 }
 
 fn one_line(said: &[u8]) -> String {
