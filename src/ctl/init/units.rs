@@ -26,6 +26,7 @@ pub(crate) fn start(token: &str) -> Result<(), CtlError> {
         [&socket, "signerd.socket", "signerd-local.socket", "stellaops-signer.target", &worker, "signerd.service"];
     systemctl(&[&["enable", "--quiet"][..], &units].concat())?;
     systemctl(&[&["start"][..], &units].concat())
+        .map_err(|error| CtlError::Unexpected(format!("{error}\n{}", journal(token))))
 }
 
 /// Waits until signerd calls itself ready and the key has made its test signature, which signerd has verified.
@@ -85,11 +86,12 @@ fn systemctl(arguments: &[&str]) -> Result<(), CtlError> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(format!("cannot be run: {error}")))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(failed(format!("failed: {}", plain(String::from_utf8_lossy(&output.stderr).trim()))))
-    }
+    if output.status.success() { Ok(()) } else { Err(failed(format!("failed: {}", one_line(&output.stderr)))) }
+}
+
+fn one_line(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    plain(&said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 const PAUSE: Duration = Duration::from_millis(200);
