@@ -55,12 +55,14 @@ pub(super) fn go_build(peer: &Peer, dir: &Path, package: &str) -> Outcome {
 }
 
 /// One after the other: each would take all cores, and what they have in common is then compiled once. Without cgo no C
-/// compiler is needed; what wants it is for hardware tokens alone.
-fn run_go(build: impl FnOnce(&mut Command) -> Outcome) -> Outcome {
+/// compiler is needed; what wants it is for hardware tokens alone. Repeated, because it fetches hundreds of modules: one
+/// connection that is not made in time would fail the whole run of tests.
+fn run_go(build: impl Fn(&mut Command) -> Outcome) -> Outcome {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let go = host::GO.path().ok_or("Go is missing")?;
     let _turn = ONE_AT_A_TIME.lock().map_err(|_| "another build panicked".to_owned())?;
-    build(Command::new(go).env("CGO_ENABLED", "0"))
+    let attempt = || build(Command::new(&go).env("CGO_ENABLED", "0"));
+    attempt().or_else(|_| attempt()).or_else(|_| attempt())
 }
 
 /// Unpacks a package of the system's own archive.
