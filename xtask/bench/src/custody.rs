@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use faulty_token::{Condition, Controller, StateFile};
+use faulty_token::{Condition, Controller, Says, State, StateFile, attribute};
 use serde::Serialize;
 use testkit::appliance::Binaries;
 use testkit::{Context, Error, Fixture, Result, softhsm};
@@ -146,7 +146,11 @@ fn many_keys(binaries: &Binaries) -> Result<ManyKeys> {
     let few = Rig::start(binaries, 4, |_| Ok(()))?;
     let mut many = Rig::start(binaries, 4, |device| {
         let condition = Condition::VirtualKeys { count: KEYS, like: LIKE.to_owned() };
-        device.update(|state| state.conditions.push(condition)).context("fill the token with keys")
+        // The key that they are like has a `custody_exception` for what the tool that made it allowed; they have none.
+        let unwraps_nothing =
+            Condition::Lie { attribute: attribute::CKA_UNWRAP, says: Says::Bool(false), class: None, label: None };
+        let fill = |state: &mut State| state.conditions.extend([condition, unwraps_nothing]);
+        device.update(fill).context("fill the token with keys")
     })?;
     let began = Instant::now();
     many.fixture.appliance.worker("main").kill();
