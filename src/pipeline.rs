@@ -40,8 +40,8 @@ use crate::telemetry::Stage;
 
 pub(crate) use appliance::Appliance;
 pub(crate) use assembly::Standing;
-pub(crate) use live::{Live, ReloadError, Reloaded};
 pub(crate) use case::{Case, json};
+pub(crate) use live::{Live, ReloadError, Reloaded};
 pub(crate) use refusal::{RATE_LIMIT, RATE_LIMIT_POLICY, Refusal};
 pub(crate) use report::custody_report;
 pub(crate) use verdict::Verdict;

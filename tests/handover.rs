@@ -147,7 +147,9 @@ fn a_proof_that_was_used_before_a_reload_is_not_accepted_after_it() {
     fixture.appliance.settings.set("authority.max_token_lifetime", "11m");
     fixture.appliance.write_config().unwrap();
     fixture.appliance.front().signal("HUP").unwrap();
-    until("the reload is done", || fixture.appliance.logs().contains("the configuration was read anew and is in force"));
+    until("the reload is done", || {
+        fixture.appliance.logs().contains("the configuration was read anew and is in force")
+    });
     used(jti).send().expect(401);
     client.sign(&sample::request()).without_nonce_retry().send().expect(200);
 }

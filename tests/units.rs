@@ -69,7 +69,8 @@ fn the_units_and_what_is_beside_them_verify_on_this_systemd() {
 #[test]
 fn every_drop_in_verifies_with_its_unit() {
     let version = systemd_version();
-    let mut of_units: Vec<(PathBuf, &str)> = drop_ins_of_profiles().map(|file| (file, "signer-token@.service")).collect();
+    let mut of_units: Vec<(PathBuf, &str)> =
+        drop_ins_of_profiles().map(|file| (file, "signer-token@.service")).collect();
     for file in files(&root().join("systemd/drop-ins"), "conf") {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         let needs = name.strip_prefix("systemd-").and_then(|rest| rest.strip_suffix(".conf")?.parse::<u32>().ok());
@@ -174,8 +175,10 @@ impl Units {
             fs::copy(&file, units.path("usr/lib/systemd/system").join(file.file_name().unwrap())).unwrap();
         }
         // What a drop-in asks for and this machine may not have.
-        fs::write(units.path("usr/lib/systemd/system/pcscd.socket"), "[Socket]\nListenStream=/run/pcscd\nAccept=yes\n").unwrap();
-        fs::write(units.path("usr/lib/systemd/system/pcscd@.service"), "[Service]\nExecStart=/usr/sbin/signerd\n").unwrap();
+        fs::write(units.path("usr/lib/systemd/system/pcscd.socket"), "[Socket]\nListenStream=/run/pcscd\nAccept=yes\n")
+            .unwrap();
+        fs::write(units.path("usr/lib/systemd/system/pcscd@.service"), "[Service]\nExecStart=/usr/sbin/signerd\n")
+            .unwrap();
         // Verified is that a unit names a program; whether ours runs is another suite's question.
         for program in ["usr/sbin/signerd", "usr/sbin/signer-token", "usr/bin/signerctl"] {
             let program = units.path(program);

@@ -100,11 +100,8 @@ impl Front {
         let watch = guarded.watch();
         let io = TokioIo::new(guarded);
         let client = Client { watch: &watch, peer: &peer, address, trust, ends };
-        let ended = if speaks_h2 {
-            self.serve_h2(io, limits, client).await
-        } else {
-            self.serve_h1(io, limits, client).await
-        };
+        let ended =
+            if speaks_h2 { self.serve_h2(io, limits, client).await } else { self.serve_h1(io, limits, client).await };
         match ended {
             Ended::Well => {}
             Ended::Cut(Cut::Idle) => tracing::debug!(%address, "an idle connection was closed"),

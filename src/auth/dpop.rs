@@ -104,7 +104,9 @@ impl Proofs {
             // The wall clock cannot tell whether this one was used; a nonce can.
             Refusal::Forgotten if claims.nonce.is_none() => self.challenge(Reason::DPOP_NONCE_MISSING, now),
             Refusal::Forgotten => self.challenge(Reason::DPOP_NONCE_INVALID, now),
-            Refusal::Full => AuthError::new(Reason::REPLAY_MEMORY_FULL).with_retry_after(self.memory.replay.room_after()),
+            Refusal::Full => {
+                AuthError::new(Reason::REPLAY_MEMORY_FULL).with_retry_after(self.memory.replay.room_after())
+            }
         })?;
         Ok(next)
     }

@@ -32,7 +32,9 @@ fn told(body: &Value) -> String {
     let digest = plain(body["sha256"].as_str().unwrap_or_default());
     let mut text = match body["changed"] == true {
         true => format!("the configuration is in force; SHA-256 {digest}\n"),
-        false => format!("the configuration is what it was; the files that it names were read anew; SHA-256 {digest}\n"),
+        false => {
+            format!("the configuration is what it was; the files that it names were read anew; SHA-256 {digest}\n")
+        }
     };
     for name in body["workersBehind"].as_array().into_iter().flatten().filter_map(Value::as_str).map(plain) {
         text.push_str(&format!("  its worker goes by the old one: systemctl restart signer-token@{name}\n"));

@@ -318,10 +318,9 @@ fn judge(error: &LinkError, busy: bool) -> Option<KeyHealth> {
         LinkError::Timeout | LinkError::Overloaded => true,
         LinkError::Refused(failure) => match failure.code {
             FailureCode::QueueFull | FailureCode::DeadlineExceeded => true,
-            FailureCode::TokenUnavailable
-            | FailureCode::PinRefused
-            | FailureCode::Unclear
-            | FailureCode::Stopping => return None,
+            FailureCode::TokenUnavailable | FailureCode::PinRefused | FailureCode::Unclear | FailureCode::Stopping => {
+                return None;
+            }
             FailureCode::UnknownKey
             | FailureCode::KeyUnsuitable
             | FailureCode::DeviceError

@@ -45,16 +45,15 @@ pub fn main() -> ExitCode {
         print!("{}", openapi::document());
         return ExitCode::SUCCESS;
     }
-    let loaded = match config::open(&arguments.config)
-        .and_then(|loaded| loaded.check_files(Viewer::Front).map(|()| loaded))
-    {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            eprintln!("{errors}");
-            manager::status(&format!("the configuration is wrong: {}", errors.0[0]));
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    let loaded =
+        match config::open(&arguments.config).and_then(|loaded| loaded.check_files(Viewer::Front).map(|()| loaded)) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                eprintln!("{errors}");
+                manager::status(&format!("the configuration is wrong: {}", errors.0[0]));
+                return ExitCode::from(EXIT_CONFIG);
+            }
+        };
     if let Err(error) = telemetry::log::init(&loaded.config.log) {
         eprintln!("signerd: {error}");
         return ExitCode::from(EXIT_CONFIG);

@@ -78,7 +78,9 @@ impl Journal {
                     "the revocation list was signed by a key that is no longer pinned: every PoE is refused; install a \
                      list signed by one that is"
                 ),
-                Age::Ended => tracing::error!(name: alert::REVOCATIONS_STALE, sequence, "the revocation list is too old: every PoE is refused"),
+                Age::Ended => {
+                    tracing::error!(name: alert::REVOCATIONS_STALE, sequence, "the revocation list is too old: every PoE is refused")
+                }
             }
         }
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::assembly::Standing;
 use super::Appliance;
+use super::assembly::Standing;
 use crate::audit::{Detail, Record};
 use crate::config::{self, ConfigError, ConfigErrors, Loaded, Viewer};
 use crate::custody::token::explain;
@@ -143,7 +143,8 @@ impl Live {
 
         let digest = loaded.digest();
         let details = [("by", Detail::Text(by)), ("sha256", Detail::Text(&digest))];
-        let recorded = self.standing.audit.append(&Record::Event { event: "configuration_reloaded", details: &details });
+        let recorded =
+            self.standing.audit.append(&Record::Event { event: "configuration_reloaded", details: &details });
         recorded.await.map_err(|error| ReloadError::NotRecorded(error.to_string()))?;
 
         if let Err(error) = log::refilter(&new.config.log) {
@@ -253,7 +254,7 @@ mod tests {
         let old = read(example);
         assert_eq!(unchanged_where_it_must(&read(&format!("# more\n{example}")), &old), Ok(()));
         let text = example.replace("listen = \"0.0.0.0:8443\"", "listen = \"0.0.0.0:8444\"");
-        let new = read(&text.replace("#clock_skew = \"30s\"", "clock_skew = \"31s\""));
+        let new = read(&text.replacen("#clock_skew = \"30s\"", "clock_skew = \"31s\"", 1));
         let errors = unchanged_where_it_must(&new, &old).unwrap_err().0;
         let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
         assert_eq!(keys, ["server.listen", "authority.clock_skew"]);

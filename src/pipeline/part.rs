@@ -24,11 +24,7 @@ impl<T> Part<T> {
     ///
     /// # Errors
     /// As `make`.
-    pub(super) fn keep_or<E>(
-        old: Option<&Self>,
-        print: Print,
-        make: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Self, E> {
+    pub(super) fn keep_or<E>(old: Option<&Self>, print: Print, make: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         match old.filter(|old| *old.print == print) {
             Some(old) => Ok(old.clone()),
             None => Ok(Self { value: Arc::new(make()?), print: Arc::new(print), tasks: Arc::default() }),
@@ -50,9 +46,9 @@ impl<T> Part<T> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.0.get_or_init(|| {
-            tasks(&self.value).into_iter().map(|task| runtime.spawn(task).abort_handle()).collect()
-        });
+        self.tasks
+            .0
+            .get_or_init(|| tasks(&self.value).into_iter().map(|task| runtime.spawn(task).abort_handle()).collect());
     }
 
     /// Ends its tasks before its time.
@@ -97,10 +93,12 @@ mod tests {
         let made = |old: Option<&Part<u8>>, value| Part::keep_or(old, Print::default(), || Ok::<_, ()>(value)).unwrap();
         let first = made(None, 1);
         let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
-        let task = move |_: &Arc<u8>| vec![async move {
-            let _alive = alive;
-            std::future::pending::<()>().await;
-        }];
+        let task = move |_: &Arc<u8>| {
+            vec![async move {
+                let _alive = alive;
+                std::future::pending::<()>().await;
+            }]
+        };
         first.tend(&Handle::current(), task);
         first.tend(&Handle::current(), |_| -> Vec<std::future::Pending<()>> { panic!("they run") });
         let second = made(Some(&first), 2);

@@ -155,12 +155,7 @@ pub const ALL: &[Alert] = &[
         what: "somebody else than the worker serves its socket",
         remedy: "find out who; nothing was sent to it",
     },
-    Alert {
-        name: TOKEN_READY,
-        id: "084a2ef5c61c48218e9206e6a953e3d0",
-        what: "a worker can sign",
-        remedy: "nothing",
-    },
+    Alert { name: TOKEN_READY, id: "084a2ef5c61c48218e9206e6a953e3d0", what: "a worker can sign", remedy: "nothing" },
     Alert {
         name: TOKEN_LOST,
         id: "bb0ae88a4bdd49fc880d617cf77e96e5",

@@ -38,8 +38,7 @@ pub(crate) const OPENSC: Need = Need { name: "pkcs11-tool", found_as: &["pkcs11-
 pub(crate) const OPENSSL: Need = Need { name: "openssl", found_as: &["openssl"], package: "openssl" };
 pub(crate) const CURL: Need = Need { name: "curl", found_as: &["curl"], package: "curl" };
 pub(crate) const UNSHARE: Need = Need { name: "unshare", found_as: &["unshare"], package: "util-linux" };
-pub(crate) const SYSTEMD: Need =
-    Need { name: "systemd-analyze", found_as: &["systemd-analyze"], package: "systemd" };
+pub(crate) const SYSTEMD: Need = Need { name: "systemd-analyze", found_as: &["systemd-analyze"], package: "systemd" };
 pub(crate) const NODE: Need = Need { name: "Node.js", found_as: &["node"], package: "nodejs" };
 pub(crate) const NPM: Need = Need { name: "npm", found_as: &["npm"], package: "npm" };
 pub(crate) const PYTHON: Need = Need { name: "Python 3", found_as: &["python3"], package: "python3-venv" };

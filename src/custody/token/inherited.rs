@@ -60,7 +60,9 @@ pub fn inherited_listener() -> io::Result<Option<UnixListener>> {
         return Err(io::Error::other("the service manager passed several sockets; a token worker listens on one"));
     }
     if !only.is_unix {
-        return Err(io::Error::other("the service manager passed a TCP socket; a token worker listens on a Unix socket"));
+        return Err(io::Error::other(
+            "the service manager passed a TCP socket; a token worker listens on a Unix socket",
+        ));
     }
     let listener = UnixListener::from(only.socket);
     listener.set_nonblocking(false)?;

@@ -211,16 +211,27 @@ mod tests {
     #[test]
     fn every_directive_of_the_worker_s_unit_is_known() {
         const ELSE: &[&str] = &[
-            "Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStopSec",
-            "TimeoutAbortSec", "KillMode", "WatchdogSec", "RemoveIPC",
+            "Type",
+            "NotifyAccess",
+            "ExecStart",
+            "Restart",
+            "RestartSec",
+            "TimeoutStartSec",
+            "TimeoutStopSec",
+            "TimeoutAbortSec",
+            "KillMode",
+            "WatchdogSec",
+            "RemoveIPC",
         ];
         let unit = include_str!("../../../../systemd/signer-token@.service");
         let read = Directives::read(unit, "main");
         assert!(read.sandbox.len() > 25 && read.identity.len() > 4);
-        let service = unit.split("[Service]").nth(1).and_then(|rest| rest.split("[Install]").next()).unwrap_or_default();
+        let service =
+            unit.split("[Service]").nth(1).and_then(|rest| rest.split("[Install]").next()).unwrap_or_default();
         for line in service.lines().filter(|line| !line.starts_with('#')) {
             let Some((name, _)) = line.split_once('=') else { continue };
-            let known = SANDBOX.iter().any(|(known, _)| *known == name) || IDENTITY.contains(&name) || ELSE.contains(&name);
+            let known =
+                SANDBOX.iter().any(|(known, _)| *known == name) || IDENTITY.contains(&name) || ELSE.contains(&name);
             assert!(known, "{name}");
         }
     }
