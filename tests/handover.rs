@@ -92,7 +92,9 @@ fn a_configuration_is_read_anew_under_load_as_a_whole_or_not_at_all() {
     fixture.appliance.settings.set("server.limits.reads_per_second", 1);
     fixture.appliance.write_config().unwrap();
     fixture.appliance.front().signal("HUP").unwrap();
-    until("the reload is refused", || reloads(&fixture, "refused") == 1);
+    until("the reload is refused", || {
+        reloads(&fixture, "refused") == 1 && recorded(&fixture, "configuration_refused") == 1
+    });
     let refused = last(&fixture, "configuration_refused");
     let detail = refused["detail"].as_str().unwrap();
     assert!(detail.contains("signer.toml:") && detail.contains("tenants.initech.keys[0]"), "{detail}");
@@ -108,7 +110,9 @@ fn a_configuration_is_read_anew_under_load_as_a_whole_or_not_at_all() {
     fixture.appliance.settings.set("server.threads", 1);
     fixture.appliance.write_config().unwrap();
     fixture.appliance.front().signal("HUP").unwrap();
-    until("the reload is refused", || reloads(&fixture, "refused") == 2);
+    until("the reload is refused", || {
+        reloads(&fixture, "refused") == 2 && recorded(&fixture, "configuration_refused") == 2
+    });
     let detail = last(&fixture, "configuration_refused")["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("server.threads: it cannot change while signerd runs"), "{detail}");
     // So is what would take away what works.
@@ -116,7 +120,9 @@ fn a_configuration_is_read_anew_under_load_as_a_whole_or_not_at_all() {
     fixture.appliance.settings.set("tokens.main.socket", "/nonexistent/main.sock");
     fixture.appliance.write_config().unwrap();
     fixture.appliance.front().signal("HUP").unwrap();
-    until("the reload is refused", || reloads(&fixture, "refused") == 3);
+    until("the reload is refused", || {
+        reloads(&fixture, "refused") == 3 && recorded(&fixture, "configuration_refused") == 3
+    });
     let detail = last(&fixture, "configuration_refused")["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("nothing could be signed for acme, globex") || detail.contains("globex, acme"), "{detail}");
     callers.sign_more("after the refusals");
@@ -267,6 +273,11 @@ impl Callers {
         assert!(failures.is_empty(), "{} of {signed} failed: {failures:#?}", failures.len());
         println!("{signed} signed, none refused");
     }
+}
+
+/// How many events of this name there are. The metric counts before the record is on the disk.
+fn recorded(fixture: &Fixture, event: &str) -> usize {
+    fixture.appliance.audit().unwrap().iter().filter(|record| record["event"] == event).count()
 }
 
 /// The details of the last event of this name.

@@ -224,3 +224,22 @@ impl Drop for Open {
 
 /// Between two looks whether the connections from before have ended.
 const LOOK: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_only_when_every_event_loop_has_turned() {
+        let turns = vec![Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default()];
+        let mut clock = Clock { turns: turns.clone(), seen: vec![0; 2], since: Instant::now() };
+        assert!(!clock.all_turned());
+        turns[0].fetch_add(1, Ordering::Relaxed);
+        assert!(!clock.all_turned());
+        turns[1].fetch_add(1, Ordering::Relaxed);
+        assert!(clock.all_turned() && !clock.all_turned());
+        turns[0].fetch_add(5, Ordering::Relaxed);
+        assert!(!clock.all_turned());
+        assert_eq!(clock.hanging().0, "api-1");
+    }
+}

@@ -276,7 +276,8 @@ impl Check<'_> {
             Ok(metadata) => mode(&metadata, kind),
             Err(error) => match (self.viewer, error.kind()) {
                 (Viewer::Front, _) | (Viewer::Operator, ErrorKind::PermissionDenied) => Ok(()),
-                (Viewer::Operator, ErrorKind::NotFound) if credential => Ok(()),
+                // Where the service manager has none, the worker starts, says so, and is there to be asked why.
+                (Viewer::Operator | Viewer::Worker(_), ErrorKind::NotFound) if credential => Ok(()),
                 _ => Err(unopened(&error)),
             },
         };

@@ -254,7 +254,7 @@ mod tests {
         let old = read(example);
         assert_eq!(unchanged_where_it_must(&read(&format!("# more\n{example}")), &old), Ok(()));
         let text = example.replace("listen = \"0.0.0.0:8443\"", "listen = \"0.0.0.0:8444\"");
-        let new = read(&text.replace("#clock_skew = \"30s\"", "clock_skew = \"31s\""));
+        let new = read(&text.replacen("#clock_skew = \"30s\"", "clock_skew = \"31s\"", 1));
         let errors = unchanged_where_it_must(&new, &old).unwrap_err().0;
         let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
         assert_eq!(keys, ["server.listen", "authority.clock_skew"]);

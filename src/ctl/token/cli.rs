@@ -113,8 +113,8 @@ pub(crate) struct TokenDoctorArgs {
     /// Log in, once, and look at the private keys.
     #[arg(long)]
     pub(crate) login: bool,
-    /// Look at the module also inside the sandbox of its worker's unit, and say which directive of it stands in the way, if
-    /// one does. As root, where systemd runs; takes up to a minute.
+    /// Look at module and token from inside the worker's unit, with its environment and its sandbox, and say which directive of
+    /// it stands in the way, if one does. As root, where systemd runs; takes up to a minute then.
     #[arg(long)]
     pub(crate) in_unit: bool,
     /// Longest wait for one answer of the module.

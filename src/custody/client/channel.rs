@@ -213,10 +213,12 @@ impl Shared {
             (std::mem::take(&mut state.waiting), state.sent_below, why)
         };
         let lost = waiting.len();
-        if lost == 0 && &*why == GOODBYE {
-            tracing::info!(token = %self.token, "the worker stops; the next connection is to the next one");
-        } else {
-            tracing::warn!(token = %self.token, waiting = lost, "connection to the worker ended: {why}");
+        match &*why {
+            GOODBYE if lost == 0 => {
+                tracing::info!(token = %self.token, "{why}; the next connection is to the next one");
+            }
+            RELEASED if lost == 0 => tracing::debug!(token = %self.token, "connection to the worker ended: {why}"),
+            _ => tracing::warn!(token = %self.token, waiting = lost, "connection to the worker ended: {why}"),
         }
         for (id, waiter) in waiting {
             let why = Arc::clone(&why);
@@ -257,7 +259,7 @@ struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.end("its event loop has stopped");
+        self.0.end(RELEASED);
     }
 }
 
@@ -327,6 +329,7 @@ fn unusable(error: &io::Error) -> String {
 }
 
 const GOODBYE: &str = "the worker stops";
+const RELEASED: &str = "nobody uses it any more, or its event loop has stopped";
 
 /// Requests without an answer on one connection; far more than any queue that the worker is configured with.
 const MAX_WAITING: usize = 64 * 1024;

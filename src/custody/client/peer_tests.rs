@@ -146,3 +146,22 @@ async fn what_was_sent_before_anybody_asked_is_no_answer() {
     let error = read_from(&link, &ours, &mut [0; 256]).await.unwrap_err();
     assert!(matches!(error, LinkError::Hello(_) | LinkError::Peer { .. }), "{error}");
 }
+
+#[test]
+fn a_user_that_a_namespace_does_not_have_looks_like_all_others() {
+    for (map, seen) in [
+        ("", Seen::As(995)),
+        ("         0          0 4294967295\n", Seen::As(995)),
+        ("0 0 1\n996 996 1\n", Seen::Unmapped),
+        ("0 0 1\n995 995 1\n", Seen::As(995)),
+        ("0 100000 996\n", Seen::As(995)),
+        ("996 100000 65536\n", Seen::Unmapped),
+    ] {
+        assert_eq!(Seen::by(995, map), seen, "{map:?}");
+    }
+    assert!(Seen::Unmapped.is(OVERFLOW) && !Seen::Unmapped.is(ROOT) && !Seen::Unmapped.is(996));
+    let socket = Activated::new();
+    let by_others = if own() == ROOT { None } else { Some(()) };
+    let why = objection(&socket.path(), Seen::Unmapped).unwrap();
+    assert_eq!(why.is_some(), by_others.is_some(), "only root's file is believed: {why:?}");
+}

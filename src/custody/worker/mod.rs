@@ -181,7 +181,7 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 }
 
 /// For the fronts to close their connections, once everything is answered. One that runs does so at once.
-const FAREWELL: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(1) };
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Vendor modules are known to keep large buffers on the stack.
 const STACK: usize = 1024 * 1024;

@@ -408,6 +408,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_before_the_first_session_waits_until_it_is_known_why_there_is_none() {
+        let state = State::default();
+        assert!(state.starting() && state.unavailable().is_none());
+        state.trouble(WorkerState::TokenUnavailable, "no such token".to_owned());
+        assert_eq!(state.unavailable(), Some((FailureCode::TokenUnavailable, "no such token".to_owned())));
+        state.session_opened(TokenFacts::default());
+        assert!(!state.starting() && state.unavailable().is_none());
+        state.session_closed();
+        assert!(state.unavailable().is_none(), "the next one is being opened");
+        state.stop();
+        assert_eq!(state.unavailable(), Some((FailureCode::Stopping, STOPPING.to_owned())));
+    }
+
+    #[test]
     fn another_key_under_the_same_uri_has_another_handle_and_the_old_one_still_means_the_old_key() {
         let (keys, (_, old), (_, new)) = (Keys::default(), key_pair(), key_pair());
         let first = keys.handle(&uri(0), old).unwrap();

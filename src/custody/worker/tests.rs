@@ -299,11 +299,36 @@ fn stopping_answers_what_is_in_flight() {
     });
     assert_eq!(worker.stop(Duration::from_secs(10)), Stopped::Clean);
     opener.join().unwrap();
-    for _ in 0..3 {
-        assert!(matches!(front.next(), Some((_, Reply::Signed(_)))));
+    let mut signed = 0;
+    while let Some((id, reply)) = front.next() {
+        match reply {
+            Reply::Signed(_) => signed += 1,
+            Reply::Goodbye => assert_eq!(id, 0),
+            other => panic!("{other:?}"),
+        }
     }
-    assert_eq!(front.next(), None);
+    assert_eq!(signed, 3);
     assert!(UnixStream::connect(place.socket()).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn who_asks_a_worker_that_stops_hears_that_nothing_was_signed_and_may_take_its_time_to_close() {
+    let (place, token) = (Place::new(), FakeToken::new());
+    let worker = started(&place, &token, place.plan());
+    let (mut front, mut idle) = (FakeFront::connect(&place), FakeFront::connect(&place));
+    let key = front.open();
+    let stopping = std::thread::spawn(move || worker.stop(Duration::from_secs(10)));
+    assert_eq!(front.next(), Some((0, Reply::Goodbye)));
+    // On its way while the worker said so.
+    front.send(7, &sign(key.handle, 60_000));
+    match front.next() {
+        Some((7, Reply::Failed(failure))) => assert_eq!(failure.code, FailureCode::Stopping),
+        other => panic!("{other:?}"),
+    }
+    assert!(!stopping.is_finished(), "the fronts are waited for");
+    assert_eq!(idle.next(), Some((0, Reply::Goodbye)));
+    drop((front, idle));
+    assert_eq!(stopping.join().unwrap(), Stopped::Clean);
 }
 
 #[test]

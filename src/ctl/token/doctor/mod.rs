@@ -48,16 +48,17 @@ pub(crate) fn run(args: &TokenDoctorArgs) -> Result<Report, CtlError> {
     pin_file::look(&mut patient, worker.as_ref());
     socket::look(&mut patient, front.as_ref(), worker.as_ref());
     if loadable {
-        let probe = patient.probe(args)?;
+        let probe = if args.in_unit {
+            let keys: Vec<String> = patient.keys().iter().map(|(_, key)| patient.uri_of(key)).collect();
+            let name = patient.name;
+            sandbox::look(&mut patient, args.patience, &|| probing(args, name, &keys))?
+        } else {
+            patient.probe(args)?
+        };
         if let Some(probe) = probe {
             device::look(&mut patient, &probe);
             yubihsm::concerns(&mut patient, &probe);
             keys::look(&mut patient, &probe);
-            if args.in_unit {
-                let keys: Vec<String> = patient.keys().iter().map(|(_, key)| patient.uri_of(key)).collect();
-                let name = patient.name;
-                sandbox::look(&mut patient, args.patience, &|| probing(args, name, &keys))?;
-            }
         }
     } else {
         patient.skipped("module", "not loaded: its file is not as it should be");

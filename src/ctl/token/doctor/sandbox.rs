@@ -13,37 +13,43 @@ use crate::ctl::error::CtlError;
 use crate::ctl::token::child::{Admin, Ended, during};
 use crate::custody::admin::Probe;
 
-/// `probe` is a look like the one that was taken outside.
+/// What came of a look: what was seen, or why nothing was.
+type Seen = Result<Probe, String>;
+
+/// The best look that could be had inside; `None` when there was none. `probe` makes one.
 pub(super) fn look(
     patient: &mut Patient<'_>,
     patience: Span,
     probe: &dyn Fn() -> Result<Admin, CtlError>,
-) -> Result<(), CtlError> {
+) -> Result<Option<Probe>, CtlError> {
     const CHECK: &str = "sandbox";
     let unit = format!("signer-token@{}.service", patient.name);
     let text = match cat(&unit) {
         Ok(text) => text,
         Err(why) => {
-            patient.skipped(CHECK, format!("{unit} cannot be read: {why}"));
-            return Ok(());
+            let remedy = "install the package's units; without them, leave out --in-unit".to_owned();
+            patient.problem_of_unit(CHECK, format!("{unit} cannot be read: {why}"), remedy);
+            return Ok(None);
         }
     };
     let directives = Directives::read(&text, patient.name);
     let all: Vec<&Directive> = directives.sandbox.iter().collect();
     let run = |closed: &[&Directive]| inside(probe()?, &directives, closed, patience);
-    let Err(why) = run(&all)? else {
-        patient.ok(CHECK, format!("it works inside {unit}, with its {} directives", all.len()));
-        return Ok(());
+    let seen = run(&all)?;
+    let Some(why) = trouble(&seen) else {
+        patient.ok(CHECK, format!("the module works inside {unit}, with its {} directives", all.len()));
+        return Ok(seen.ok());
     };
-    if let Err(outside) = run(&[])? {
-        patient.skipped(CHECK, format!("it does not work in a unit without a sandbox either: {outside}"));
-        return Ok(());
+    let open = run(&[])?;
+    if let Some(outside) = trouble(&open) {
+        patient.skipped(CHECK, format!("without the directives of {unit} it is no better: {outside}"));
+        return Ok(open.ok());
     }
     let mut closed: Vec<&Directive> = Vec::new();
     let mut found = 0;
     for directive in &all {
         closed.push(directive);
-        if let Err(why) = run(&closed)? {
+        if let Some(why) = trouble(&run(&closed)?) {
             closed.pop();
             found += 1;
             let needs = if directive.name == "SystemCallFilter" { needed(&closed, directive, &run)? } else { None };
@@ -59,33 +65,38 @@ pub(super) fn look(
             "try it again".to_owned(),
         );
     }
-    Ok(())
+    Ok(open.ok())
+}
+
+/// What is wrong with a look.
+fn trouble(seen: &Seen) -> Option<String> {
+    match seen {
+        Ok(probe) => {
+            probe.token_failure.as_ref().or(probe.login_failure.as_ref()).map(|failure| failure.message.clone())
+        }
+        Err(why) => Some(why.clone()),
+    }
 }
 
 /// Which group of system calls it takes for the filter to let the module work.
 fn needed(
     closed: &[&Directive],
     filter: &Directive,
-    run: &dyn Fn(&[&Directive]) -> Result<Result<(), String>, CtlError>,
+    run: &dyn Fn(&[&Directive]) -> Result<Seen, CtlError>,
 ) -> Result<Option<String>, CtlError> {
     for group in GROUPS {
         let mut wider = filter.clone();
         wider.values.push((*group).to_owned());
         let tried: Vec<&Directive> = closed.iter().copied().chain([&wider]).collect();
-        if run(&tried)?.is_ok() {
+        if trouble(&run(&tried)?).is_none() {
             return Ok(Some(format!("SystemCallFilter={group}")));
         }
     }
     Ok(None)
 }
 
-/// Takes the look in a transient unit: `Err` with what was seen there when it is not as good as outside.
-fn inside(
-    admin: Admin,
-    directives: &Directives,
-    closed: &[&Directive],
-    patience: Span,
-) -> Result<Result<(), String>, CtlError> {
+/// Takes the look in a transient unit with these of the directives.
+fn inside(admin: Admin, directives: &Directives, closed: &[&Directive], patience: Span) -> Result<Seen, CtlError> {
     let limit = patience.get() * 4;
     let mut wrapper: Vec<String> = ["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
         .map(str::to_owned)
@@ -97,13 +108,7 @@ fn inside(
     }
     wrapper.push("--".to_owned());
     Ok(match admin.inside("systemd-run", &wrapper).end(Some(patience.get()))? {
-        Ended::Done(result) => match serde_json::from_value::<Probe>(result) {
-            Ok(probe) => match probe.token_failure.or(probe.login_failure) {
-                None => Ok(()),
-                Some(failure) => Err(failure.message),
-            },
-            Err(error) => Err(error.to_string()),
-        },
+        Ended::Done(result) => serde_json::from_value(result).map_err(|error| error.to_string()),
         Ended::Failed(failure) => Err(failure.message),
         Ended::Died { step, how } => Err(format!("it ended the process ({how}) {}", during(step))),
         Ended::Hung { step, patience } => Err(format!("it did not return in {patience:?} {}", during(step))),

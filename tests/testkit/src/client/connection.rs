@@ -118,11 +118,23 @@ impl Connection {
         Self { addr, tls, protocol, open: Mutex::new(None) }
     }
 
-    /// Sends a request in origin form and reads the whole answer. Over HTTP/1.1 one request waits for another.
+    /// Sends a request in origin form and reads the whole answer. Over HTTP/1.1 one request waits for another. What the
+    /// server says it has not taken, because it closes the connection, is sent again over another, as clients do (RFC 9113,
+    /// section 6.8).
     ///
     /// # Errors
     /// When there is no connection to be had or it breaks.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
+        for _ in 0..RETRIES {
+            if let Some(outcome) = self.attempt(request.clone()).await.transpose() {
+                return outcome;
+            }
+        }
+        Err(crate::Error::new("the server goes on closing connections without taking the request"))
+    }
+
+    /// `None` when the server has not taken it.
+    async fn attempt(&self, request: Request<Full<Bytes>>) -> Result<Option<Answer>> {
         let mut open = self.open.lock().await;
         if open.as_mut().is_none_or(Sender::is_closed) {
             *open = Some(self.connect().await?);
@@ -135,13 +147,19 @@ impl Connection {
             Sender::Http2(sender) => {
                 let mut sender = sender.clone();
                 drop(open);
-                sender.ready().await.context("use the connection")?;
+                if sender.ready().await.is_err() {
+                    return Ok(None);
+                }
                 sender.send_request(self.in_absolute_form(request)?).await
             }
         };
-        let (head, body) = response.map_err(|error| crate::Error(with_causes(&error)))?.into_parts();
+        let (head, body) = match response {
+            Ok(response) => response.into_parts(),
+            Err(error) if was_not_taken(&error) => return Ok(None),
+            Err(error) => return Err(crate::Error(with_causes(&error))),
+        };
         let body = body.collect().await.map_err(|error| crate::Error(with_causes(&error)))?.to_bytes();
-        Ok(Answer { status: head.status.as_u16(), version: head.version, headers: head.headers, body })
+        Ok(Some(Answer { status: head.status.as_u16(), version: head.version, headers: head.headers, body }))
     }
 
     async fn connect(&self) -> Result<Sender> {
@@ -206,3 +224,12 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }
+
+/// Whether it never left, or came after the last request that the server took.
+fn was_not_taken(error: &hyper::Error) -> bool {
+    let went_away = |h2: &h2::Error| h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_canceled() || cause.is_some_and(went_away)
+}
+
+const RETRIES: usize = 3;
