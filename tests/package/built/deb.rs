@@ -36,7 +36,7 @@ fn what_it_needs_is_known_to_apt() {
         assert!(depends.contains(needed), "{depends}");
     }
     // A software token comes to an appliance when somebody asks for it.
-    assert_eq!(field("Recommends"), "opensc");
+    assert_eq!(field("Recommends"), "ca-certificates, opensc");
     assert!(field("Suggests").contains("softhsm2"));
     assert_eq!(field("Version"), format!("{}-1", env!("CARGO_PKG_VERSION")));
 }
