@@ -79,7 +79,7 @@ impl Journal {
                      list signed by one that is"
                 ),
                 Age::Ended => {
-                    tracing::error!(name: alert::REVOCATIONS_STALE, sequence, "the revocation list is too old: every PoE is refused")
+                    tracing::error!(name: alert::REVOCATIONS_STALE, sequence, "the revocation list is too old: every PoE is refused");
                 }
             }
         }

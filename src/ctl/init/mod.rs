@@ -132,7 +132,7 @@ impl Init<'_> {
                 None if copy.to.starts_with("/var/lib") => self.ledger.file(&copy.to, &content, 0o640, Owner::Front)?,
                 None => self.ledger.file(&copy.to, &content, 0o644, Owner::Root)?,
             };
-            let at = copy.sealed.map_or_else(|| copy.to.clone(), |name| secret::of_front(name));
+            let at = copy.sealed.map_or_else(|| copy.to.clone(), secret::of_front);
             self.done(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }));
         }
         let made = std::mem::take(&mut self.plan.files);
