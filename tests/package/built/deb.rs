@@ -6,7 +6,7 @@ use super::{package, unpacked};
 use crate::{named, only, output, program, source};
 
 fn field(name: &str) -> String {
-    let mut query = program("dpkg-deb", ["--field".as_ref(), package(".deb").as_os_str(), name.as_ref()]);
+    let query = program("dpkg-deb", ["--field".as_ref(), package(".deb").as_os_str(), name.as_ref()]);
     output(query).trim().to_owned()
 }
 
