@@ -46,11 +46,16 @@ pub(super) fn programs(profile: &str, target: &Path, date: u64) -> Outcome<PathB
 fn reproducibly(build: &mut Command, building: &Path, date: u64) -> Outcome {
     let home = home_of_cargo()?;
     // Later ones count first, and the target directory is often within the sources.
-    let folders = [
+    let mut folders = vec![
         (cargo::root(), "/usr/src/stellaops-signer"),
-        (home, "/usr/src/cargo"),
+        (home.clone(), "/usr/src/cargo"),
         (building.to_owned(), "/usr/src/build"),
     ];
+    // Where links lead: a build script that asks for its folder is told that one.
+    let real = |path: &Path| path.canonicalize().ok().filter(|real| real != path);
+    folders.extend(real(&cargo::root()).map(|root| (root, "/usr/src/stellaops-signer")));
+    folders.extend(real(&home.join("registry")).map(|registry| (registry, "/usr/src/cargo/registry")));
+    folders.extend(real(building).map(|building| (building, "/usr/src/build")));
     let mut rust = Vec::new();
     let mut c = env::var("CFLAGS").unwrap_or_default();
     for (folder, name) in &folders {
