@@ -9,9 +9,9 @@ use xtask::ui;
 use crate::suites::Suite;
 
 /// All suites so far.
-#[derive(Default)]
 pub(crate) struct Report {
     rows: Vec<(&'static str, Result)>,
+    left_out: &'static [(&'static str, &'static str)],
 }
 
 /// What one suite came to.
@@ -79,6 +79,11 @@ impl Result {
 }
 
 impl Report {
+    /// Of a run that leaves these suites out, each for a reason.
+    pub(crate) fn new(left_out: &'static [(&'static str, &'static str)]) -> Self {
+        Self { rows: Vec::new(), left_out }
+    }
+
     pub(crate) fn add(&mut self, suite: &Suite, mut result: Result) {
         result.settle();
         self.rows.push((suite.name, result));
@@ -100,6 +105,9 @@ impl Report {
             for Skipped { test, reason } in &result.skipped {
                 println!("{} {name}: {test} ({reason})", ui::dim("skipped"));
             }
+        }
+        for (name, reason) in self.left_out {
+            println!("{} {name}: only by `cargo xtask test {name}` ({reason})", ui::dim("not run"));
         }
         let passed: u64 = self.rows.iter().map(|(_, result)| result.passed).sum();
         let failed: usize = self.rows.iter().map(|(_, result)| result.failed.len()).sum();

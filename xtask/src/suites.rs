@@ -197,3 +197,9 @@ pub(crate) const SUITES: &[Suite] = &[
         peers: &[&NAMESPACES, &PACKAGES_TO_INSTALL, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
     },
 ];
+
+/// Suites that a run of all leaves out, and why; its summary names them. `cargo xtask test NAME` runs them.
+pub(crate) const BY_NAME: &[(&str, &str)] = &[
+    ("package", "new: it has not been green from end to end yet"),
+    ("appliance", "new: it has not been green from end to end yet"),
+];
