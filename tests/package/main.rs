@@ -19,9 +19,7 @@ use std::process::{Command, Output};
 
 /// The folder that a variable of `cargo xtask test` names.
 fn named(variable: &str) -> PathBuf {
-    env::var_os(variable)
-        .map(PathBuf::from)
-        .unwrap_or_else(|| panic!("{variable} is not set: cargo xtask test package"))
+    env::var_os(variable).map_or_else(|| panic!("{variable} is not set: cargo xtask test package"), PathBuf::from)
 }
 
 /// The one file in `folder` whose name ends in `end`.
