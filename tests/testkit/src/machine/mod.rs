@@ -1,6 +1,6 @@
 //! A Debian of its own, booted by systemd-nspawn: what an operator's machine is to the package.
 //!
-//! The machine and the test share one network namespace that nobody else is in ([`network`]), so that the machine
+//! The machine and the test share one network namespace that nobody else is in ([mod@network]), so that the machine
 //! reaches the test's services on loopback, and the test's clients reach the machine. Everything else of the machine is
 //! its own. Needs root.
 
