@@ -74,7 +74,8 @@ mod tests {
         assert_eq!(peers.lock().by_peer, HashMap::from([([1; 32], 10)]));
         assert!(peers.enter([1; 32], 100).is_some());
         greedy.clear();
-        assert_eq!((peers.lock().all, peers.lock().by_peer.len()), (0, 0));
+        let open = peers.lock();
+        assert_eq!((open.all, open.by_peer.len()), (0, 0));
     }
 
     #[test]

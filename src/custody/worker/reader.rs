@@ -20,9 +20,14 @@ use crate::custody::wire::{Failure, FailureCode, Hello, Inbox, Reply, Request, W
 /// Runs until the worker stops, which the other end of `stopped` tells by closing. Whoever connects after that waits for
 /// the next worker, where the service manager holds the socket.
 pub(super) fn accept(shared: &Arc<Shared>, listener: &UnixListener, stopped: &UnixStream) {
+    // A `Worker` that was dropped, not stopped, runs on, and nobody is left to tell its end: looking there would spin.
+    let mut abandoned = false;
     while !shared.state.stopping() {
         let mut watched = [listener.as_fd(), stopped.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut watched, PollTimeout::NONE) {
+        let watched = &mut watched[..if abandoned { 1 } else { 2 }];
+        let polled = poll(watched, PollTimeout::NONE);
+        abandoned |= watched.get(1).is_some_and(|end| end.any().unwrap_or(false));
+        match polled {
             Ok(_) if shared.state.stopping() => break,
             Ok(_) | Err(Errno::EINTR) if !watched[0].any().unwrap_or(false) => continue,
             _ => {}
