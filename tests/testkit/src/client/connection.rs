@@ -141,7 +141,9 @@ impl Connection {
         }
         let response = match open.as_mut().expect("it was just opened") {
             Sender::Http1(sender) => {
-                sender.ready().await.context("use the connection")?;
+                if sender.ready().await.is_err() {
+                    return Ok(None);
+                }
                 sender.send_request(self.in_origin_form(request)?).await
             }
             Sender::Http2(sender) => {
