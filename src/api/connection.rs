@@ -59,55 +59,60 @@ struct Client<'a> {
 impl Front {
     pub(super) async fn serve(self, accepted: Accepted) {
         let Accepted { stream, remote: address, ends, _era } = accepted;
-        let appliance = self.live.now();
-        let limits = &appliance.config.server.limits;
+        // Not kept: a connection may outlive many reloads, and would have every appliance that was in force at its beginning
+        // watch its tokens to its end.
+        let (limits, trust, acceptor, metrics) = {
+            let appliance = self.live.now();
+            let acceptor = TlsAcceptor::from(appliance.tls.config());
+            let limits = appliance.config.server.limits.clone();
+            (limits, appliance.tls.trust(), acceptor, Arc::clone(&appliance.metrics))
+        };
+        let refuse = |peer: Option<&PeerCertificate>, reason, detail: &str| {
+            self.live.now().refused_connection(address, peer, reason, detail);
+        };
         // Answers are written whole; waiting for more to send only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %address, "TCP_NODELAY could not be set");
         }
-        let trust = appliance.tls.trust();
-        let acceptor = TlsAcceptor::from(appliance.tls.config());
         let handshake = timeout(limits.handshake_timeout.get(), acceptor.accept(stream)).await;
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let reason = handshake_reason(&error);
-                appliance.metrics.tls_handshake_failure(reason);
-                return appliance.refused_connection(address, None, reason, &error.to_string());
+                metrics.tls_handshake_failure(reason);
+                return refuse(None, reason, &error.to_string());
             }
             Err(_) => {
-                appliance.metrics.tls_handshake_failure("handshake_timeout");
-                let detail = "the TLS handshake was not finished in time";
-                return appliance.refused_connection(address, None, "handshake_timeout", detail);
+                metrics.tls_handshake_failure("handshake_timeout");
+                return refuse(None, "handshake_timeout", "the TLS handshake was not finished in time");
             }
         };
         let session = stream.get_ref().1;
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
         let Some(peer) = leaf.and_then(tls::peer_certificate) else {
-            let detail = "the client certificate cannot be read";
-            return appliance.refused_connection(address, None, "client_certificate_unreadable", detail);
+            return refuse(None, "client_certificate_unreadable", "the client certificate cannot be read");
         };
         let Some(_place) = self.peers.enter(peer.thumbprint, limits.max_connections.get() as usize) else {
             let detail = "this client holds more than half of all connections, and what is left is for others";
-            return appliance.refused_connection(address, Some(&peer), "too_many_connections_of_one", detail);
+            return refuse(Some(&peer), "too_many_connections_of_one", detail);
         };
         let speaks_h2 = session.alpn_protocol() == Some(b"h2");
-        let _counted = Counted::new(&appliance.metrics.connections);
+        let _counted = Counted::new(&metrics.connections);
 
         let peer = Arc::new(peer);
-        let mut guarded = Guarded::new(stream, limits, !speaks_h2);
+        let mut guarded = Guarded::new(stream, &limits, !speaks_h2);
         if speaks_h2 {
-            let (appliance, peer) = (Arc::clone(&appliance), Arc::clone(&peer));
+            let (live, peer) = (Arc::clone(&self.live), Arc::clone(&peer));
             guarded = guarded.on_reset(move |reset| {
                 let detail = format!("HTTP/2 stream {}: {}", reset.stream, reset.name());
-                appliance.refused_connection(address, Some(&peer), "http2_stream_reset", &detail);
+                live.now().refused_connection(address, Some(&peer), "http2_stream_reset", &detail);
             });
         }
         let watch = guarded.watch();
         let io = TokioIo::new(guarded);
         let client = Client { watch: &watch, peer: &peer, address, trust, ends };
         let ended =
-            if speaks_h2 { self.serve_h2(io, limits, client).await } else { self.serve_h1(io, limits, client).await };
+            if speaks_h2 { self.serve_h2(io, &limits, client).await } else { self.serve_h1(io, &limits, client).await };
         match ended {
             Ended::Well => {}
             Ended::Cut(Cut::Idle) => tracing::debug!(%address, "an idle connection was closed"),
@@ -116,10 +121,10 @@ impl Front {
                     Cut::SlowHead => ("headers_too_slow", "the headers of a request did not come in time"),
                     _ => ("answer_not_read", "the client did not read its answer"),
                 };
-                appliance.refused_connection(address, Some(&peer), reason, detail);
+                refuse(Some(&peer), reason, detail);
             }
             Ended::Badly(error) if is_protocol_error(&error) => {
-                appliance.refused_connection(address, Some(&peer), "http_malformed", &error.to_string());
+                refuse(Some(&peer), "http_malformed", &error.to_string());
             }
             Ended::Badly(error) => tracing::debug!(%error, %address, "a connection broke"),
         }
@@ -170,8 +175,9 @@ impl Front {
         self.until_ended(connection, client, None).await
     }
 
-    /// Serves until the connection ends, by itself, by being cut off, or in good order because the front stops or because
-    /// other clients are trusted now than when this one was let in.
+    /// Serves until the connection ends, by itself, by being cut off, or in good order because the front stops, because
+    /// other clients are trusted now than when this one was let in, or because the settings that it was let in by are no
+    /// longer in force.
     ///
     /// HTTP/2 says that it ends (GOAWAY), and which requests it still takes. HTTP/1.1 cannot: were an idle connection
     /// closed at once, a request on its way would be lost, and its client could not tell whether it was carried out. So it
@@ -187,7 +193,21 @@ impl Front {
         let mut stage = self.stage.clone();
         let mut stopping = false;
         let mut lingers: Option<Instant> = None;
+        // The front stops, or a reload has replaced the settings of TLS under which this connection was made.
+        let (mut leaving, mut replaced) = (false, false);
         loop {
+            if leaving && !stopping && lingers.is_none() {
+                match closing {
+                    Some(closing) => {
+                        closing.store(true, Ordering::Relaxed);
+                        lingers = Some(Instant::now() + LINGER);
+                    }
+                    None => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
             tokio::select! {
                 ended = &mut connection => return ended.map_or_else(Ended::Badly, |()| Ended::Well),
                 why = cut.as_mut() => match why {
@@ -199,16 +219,7 @@ impl Front {
                     }
                     why => return Ended::Cut(why),
                 },
-                _ = stage.wait_for(|stage| *stage >= ends), if !stopping && lingers.is_none() => match closing {
-                    Some(closing) => {
-                        closing.store(true, Ordering::Relaxed);
-                        lingers = Some(Instant::now() + LINGER);
-                    }
-                    None => {
-                        stopping = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                },
+                _ = stage.wait_for(|stage| *stage >= ends), if !leaving => leaving = true,
                 () = sleep_until(lingers.unwrap_or_else(Instant::now)), if !stopping && lingers.is_some() => {
                     if watch.reads_head() {
                         // What has begun to come is waited for, as long as headers may take.
@@ -218,10 +229,14 @@ impl Front {
                         connection.as_mut().graceful_shutdown();
                     }
                 }
-                Ok(()) = trust.changed(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
+                changed = trust.changed(), if !stopping && !replaced => match changed {
+                    Ok(()) => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    // Nobody is distrusted, but who will be is told to connections under the new settings alone.
+                    Err(_) => (replaced, leaving) = (true, true),
+                },
             }
         }
     }

@@ -109,12 +109,13 @@ impl Live {
                 );
             }
             Err(error) => {
-                self.standing.metrics.reload(false);
                 tracing::error!(
                     name: alert::CONFIGURATION_REFUSED, by,
                     "the configuration was not taken, the old one stays in force: {error}"
                 );
+                // Counted once it is on record, as one that is taken.
                 self.record_refusal(by, error).await;
+                self.standing.metrics.reload(false);
             }
         }
         manager::ready(&match &done {
@@ -242,15 +243,16 @@ const MAX_DETAIL: usize = 2000;
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Loaded {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("signer.toml");
+        std::fs::write(&file, text).unwrap();
+        config::open(&file).unwrap()
+    }
+
     #[test]
     fn what_only_a_start_can_change_is_named_with_its_line() {
         let example = include_str!("../../docs/signer.example.toml");
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("signer.toml");
-        let read = |text: &str| {
-            std::fs::write(&file, text).unwrap();
-            config::open(&file).unwrap()
-        };
         let old = read(example);
         assert_eq!(unchanged_where_it_must(&read(&format!("# more\n{example}")), &old), Ok(()));
         let text = example.replace("listen = \"0.0.0.0:8443\"", "listen = \"0.0.0.0:8444\"");
@@ -264,12 +266,6 @@ mod tests {
     #[test]
     fn the_workers_that_must_be_started_anew_are_named() {
         let example = include_str!("../../docs/signer.example.toml");
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("signer.toml");
-        let read = |text: &str| {
-            std::fs::write(&file, text).unwrap();
-            config::open(&file).unwrap()
-        };
         let old = read(example);
         assert_eq!(workers_behind(&read(&example.replace("qps = 100", "qps = 99")), &old), [""; 0]);
         let sessions = example.replacen("#sessions = 4", "sessions = 3", 1);

@@ -102,7 +102,7 @@ impl Site {
     pub(crate) fn write_answers(&self, more: &str) {
         let World { pki, authority, licensing, fulcio, dir, .. } = self.world;
         let copy =
-            |name: &str, from: &Path, mode| self.put(&format!("/root/site/{name}"), fs::read(from).unwrap(), mode);
+            |name: &str, from: &Path, mode| self.put(&format!("/srv/site/{name}"), fs::read(from).unwrap(), mode);
         copy("server.crt", pki.server.certificate(), 0o644);
         copy("server.key", pki.server.private_key(), 0o600);
         copy("client-ca.pem", &pki.client_ca.certificate, 0o644);
@@ -113,8 +113,8 @@ impl Site {
         copy("licensing.crt", pki.appliance.certificate(), 0o644);
         copy("licensing.key", pki.appliance.private_key(), 0o600);
         copy("trusted_root.json", &dir.join("trusted_root.json"), 0o644);
-        self.put("/root/site/pin", format!("{PIN}\n"), 0o400);
-        self.put("/root/site/so-pin", "081500-officer-pin\n", 0o400);
+        self.put("/srv/site/pin", format!("{PIN}\n"), 0o400);
+        self.put("/srv/site/so-pin", "081500-officer-pin\n", 0o400);
         let answers = ANSWERS
             .replace("@ISSUER@", &authority.issuer())
             .replace("@DISCOVERY@", &authority.discovery_url())
@@ -123,21 +123,21 @@ impl Site {
             .replace("@SCANNER@", sample::SCANNER_IMAGE)
             .replace("@FULCIO@", &fulcio.url())
             .replace("@SAN@", &identity("acme"));
-        self.put("/root/site/answers.toml", format!("{answers}\n{more}\n"), 0o600);
+        self.put("/srv/site/answers.toml", format!("{answers}\n{more}\n"), 0o600);
     }
 
     /// A client's things on the machine, and the `[test]` that names them.
     pub(crate) fn write_test_call(&self) -> String {
         let pki = &self.world.pki;
         let client = self.client();
-        let copy = |name: &str, from: &Path| self.put(&format!("/root/site/{name}"), fs::read(from).unwrap(), 0o600);
+        let copy = |name: &str, from: &Path| self.put(&format!("/srv/site/{name}"), fs::read(from).unwrap(), 0o600);
         copy("acme.crt", pki.acme.certificate());
         copy("acme.key", pki.acme.private_key());
         let key = Key::p256();
         let client = client.with_dpop_key(&key);
-        self.put("/root/site/dpop.pem", key.pkcs8_pem(), 0o600);
-        self.put("/root/site/optok.jwt", client.token().encode(), 0o600);
-        self.put("/root/site/poe.jwt", client.poe().encode(), 0o600);
+        self.put("/srv/site/dpop.pem", key.pkcs8_pem(), 0o600);
+        self.put("/srv/site/optok.jwt", client.token().encode(), 0o600);
+        self.put("/srv/site/poe.jwt", client.poe().encode(), 0o600);
         TEST_CALL.replace("@SCANNER@", sample::SCANNER_IMAGE)
     }
 
@@ -150,7 +150,7 @@ impl Site {
             .unwrap();
         write_token(&self.machine.path(IDENTITY), &token).unwrap();
         self.machine.run(&["chown", "stellaops-signer:", IDENTITY]).unwrap();
-        self.machine.sh(&format!("signerctl init --answers /root/site/answers.toml {more} 2>&1")).unwrap()
+        self.machine.sh(&format!("signerctl init --answers /srv/site/answers.toml {more} 2>&1")).unwrap()
     }
 
     /// A client of tenant acme, on a connection of its own, outside of the machine.
@@ -209,8 +209,8 @@ profile = "softhsm2"
 [token]
 label = "signer"
 initialise = true
-pin_file = "/root/site/pin"
-so_pin_file = "/root/site/so-pin"
+pin_file = "/srv/site/pin"
+so_pin_file = "/srv/site/so-pin"
 seal = "host"
 
 [key]
@@ -225,26 +225,26 @@ keyless = { identity = "acme", san = "@SAN@" }
 public_url = "https://localhost:8443"
 
 [config.server.tls]
-certificate = "/root/site/server.crt"
-private_key = "/root/site/server.key"
-client_ca = "/root/site/client-ca.pem"
-client_crl = ["/root/site/client.crl"]
+certificate = "/srv/site/server.crt"
+private_key = "/srv/site/server.key"
+client_ca = "/srv/site/client-ca.pem"
+client_crl = ["/srv/site/client.crl"]
 
 [config.authority]
 issuer = "@ISSUER@"
 jwks = { discovery = "@DISCOVERY@" }
-ca = "/root/site/server-ca.pem"
+ca = "/srv/site/server-ca.pem"
 
 [config.licensing.offline]
 issuer = "@LICENSING@"
-keys = "/root/site/licensing-keys.json"
-revocation_list = "/root/site/revocations.jwt"
+keys = "/srv/site/licensing-keys.json"
+revocation_list = "/srv/site/revocations.jwt"
 
 [config.licensing.online]
 introspection_url = "@INTROSPECTION@"
-ca = "/root/site/server-ca.pem"
-certificate = "/root/site/licensing.crt"
-private_key = "/root/site/licensing.key"
+ca = "/srv/site/server-ca.pem"
+certificate = "/srv/site/licensing.crt"
+private_key = "/srv/site/licensing.key"
 
 [config.plans.pro]
 qps = 10000
@@ -258,8 +258,8 @@ reason = "the scanner of this test"
 
 [config.keyless]
 fulcio_url = "@FULCIO@"
-ca = "/root/site/server-ca.pem"
-trusted_root = "/root/site/trusted_root.json"
+ca = "/srv/site/server-ca.pem"
+trusted_root = "/srv/site/trusted_root.json"
 
 [config.keyless.identity.acme]
 source = { file = "/var/lib/stellaops-signer/identity-acme.jwt" }
@@ -268,11 +268,11 @@ issuer = "@ISSUER@"
 
 const TEST_CALL: &str = r#"
 [test]
-ca = "/root/site/server-ca.pem"
-cert = "/root/site/acme.crt"
-key = "/root/site/acme.key"
-token_file = "/root/site/optok.jwt"
-poe_file = "/root/site/poe.jwt"
-dpop_key = "/root/site/dpop.pem"
+ca = "/srv/site/server-ca.pem"
+cert = "/srv/site/acme.crt"
+key = "/srv/site/acme.key"
+token_file = "/srv/site/optok.jwt"
+poe_file = "/srv/site/poe.jwt"
+dpop_key = "/srv/site/dpop.pem"
 scanner_digest = "@SCANNER@"
 "#;

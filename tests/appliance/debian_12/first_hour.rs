@@ -17,7 +17,7 @@ fn an_operator_gets_from_the_package_to_a_signature_with_one_command() {
     site.write_answers(&call);
 
     // Nothing is written and nothing started by looking.
-    let intention = site.machine.sh("signerctl init --answers /root/site/answers.toml --check").unwrap();
+    let intention = site.machine.sh("signerctl init --answers /srv/site/answers.toml --check").unwrap();
     assert!(intention.contains("would write") && intention.contains("[tokens.main]"), "{intention}");
     assert!(!site.machine.path("/etc/stellaops-signer/signer.toml").exists());
 
@@ -52,15 +52,15 @@ fn what_fails_on_the_way_is_taken_back_and_named_and_the_next_run_goes_on() {
     let site = Site::installed(IMAGE);
     site.write_answers("");
     let run = |arguments: &str| {
-        let line = format!("signerctl init --answers /root/site/answers.toml {arguments} 2>&1; echo exit $?");
+        let line = format!("signerctl init --answers /srv/site/answers.toml {arguments} 2>&1; echo exit $?");
         site.machine.sh(&line).unwrap()
     };
     let before = site.machine.sh("find /etc -path '*stellaops*' -o -path '*signer-token*' | sort").unwrap();
     for (arguments, words, exit) in [
         ("--set profile=softhsm3", "softhsm2", "exit 2"),
         ("--set config.server.listen=8443", "server.listen", "exit 5"),
-        ("--set config.authority.ca=/root/site/none.pem", "config.authority.ca", "exit 2"),
-        ("--set config.server.tls.private_key=/root/site/server.crt", "no PEM private key", "exit 6"),
+        ("--set config.authority.ca=/srv/site/none.pem", "config.authority.ca", "exit 2"),
+        ("--set config.server.tls.private_key=/srv/site/server.crt", "no PEM private key", "exit 6"),
         ("--set token.module=/usr/lib/none.so", "none.so", "exit 6"),
         ("--set token.initialise=false", "token", "exit 4"),
     ] {
@@ -77,7 +77,7 @@ fn what_fails_on_the_way_is_taken_back_and_named_and_the_next_run_goes_on() {
     let other = run("--set tenant.id=globex");
     assert!(other.contains("signer.toml") && other.contains("--force"), "{other}");
     site.signs();
-    let wrong_pin = run("--set token.pin_file=/root/site/so-pin");
+    let wrong_pin = run("--set token.pin_file=/srv/site/so-pin");
     assert!(wrong_pin.contains("--force"), "{wrong_pin}");
     site.signs();
 }
@@ -89,9 +89,9 @@ fn a_certificate_is_asked_for_and_the_appliance_comes_up_when_it_is_there() {
     site.write_answers("[tls_request]\nnames = [\"localhost\", \"127.0.0.1\"]");
     // The answers have no certificate then.
     site.machine
-        .sh("sed -i '/^certificate = .*server.crt/d; /^private_key = .*server.key/d' /root/site/answers.toml")
+        .sh("sed -i '/^certificate = .*server.crt/d; /^private_key = .*server.key/d' /srv/site/answers.toml")
         .unwrap();
-    let line = "signerctl init --answers /root/site/answers.toml 2>&1; echo exit $?";
+    let line = "signerctl init --answers /srv/site/answers.toml 2>&1; echo exit $?";
     let said = site.machine.sh(line).unwrap();
     assert!(said.contains("server.csr certified") && said.contains("exit 1"), "{said}");
     let request = std::fs::read_to_string(site.machine.path("/etc/stellaops-signer/tls/server.csr")).unwrap();
