@@ -112,6 +112,12 @@ fn table(members: &[(&str, &str)]) -> toml::Table {
     members.iter().map(|(name, value)| ((*name).to_owned(), toml::Value::from(*value))).collect()
 }
 
+/// What `/readyz` says of the key in each of its tokens.
+fn of_shared(readiness: &Value) -> Vec<Value> {
+    let pairs = readiness["custody"].as_array().into_iter().flatten();
+    pairs.filter(|pair| pair["key"] == "shared").cloned().collect()
+}
+
 fn events(fixture: &Fixture, name: &str) -> Vec<Value> {
     fixture.appliance.audit().unwrap().into_iter().filter(|record| record["event"] == name).collect()
 }
@@ -196,16 +202,23 @@ fn an_imported_key_needs_an_exception_for_each_attribute_and_the_exceptions_are_
     let key = pair();
     let mut two = TwoTokens::with(&key, &key, false);
     two.until("main", "out_of_service");
+    // Each token's attributes are read by its own worker, one before the other.
     let judged = |appliance: &testkit::appliance::Appliance| {
         let audit = appliance.audit().unwrap_or_default();
         let told = audit.iter().any(|record| record["event"] == "key_state" && record["key"] == "shared");
-        told && appliance.local("/readyz").is_ok_and(|answer| answer.text().contains("CKA_LOCAL"))
+        told && appliance.local("/readyz").is_ok_and(|answer| {
+            answer.status == 503
+                && of_shared(&answer.json()).iter().all(|pair| pair["detail"].to_string().contains("CKA_LOCAL"))
+        })
     };
     two.fixture.appliance.wait_until("judged by the gate", judged).unwrap();
     let readiness = two.fixture.appliance.local("/readyz").unwrap().expect(503).json();
-    let detail = readiness["custody"].as_array().unwrap().iter().find(|pair| pair["key"] == "shared").unwrap();
+    let details = of_shared(&readiness);
+    assert_eq!(details.len(), 2, "{readiness}");
     for attribute in ["CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE", "CKA_UNWRAP"] {
-        assert!(detail["detail"].as_str().unwrap().contains(attribute), "{attribute}: {detail}");
+        for detail in &details {
+            assert!(detail["detail"].as_str().unwrap().contains(attribute), "{attribute}: {detail}");
+        }
     }
     let refused = two.fixture.client().sign(&sample::request()).send();
     assert_eq!(refused.refusal(), (503, "signing_unavailable".to_owned()), "{refused}");

@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use xtask::ui;
 
@@ -135,6 +136,13 @@ pub(crate) fn provide(needs: &[&Need]) -> Outcome {
             packages.join(" ")
         ));
     }
+    // Peers are built side by side, and what two of them need is installed once.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let packages: Vec<&str> = missing(needs).into_iter().map(|(_, package)| package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
     ui::note(format!("apt-get install {}", packages.join(" ")));
     // Package lists may be absent in a fresh container; they are fetched only when the installation needs them.
     if !apt_get(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat()) {
@@ -155,7 +163,8 @@ pub(crate) fn is_root() -> bool {
 
 fn apt_get(arguments: &[&str]) -> bool {
     let status = Command::new("apt-get")
-        .args(["-qq", "-o=Dpkg::Use-Pty=0"])
+        // Another process may be at it, too: that of the peers, which is started beside the tests.
+        .args(["-qq", "-o=Dpkg::Use-Pty=0", "-o=DPkg::Lock::Timeout=300"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@ mod inherited;
 mod lab;
 mod pin;
 pub mod pkcs11;
+pub(super) mod scheduling;
 pub mod watch;
 pub mod yubihsm;
 

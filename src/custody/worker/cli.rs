@@ -15,7 +15,8 @@ use super::watchdog::Watchdog;
 use super::{Stopped, Worker, ask, backend, bench, harden, socket};
 use crate::custody::admin::{self, AdminArgs};
 use crate::custody::conformance;
-use crate::custody::token::{explain, inherited_listener};
+
+use crate::custody::token::{explain, inherited_listener, scheduling};
 use crate::telemetry::{self, manager};
 
 /// Serves one token (HSM) to signerd over a Unix socket.
@@ -112,6 +113,9 @@ fn serve(which: &Which) -> Result<ExitCode, Failure> {
             (bound.listener, Some(bound.lock))
         }
     };
+    if let Err(error) = scheduling::as_a_batch() {
+        tracing::warn!(%error, "the worker's threads are scheduled as any other's, which costs some signatures a second");
+    }
     let watchdog = Watchdog::start(settings.limits)?;
     let token = backend::open(&settings)?;
     let name = &which.name;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use faulty_token::{Condition, Controller, Says, State, StateFile, attribute};
 use serde::Serialize;
 use testkit::appliance::Binaries;
@@ -17,8 +18,22 @@ use crate::wire_client::{Outcome, WireClient};
 #[derive(Serialize)]
 struct Findings {
     devices: Vec<Device>,
-    bare: Bare,
-    many_keys: ManyKeys,
+    bare: Option<Bare>,
+    many_keys: Option<ManyKeys>,
+}
+
+/// What to measure of the worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// All of it.
+    #[default]
+    All,
+    /// Devices of many speeds.
+    Devices,
+    /// SoftHSM2 with the worker in front and without.
+    Bare,
+    /// A token with ten thousand keys.
+    Keys,
 }
 
 /// A device that makes `sessions` signatures at a time, each taking `latency_ms`.
@@ -43,7 +58,7 @@ struct Device {
     small_tenants_share: f64,
 }
 
-/// SoftHSM2 without anything in front.
+/// SoftHSM2 with the worker in front and without: of some rounds, the one with the median share.
 #[derive(Serialize)]
 struct Bare {
     raw_per_second: f64,
@@ -63,17 +78,18 @@ struct ManyKeys {
 }
 
 /// Runs it and prints it; with `json`, also as one JSON document.
-pub(crate) fn run(binaries: &Binaries, phase: Duration, json: Option<&Path>) -> Result<()> {
+pub(crate) fn run(binaries: &Binaries, phase: Duration, part: Part, json: Option<&Path>) -> Result<()> {
+    let wanted = |one: Part| part == Part::All || part == one;
     let mut devices = Vec::new();
-    for (sessions, latency_ms) in [(1, 100), (8, 5), (32, 1)] {
+    for (sessions, latency_ms) in [(1, 100), (8, 5), (32, 1)].into_iter().filter(|_| wanted(Part::Devices)) {
         let device = device(binaries, sessions, latency_ms, phase)?;
         println!("{}", device.line());
         devices.push(device);
     }
-    let bare = bare(binaries, phase)?;
-    println!("{}", bare.line());
-    let many_keys = many_keys(binaries)?;
-    println!("{}", many_keys.line());
+    let bare = wanted(Part::Bare).then(|| bare(binaries, phase)).transpose()?;
+    bare.iter().for_each(|bare| println!("{}", bare.line()));
+    let many_keys = wanted(Part::Keys).then(|| many_keys(binaries)).transpose()?;
+    many_keys.iter().for_each(|keys| println!("{}", keys.line()));
     let findings = Findings { devices, bare, many_keys };
     print!("{}", findings.targets());
     if let Some(path) = json {
@@ -133,13 +149,23 @@ fn two(rig: &Rig, rates: [f64; 2], budget: Duration, phase: Duration) -> Result<
     Ok([first.expect("two were started")?, second.expect("two were started")?])
 }
 
+/// SoftHSM2 through the worker, and without it.
 fn bare(binaries: &Binaries, phase: Duration) -> Result<Bare> {
     let fixture = Fixture::builder().binaries(binaries.clone()).set("log.filter", "warn").try_start()?;
-    let raw = run::raw_token(&fixture, phase)?;
-    let window = 4 * raw.sessions as usize;
-    let client = WireClient::connect(&fixture.dir().join("main.sock"), &fixture.keys.acme.uri).context("connect")?;
-    let outcome = client.saturate(1, window, LONG, phase).context("saturate the worker")?;
-    Ok(Bare { raw_per_second: raw.per_second, worker_per_second: outcome.rate(phase / 10, phase) })
+    let mut rounds = Vec::new();
+    // In turns, so that both meet the same noise: SoftHSM2's threads wait for each other's locks, more in one moment than in
+    // another.
+    let each = (phase / BARE_ROUNDS).max(Duration::from_secs(1));
+    for _ in 0..BARE_ROUNDS {
+        let raw = run::raw_token(&fixture, each)?;
+        let window = 4 * raw.sessions as usize;
+        let client =
+            WireClient::connect(&fixture.dir().join("main.sock"), &fixture.keys.acme.uri).context("connect")?;
+        let outcome = client.saturate(1, window, LONG, each).context("saturate the worker")?;
+        rounds.push(Bare { raw_per_second: raw.per_second, worker_per_second: outcome.rate(each / 10, each) });
+    }
+    rounds.sort_by(|a, b| a.share().total_cmp(&b.share()));
+    Ok(rounds.swap_remove(rounds.len() / 2))
 }
 
 fn many_keys(binaries: &Binaries) -> Result<ManyKeys> {
@@ -243,12 +269,16 @@ impl Device {
 }
 
 impl Bare {
+    fn share(&self) -> f64 {
+        self.worker_per_second / self.raw_per_second
+    }
+
     fn line(&self) -> String {
         format!(
             "bare SoftHSM2       {:>8.0} signatures/s, through the worker {:.0}: {:.1} %",
             self.raw_per_second,
             self.worker_per_second,
-            self.worker_per_second / self.raw_per_second * 100.0
+            self.share() * 100.0
         )
     }
 }
@@ -279,12 +309,16 @@ impl Findings {
             let share = device.small_tenants_share * 100.0;
             row(named("small tenant's share"), share, "≥ 49 %", share >= 49.0);
         }
-        let share = self.bare.worker_per_second / self.bare.raw_per_second * 100.0;
-        row("SoftHSM2 through the worker".to_owned(), share, "≥ 90 %", share >= 90.0);
-        let seconds = (self.many_keys.start_ms + self.many_keys.open_all_ms) / 1000.0;
-        row(format!("start and open {} keys, s", self.many_keys.keys), seconds, "≤ 3", seconds <= 3.0);
-        let more = (self.many_keys.many_median_us / self.many_keys.few_median_us - 1.0) * 100.0;
-        row("latency with them, more by %".to_owned(), more, "≤ 5", more <= 5.0);
+        if let Some(bare) = &self.bare {
+            let share = bare.share() * 100.0;
+            row("SoftHSM2 through the worker".to_owned(), share, "≥ 90 %", share >= 90.0);
+        }
+        if let Some(many) = &self.many_keys {
+            let seconds = (many.start_ms + many.open_all_ms) / 1000.0;
+            row(format!("start and open {} keys, s", many.keys), seconds, "≤ 3", seconds <= 3.0);
+            let more = (many.many_median_us / many.few_median_us - 1.0) * 100.0;
+            row("latency with them, more by %".to_owned(), more, "≤ 5", more <= 5.0);
+        }
         text
     }
 }
@@ -299,4 +333,5 @@ const LONG: Duration = Duration::from_secs(20);
 const LIKE: &str = "acme-active";
 const KEYS: u32 = 10_000;
 const ROUNDS: usize = 31;
+const BARE_ROUNDS: u32 = 7;
 const ROUND: Duration = Duration::from_millis(100);

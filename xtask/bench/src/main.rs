@@ -37,11 +37,14 @@ struct Arguments {
     /// Measure a constant rate, in requests per second, and nothing else, with the time of each step.
     #[arg(long, conflicts_with = "handshakes")]
     rate: Option<f64>,
-    /// Measure the token worker alone, on devices of many speeds, and nothing else.
+    /// Measure saturation with bodies of so many bytes, and nothing else.
     #[arg(long, conflicts_with_all = ["handshakes", "rate"])]
-    custody: bool,
+    saturate: Option<usize>,
+    /// Measure the token worker alone, on devices of many speeds, and nothing else; or one part of that.
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "all", conflicts_with_all = ["handshakes", "rate", "saturate"])]
+    custody: Option<custody::Part>,
     /// Measure keyless signing alone, and nothing else.
-    #[arg(long, conflicts_with_all = ["handshakes", "rate", "custody"])]
+    #[arg(long, conflicts_with_all = ["handshakes", "rate", "saturate", "custody"])]
     keyless: bool,
     /// Connections that keep the front busy.
     #[arg(long, default_value_t = 64)]
@@ -54,7 +57,10 @@ fn main() -> ExitCode {
     let binaries = Binaries::in_dir(&arguments.programs);
     let outcome = binaries.and_then(|binaries| match (arguments.handshakes, arguments.rate) {
         _ if arguments.keyless => keyless::run(&binaries, arguments.json.as_deref()),
-        _ if arguments.custody => custody::run(&binaries, plan.phase, arguments.json.as_deref()),
+        _ if arguments.custody.is_some() => {
+            custody::run(&binaries, plan.phase, arguments.custody.unwrap_or_default(), arguments.json.as_deref())
+        }
+        _ if arguments.saturate.is_some() => run::saturated(binaries, plan, arguments.saturate.unwrap_or_default()),
         (true, _) => run::handshakes(binaries, plan),
         (false, Some(rate)) => run::constant_rate(binaries, plan, rate),
         (false, None) => run::run(binaries, plan, arguments.json.as_deref()),

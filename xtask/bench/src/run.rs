@@ -53,6 +53,16 @@ pub(crate) fn run(binaries: testkit::appliance::Binaries, plan: Plan, json: Opti
     Ok(())
 }
 
+/// One size of body at saturation alone, for whoever works on what a signature costs.
+pub(crate) fn saturated(binaries: testkit::appliance::Binaries, plan: Plan, bytes: usize) -> Result<()> {
+    let (mut fixture, _) = fixture(binaries)?;
+    let raw_token = raw_token(&fixture, plan.phase)?;
+    println!("{}", raw_token.line());
+    let saturation = saturation(&mut fixture, "alone", bytes, plan, raw_token.cpu_per_signature())?;
+    println!("{}", saturation.line());
+    Ok(())
+}
+
 /// Full handshakes alone, for whoever works on them.
 pub(crate) fn handshakes(binaries: testkit::appliance::Binaries, plan: Plan) -> Result<()> {
     let (mut fixture, cores) = fixture(binaries)?;

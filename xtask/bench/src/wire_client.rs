@@ -102,9 +102,14 @@ impl WireClient {
         let mut sent: HashMap<u64, Instant> = HashMap::with_capacity(window);
         let mut id = 1;
         let mut out = Vec::new();
-        while started.elapsed() < time || !sent.is_empty() {
+        loop {
+            // Looked at once a turn: were the time up between two looks, an answer would be awaited that nobody owes.
+            let goes_on = started.elapsed() < time;
+            if !goes_on && sent.is_empty() {
+                return Ok(outcome);
+            }
             out.clear();
-            while sent.len() < window && started.elapsed() < time {
+            while sent.len() < window && goes_on {
                 id += 1;
                 encode_request(id, &self.sign(lane, id, budget), &mut out);
                 sent.insert(id, Instant::now());
@@ -117,7 +122,6 @@ impl WireClient {
                 outcome.note(reply, sent.remove(&answered), started)?;
             }
         }
-        Ok(outcome)
     }
 
     /// Sends `per_second` requests a second for `time`, answered or not.

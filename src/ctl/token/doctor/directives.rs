@@ -222,6 +222,7 @@ mod tests {
             "KillMode",
             "WatchdogSec",
             "RemoveIPC",
+            "CPUSchedulingPolicy",
         ];
         let unit = include_str!("../../../../systemd/signer-token@.service");
         let read = Directives::read(unit, "main");

@@ -41,7 +41,7 @@ pub(super) static LIST: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
     C_SetAttributeValue: Some(C_SetAttributeValue),
     C_FindObjectsInit: Some(objects::C_FindObjectsInit),
     C_FindObjects: Some(objects::C_FindObjects),
-    C_FindObjectsFinal: Some(C_FindObjectsFinal),
+    C_FindObjectsFinal: Some(objects::C_FindObjectsFinal),
     C_EncryptInit: Some(C_EncryptInit),
     C_Encrypt: Some(C_Encrypt),
     C_EncryptUpdate: Some(C_EncryptUpdate),
@@ -123,7 +123,6 @@ hand_on! { Session session:
     C_DestroyObject(object: CK_OBJECT_HANDLE);
     C_GetObjectSize(object: CK_OBJECT_HANDLE, size: CK_ULONG_PTR);
     C_SetAttributeValue(object: CK_OBJECT_HANDLE, template: CK_ATTRIBUTE_PTR, count: CK_ULONG);
-    C_FindObjectsFinal();
     C_EncryptInit(mechanism: CK_MECHANISM_PTR, key: CK_OBJECT_HANDLE);
     C_Encrypt(data: CK_BYTE_PTR, data_length: CK_ULONG, out: CK_BYTE_PTR, length: CK_ULONG_PTR);
     C_EncryptUpdate(data: CK_BYTE_PTR, data_length: CK_ULONG, out: CK_BYTE_PTR, length: CK_ULONG_PTR);

@@ -21,13 +21,18 @@ pub(super) unsafe extern "C" fn C_FindObjectsInit(
 ) -> CK_RV {
     enter(Function::C_FindObjectsInit, On::Session(session), |call| {
         let real = call.real();
-        // SAFETY: the arguments are the application's, handed on as they came.
-        let code = unsafe { call!(real.list, C_FindObjectsInit(call.session().real, template, count)) };
+        // SAFETY: the application vouches for the template.
+        let wanted = unsafe { pairs(template, count) };
+        let here = virtual_keys::names_one(call, &wanted);
+        let code = match here {
+            true => CKR_OK,
+            // SAFETY: the arguments are the application's, handed on as they came.
+            false => unsafe { call!(real.list, C_FindObjectsInit(call.session().real, template, count)) },
+        };
         if code == CKR_OK {
-            // SAFETY: the application vouches for the template, and the real module has just read it.
-            let wanted = unsafe { pairs(template, count) };
             let found = virtual_keys::matching(call, &real, &wanted);
-            lock(&call.session().work).found = found;
+            let mut work = lock(&call.session().work);
+            (work.found, work.searches_here) = (found, here);
         }
         code
     })
@@ -40,14 +45,18 @@ pub(super) unsafe extern "C" fn C_FindObjects(
     count: CK_ULONG_PTR,
 ) -> CK_RV {
     enter(Function::C_FindObjects, On::Session(session), |call| {
-        // SAFETY: the arguments are the application's, handed on as they came.
-        let code = unsafe { call!(call.real().list, C_FindObjects(call.session().real, objects, room, count)) };
-        if code != CKR_OK {
-            return code;
+        if lock(&call.session().work).searches_here {
+            // SAFETY: the application vouches for the pointer, as to the real module.
+            unsafe { count.write(0) };
+        } else {
+            // SAFETY: the arguments are the application's, handed on as they came.
+            let code = unsafe { call!(call.real().list, C_FindObjects(call.session().real, objects, room, count)) };
+            if code != CKR_OK {
+                return code;
+            }
         }
         let mut work = lock(&call.session().work);
-        // SAFETY: the real module has just written the count, which is at most `room`, the length that the application
-        // vouches for.
+        // SAFETY: the count was just written, and is at most `room`, the length that the application vouches for.
         unsafe {
             while *count < room {
                 let Some(object) = work.found.pop_front() else { break };
@@ -59,6 +68,16 @@ pub(super) unsafe extern "C" fn C_FindObjects(
     })
 }
 
+pub(super) unsafe extern "C" fn C_FindObjectsFinal(session: CK_SESSION_HANDLE) -> CK_RV {
+    enter(Function::C_FindObjectsFinal, On::Session(session), |call| {
+        if std::mem::take(&mut lock(&call.session().work).searches_here) {
+            return CKR_OK;
+        }
+        // SAFETY: takes no pointer; the session is the real module's own.
+        unsafe { call!(call.real().list, C_FindObjectsFinal(call.session().real)) }
+    })
+}
+
 pub(super) unsafe extern "C" fn C_GetAttributeValue(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
@@ -67,7 +86,18 @@ pub(super) unsafe extern "C" fn C_GetAttributeValue(
 ) -> CK_RV {
     enter(Function::C_GetAttributeValue, On::Session(session), |call| {
         let real = call.real();
-        let (backing, said) = said(call, &real, object);
+        let (backing, mut said) = said(call, &real, object);
+        if virtual_keys::VirtualKey::of(object).is_some() && !template.is_null() {
+            // SAFETY: the application vouches for the template; nobody else has it during the call.
+            let template = unsafe { std::slice::from_raw_parts(template, count as usize) };
+            for kind in template.iter().map(|entry| entry.type_) {
+                if said.iter().all(|(said, _)| *said != kind)
+                    && let Some(value) = virtual_keys::attribute(call, &real, backing, kind)
+                {
+                    said.push((kind, Answer::Value(value)));
+                }
+            }
+        }
         if said.is_empty() || template.is_null() || count == 0 {
             // SAFETY: the arguments are the application's, but for an object handle, which is the real module's own.
             return unsafe { call!(real.list, C_GetAttributeValue(call.session().real, backing, template, count)) };
@@ -77,10 +107,12 @@ pub(super) unsafe extern "C" fn C_GetAttributeValue(
         let invented = |kind: CK_ATTRIBUTE_TYPE| said.iter().rfind(|(said, _)| *said == kind).map(|(_, says)| says);
         let mut rest: Vec<_> =
             template.iter().filter(|attribute| invented(attribute.type_).is_none()).copied().collect();
-        // SAFETY: the entries are the application's own, with their pointers and lengths.
-        let mut code = unsafe {
-            let count = rest.len() as CK_ULONG;
-            call!(real.list, C_GetAttributeValue(call.session().real, backing, rest.as_mut_ptr(), count))
+        let mut code = match rest.len() as CK_ULONG {
+            0 => CKR_OK,
+            // SAFETY: the entries are the application's own, with their pointers and lengths.
+            count => unsafe {
+                call!(real.list, C_GetAttributeValue(call.session().real, backing, rest.as_mut_ptr(), count))
+            },
         };
         if !matches!(code, CKR_OK | CKR_ATTRIBUTE_SENSITIVE | CKR_ATTRIBUTE_TYPE_INVALID | CKR_BUFFER_TOO_SMALL) {
             return code;

@@ -123,6 +123,8 @@ pub(super) struct Work {
     pub(super) signing: Option<Signing>,
     /// Virtual objects that a search still has to give.
     pub(super) found: VecDeque<CK_OBJECT_HANDLE>,
+    /// The search is for one of them by name, and the real module was not asked.
+    pub(super) searches_here: bool,
 }
 
 /// A signing operation.

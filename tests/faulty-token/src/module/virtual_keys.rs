@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_OBJECT_HANDLE, CK_SLOT_ID, CKA_CLASS, CKA_ID, CKA_LABEL, CKA_UNIQUE_ID};
@@ -27,6 +27,8 @@ struct Backing {
     like: String,
     private: Option<CK_OBJECT_HANDLE>,
     public: Option<CK_OBJECT_HANDLE>,
+    /// What the real ones have: a device with many keys has what they are in its memory, where SoftHSM reads files.
+    attributes: HashMap<(CK_OBJECT_HANDLE, CK_ATTRIBUTE_TYPE), Vec<u8>>,
 }
 
 /// A key that is not there.
@@ -81,12 +83,44 @@ pub(super) fn backing(call: &Call, real: &Real<'_>, class: KeyClass) -> Option<C
             side.find(&[(CKA_CLASS, &class_number(class).to_ne_bytes()), (CKA_LABEL, like.as_bytes())]).first().copied()
         };
         let (private, public) = (find(KeyClass::Private), find(KeyClass::Public));
-        *backing = Some(Backing { epoch, slot, like, private, public });
+        *backing = Some(Backing { epoch, slot, like, private, public, attributes: HashMap::new() });
     }
     let backing = backing.as_ref()?;
     match class {
         KeyClass::Private => backing.private,
         KeyClass::Public => backing.public,
+    }
+}
+
+/// An attribute of a real key that virtual ones are like; `None` when it has none, or does not say.
+pub(super) fn attribute(
+    call: &Call,
+    real: &Real<'_>,
+    object: CK_OBJECT_HANDLE,
+    kind: CK_ATTRIBUTE_TYPE,
+) -> Option<Vec<u8>> {
+    let known = |backing: &Backing| backing.attributes.get(&(object, kind)).cloned();
+    if let Some(value) = lock(&call.module.virtual_keys.backing).as_ref().and_then(known) {
+        return Some(value);
+    }
+    let value = attribute_of(real.list, call.session().real, object, kind)?;
+    if let Some(backing) = &mut *lock(&call.module.virtual_keys.backing) {
+        backing.attributes.insert((object, kind), value.clone());
+    }
+    Some(value)
+}
+
+/// Whether what is wanted has the label or the id of a virtual key, so that no real object can be meant.
+pub(super) fn names_one(call: &Call, wanted: &[(CK_ATTRIBUTE_TYPE, Vec<u8>)]) -> bool {
+    let Some((count, _)) = call.module.device().virtual_keys() else { return false };
+    wanted.iter().any(|(kind, value)| named(*kind, value).is_some_and(|index| index < count))
+}
+
+fn named(kind: CK_ATTRIBUTE_TYPE, value: &[u8]) -> Option<u32> {
+    match kind {
+        CKA_LABEL => std::str::from_utf8(value).ok().and_then(labelled),
+        CKA_ID => identified(value),
+        _ => None,
     }
 }
 
@@ -101,15 +135,11 @@ pub(super) fn matching(
     let mut own = None;
     let mut shared = Vec::new();
     for (kind, value) in wanted {
-        let index = match *kind {
-            CKA_LABEL => std::str::from_utf8(value).ok().and_then(labelled),
-            CKA_ID => identified(value),
-            CKA_UNIQUE_ID => None,
-            kind => {
-                shared.push((kind, value));
-                continue;
-            }
-        };
+        if !matches!(*kind, CKA_LABEL | CKA_ID | CKA_UNIQUE_ID) {
+            shared.push((*kind, value));
+            continue;
+        }
+        let index = named(*kind, value);
         // One that none has, or two of different keys.
         let Some(index) = index.filter(|index| *index < count && own.is_none_or(|own| own == *index)) else {
             return found;
@@ -118,7 +148,7 @@ pub(super) fn matching(
     }
     for class in [KeyClass::Private, KeyClass::Public] {
         let Some(object) = backing(call, real, class) else { continue };
-        let read = |kind| attribute_of(real.list, call.session().real, object, kind);
+        let read = |kind| attribute(call, real, object, kind);
         if shared.iter().all(|(kind, value)| read(*kind).as_ref() == Some(*value)) {
             let indices = own.map_or(0..count, |index| index..index + 1);
             found.extend(indices.map(|index| VirtualKey { class, index }.handle()));
