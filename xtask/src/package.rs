@@ -111,6 +111,7 @@ fn packages(output: &Path, target: &Path, arguments: &Arguments) -> Outcome<Vec<
 /// Runs the tool that makes one package from the manifest in `folder`.
 fn pack(kind: Kind, folder: &Path, output: &Path, date: u64, arguments: &Arguments) -> Outcome<PathBuf> {
     let file = output.join(kind.file_name(&arguments.version_suffix)?);
+    let version = format!("{}-{REVISION}", version(&arguments.version_suffix)?);
     let (tool, options): (&Peer, &[&str]) = match kind {
         // What the build folder has is looked up by nobody: the list names every file.
         Kind::Deb => (&CARGO_DEB, &["--no-build", "--no-strip", "--quiet"]),
@@ -118,6 +119,10 @@ fn pack(kind: Kind, folder: &Path, output: &Path, date: u64, arguments: &Argumen
         Kind::Rpm => (&CARGO_GENERATE_RPM, &["--auto-req", "builtin"]),
     };
     let mut command = Command::new(tool.provide()?);
+    if kind == Kind::Deb {
+        // No setting of the manifest has a version that cargo would not take.
+        command.args(["--deb-version", &version]);
+    }
     command.args(options).args(arguments.compression(kind)).arg("--output").arg(&file).current_dir(folder);
     command.env("SOURCE_DATE_EPOCH", date.to_string()).env("CARGO_TARGET_DIR", folder.join("target"));
     made::run(&mut command)?;

@@ -95,6 +95,8 @@ impl Machine {
             .arg(format!("--directory={}", dir.path().join("root").display()))
             .arg(format!("--machine={name}"))
             .arg(format!("--network-namespace-path={}", namespace.display()))
+            // The filter of nspawn itself forbids what a machine's kernel lets everybody do, and the sealed helper needs.
+            .arg("--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self")
             // Without this it takes over the host's cgroup version, which a newer systemd may no longer run on.
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())
