@@ -74,7 +74,8 @@ pub struct ReleaseIdentity {
     /// A certificate counts only with the promise of a pinned CT log.
     #[serde(default = "super::default_true")]
     pub require_sct: bool,
-    /// Signatures count that were made from this moment on (RFC 3339).
+    /// Signatures count that were made from this moment on (RFC 3339). Only where something says that a signature was not
+    /// made earlier: for certificates of Fulcio, and for signing authorities.
     #[serde(default, deserialize_with = "units::moment")]
     pub not_before: Option<jiff::Timestamp>,
     /// Signatures count that were made up to this moment (RFC 3339); without a proven time, up to this moment at all.
@@ -96,7 +97,8 @@ pub struct Notation {
     pub tsa: Option<PathBuf>,
     /// `x509.subject: C=…, ST=…, O=…` and what else the subject must have; or `*` alone for every certificate.
     pub trusted_identities: Vec<String>,
-    /// Certificates that count no more, in whatever place of a chain: `sha256:` and the hex digits of the DER.
+    /// Keys whose certificates count no more, in whatever place of a chain, that of a time stamp included: `sha256:` and
+    /// the hex digits of the SubjectPublicKeyInfo's DER.
     #[serde(default)]
     pub revoked: Vec<String>,
 }

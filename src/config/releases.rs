@@ -104,11 +104,26 @@ fn one_identity(i: usize, identity: &ReleaseIdentity, report: &mut Report<'_>) {
         }
         None => {}
     }
+    if identity.not_before.is_some() && !proves_a_beginning(identity) {
+        let message = "nothing proves that a signature was not made earlier; give signatures from then on a key or \
+                       certificate of their own";
+        report.problem(key!["release", "identity", i, "not_before"], message);
+    }
     if let (Some(start), Some(end)) = (identity.not_before, identity.not_after)
         && end <= start
     {
         let message = "it ends before it begins; write a moment after `not_before`";
         report.problem(key!["release", "identity", i, "not_after"], message);
+    }
+}
+
+/// Whether its signatures cannot be older than they seem. Time stamps and logs prove that a signature was there already,
+/// and an old one can be stamped today. A certificate of Fulcio is for one signature, made in its few minutes; and a signing
+/// authority states the time in what it signs.
+fn proves_a_beginning(identity: &ReleaseIdentity) -> bool {
+    match &identity.notation {
+        Some(notation) => notation.ca.is_none(),
+        None => identity.public_key.is_none(),
     }
 }
 
@@ -140,8 +155,8 @@ fn one_notation(i: usize, identity: &ReleaseIdentity, notation: &Notation, repor
         };
         report.problem(&place, why);
     }
-    for (j, certificate) in notation.revoked.iter().enumerate() {
-        report.expect(key!["release", "identity", i, "notation", "revoked", j], rules::certificate_digest(certificate));
+    for (j, revoked) in notation.revoked.iter().enumerate() {
+        report.expect(key!["release", "identity", i, "notation", "revoked", j], rules::certificate_key_digest(revoked));
     }
     let many = notation.trusted_identities.len().max(notation.revoked.len());
     if many > 256 {

@@ -139,9 +139,9 @@ pub(super) fn image_digest(text: &str) -> Result<(), String> {
     digest(text, "image digest")
 }
 
-/// `sha256:` and the SHA-256 of a certificate's DER.
-pub(super) fn certificate_digest(text: &str) -> Result<(), String> {
-    digest(text, "digest of a certificate")
+/// `sha256:` and the SHA-256 of the SubjectPublicKeyInfo of a certificate.
+pub(super) fn certificate_key_digest(text: &str) -> Result<(), String> {
+    digest(text, "digest of a certificate's key")
 }
 
 fn digest(text: &str, what: &str) -> Result<(), String> {

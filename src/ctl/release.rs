@@ -39,9 +39,9 @@ pub(crate) struct ReleaseCheckArgs {
 
 /// Take the signatures of scanner images along to a site without a registry.
 ///
-/// Asks the repositories of the configuration and writes every signature that counts into one file, signed with KEY. The
-/// site names that file and the key's public half under [release.snapshot], and judges each signature anew by its own
-/// identities. An image without a signature that counts ends the command, and nothing is written.
+/// Asks the repositories of the configuration and writes signatures that count, up to four of each image, into one file,
+/// signed with KEY. The site names that file and the key's public half under [release.snapshot], and judges each signature
+/// anew by its own identities. An image without a signature that counts ends the command, and nothing is written.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXIT_STATUS)]
 pub(crate) struct ReleaseSnapshotArgs {

@@ -28,6 +28,8 @@ pub use tls::OutboundTls;
 pub struct Outbound {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     limits: OutboundLimits,
+    /// Of an answer other than 200, where that is not for `limits` to say.
+    refusal_bytes: Option<usize>,
     runtime: Handle,
 }
 
@@ -72,13 +74,20 @@ impl Outbound {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Self { client, limits, runtime })
+        Ok(Self { client, limits, refusal_bytes: None, runtime })
     }
 
     /// The same client, connections and all, with other limits.
     #[must_use]
     pub fn limited(&self, limits: OutboundLimits) -> Self {
         Self { limits, ..self.clone() }
+    }
+
+    /// The same client for callers who look at the body of a 200 alone: of any other answer up to so many bytes are read,
+    /// and one with more is given without its body, so that its status is known all the same.
+    #[must_use]
+    pub fn refusals_up_to(self, bytes: usize) -> Self {
+        Self { refusal_bytes: Some(bytes), ..self }
     }
 
     /// What one call may cost.
@@ -135,9 +144,9 @@ impl Outbound {
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Fetched, OutboundError> {
         let place = admitted(request.uri())?;
-        let (client, limits) = (self.client.clone(), self.limits);
+        let (client, limits, refusal_bytes) = (self.client.clone(), self.limits, self.refusal_bytes);
         let call = self.runtime.spawn(async move {
-            let exchange = exchange(&client, request, limits.max_body_bytes, &place);
+            let exchange = exchange(&client, request, limits.max_body_bytes, refusal_bytes, &place);
             match tokio::time::timeout(limits.timeout, exchange).await {
                 Ok(result) => result,
                 Err(_) => Err(OutboundError::Timeout { place, after: limits.timeout }),
@@ -248,6 +257,7 @@ async fn exchange(
     client: &Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     request: Request<Full<Bytes>>,
     limit: usize,
+    refusal_bytes: Option<usize>,
     place: &str,
 ) -> Result<Fetched, OutboundError> {
     let answer = client.request(request).await.map_err(|source| {
@@ -258,20 +268,24 @@ async fn exchange(
             OutboundError::Broken { place, source: source.into() }
         }
     })?;
-    let too_large = || OutboundError::TooLarge { place: place.to_owned(), limit };
     let (parts, body) = answer.into_parts();
+    let refusal_bytes = refusal_bytes.filter(|_| parts.status != StatusCode::OK);
+    let limit = refusal_bytes.unwrap_or(limit);
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > limit as u64) {
-        return Err(too_large());
-    }
-    let body = Limited::new(body, limit).collect().await.map_err(|source| {
-        if source.is::<LengthLimitError>() {
-            too_large()
-        } else {
-            OutboundError::Broken { place: place.to_owned(), source }
-        }
-    })?;
-    Ok(Fetched { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+    let whole = match announced {
+        Some(bytes) if bytes > limit as u64 => None,
+        _ => match Limited::new(body, limit).collect().await {
+            Ok(body) => Some(body.to_bytes()),
+            Err(source) if source.is::<LengthLimitError>() => None,
+            Err(source) => return Err(OutboundError::Broken { place: place.to_owned(), source }),
+        },
+    };
+    let body = match whole {
+        Some(body) => body,
+        None if refusal_bytes.is_some() => Bytes::new(),
+        None => return Err(OutboundError::TooLarge { place: place.to_owned(), limit }),
+    };
+    Ok(Fetched { status: parts.status, headers: parts.headers, body })
 }
 
 fn parse(url: &str) -> Result<Uri, OutboundError> {

@@ -84,6 +84,20 @@ async fn an_answer_beyond_the_limit_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
+async fn of_a_refusal_that_is_not_read_the_status_is_known() {
+    let announced: &'static str = "HTTP/1.1 503 Away\r\ncontent-length: 9\r\n\r\n";
+    let endless: &'static str = "HTTP/1.1 503 Away\r\ntransfer-encoding: chunked\r\n\r\n9\r\nxxxxxxxxx\r\n";
+    let short: &'static str = "HTTP/1.1 503 Away\r\ncontent-length: 8\r\n\r\nxxxxxxxx";
+    let whole: &'static str = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxxxxxxxxx";
+    for (answer, status, bytes) in [(announced, 503, 0), (endless, 503, 0), (short, 503, 8), (whole, 200, 9)] {
+        let (address, _server) = serve(Some(answer)).await;
+        let outbound = plain(limits()).refusals_up_to(8);
+        let fetched = outbound.get(&format!("http://{address}/"), "*/*").await.unwrap();
+        assert_eq!((fetched.status.as_u16(), fetched.body.len()), (status, bytes), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_silent_service_costs_no_more_than_the_timeout() {
     let (address, server) = serve(None).await;
     let limits = OutboundLimits { timeout: Duration::from_millis(50), ..limits() };

@@ -45,7 +45,8 @@ impl Form {
     /// The form that a layer of this manifest has. A JWS or COSE may be anything; the manifest says that it is a signature
     /// of the Notary Project, which has one layer (`signature-specification.md`, "OCI Signatures").
     pub(super) fn of_layer(manifest: &Manifest, layer: &Descriptor) -> Option<Self> {
-        let is_notary = manifest.artifact_type.as_deref() == Some(notary::ARTIFACT) && manifest.layers.len() == 1;
+        let alone = manifest.layers.len() + manifest.skipped == 1 && !manifest.more;
+        let is_notary = alone && manifest.artifact_type.as_deref() == Some(notary::ARTIFACT);
         match &*layer.media_type {
             crate::sigstore::bundle::MEDIA_TYPE => Some(Self::Bundle),
             SIMPLE_SIGNING => Some(Self::SimpleSigning),
@@ -286,6 +287,9 @@ const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
 const LOG_ENTRY: &str = "dev.sigstore.cosign/bundle";
+
+/// The annotations of a layer that are looked at.
+pub(super) const ANNOTATIONS: [&str; 4] = [SIGNATURE, CERTIFICATE, TIMESTAMP, LOG_ENTRY];
 
 const LIMITS: JsonLimits = JsonLimits { max_depth: 64, max_values: 1 << 18 };
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";

@@ -34,6 +34,8 @@ pub(super) struct Judged {
 pub(super) struct Collected {
     pub(super) found: Found,
     pub(super) found_in: Arc<str>,
+    /// For whom it counts.
+    pub(super) identity: Arc<str>,
 }
 
 /// Everything that is learnt on the way.
@@ -128,8 +130,8 @@ async fn consult(file: &Arc<SnapshotFile>, way: &mut Way<'_>) {
     let reader = Arc::clone(file);
     let now = way.now;
     let read = tokio::task::spawn_blocking(move || reader.current(now)).await;
-    let snapshot = match read {
-        Ok(Ok(snapshot)) => snapshot,
+    let (snapshot, ends) = match read {
+        Ok(Ok(current)) => current,
         Ok(Err(error)) => return way.in_the_way(error.reason(), error.to_string()),
         Err(error) => return way.in_the_way("release_internal", error.to_string()),
     };
@@ -140,7 +142,7 @@ async fn consult(file: &Arc<SnapshotFile>, way: &mut Way<'_>) {
         if way.take(Event::Found(found.clone()), &name).is_break() {
             if let Some((accepted, ..)) = &mut way.accepted {
                 // What the snapshot proves ends with it.
-                accepted.until = Some(accepted.until.map_or(snapshot.expires, |until| until.min(snapshot.expires)));
+                accepted.until = Some(accepted.until.map_or(ends, |until| until.min(ends)));
             }
             return;
         }
@@ -157,7 +159,8 @@ impl Way<'_> {
                 Ok(accepted) => {
                     self.step(Mark::Good, described(&accepted, &found));
                     if let Some(all) = &mut self.all {
-                        all.push(Collected { found: found.clone(), found_in: Arc::clone(found_in) });
+                        let (found_in, identity) = (Arc::clone(found_in), Arc::clone(&accepted.identity));
+                        all.push(Collected { found: found.clone(), found_in, identity });
                     }
                     self.accepted.get_or_insert((accepted, found, Arc::clone(found_in)));
                     if self.all.is_none() {

@@ -131,8 +131,8 @@ impl TrustedReleases {
         (judged.verdict, steps)
     }
 
-    /// A snapshot with every signature in the repositories that counts, of each of these images: the file's content,
-    /// signed with the key in `key_pem`, and how many signatures there are.
+    /// A snapshot with signatures in the repositories that count, a few of each of these images: the file's content, signed
+    /// with the key in `key_pem`, and how many signatures there are.
     ///
     /// # Errors
     /// The image that cannot be taken along, or why nothing can be written.
@@ -149,7 +149,7 @@ impl TrustedReleases {
             }
             let (judged, collected) = self.sources.collect(*image).await;
             judged.verdict.map_err(TakeError::Image)?;
-            signatures.extend(collected.into_iter().map(|collected| (*image, collected)));
+            signatures.extend(snapshot::worth_taking(collected).into_iter().map(|collected| (*image, collected)));
         }
         let now = UnixTime::now();
         let text = snapshot::Snapshot::write(&signatures, now, now.plus(lasts), key_pem)?;

@@ -144,33 +144,31 @@ impl ReleaseIdentity {
             (Signer::Certificate(..), None) => return Err(Rejection::Signer(UNKNOWN_KEY.to_owned())),
             (Signer::Certificate(expected, scts), Some(leaf)) => {
                 let roots = self.roots.as_ref().ok_or(Rejection::Certificate(CertificateError::UntrustedIssuer))?;
-                let mut times = self.proven_times(claim, leaf, now)?;
-                let proven = times.earliest.is_some();
-                // Who it is comes before when it was, so that a stranger's signature is called a stranger's: for want of
-                // a proven time the certificate is looked at as of its first second, and then refused all the same.
-                let first = times.moments.pop_first().unwrap_or_else(|| first_second(leaf));
                 let judged = |at: UnixTime| {
                     let chain = std::slice::from_ref(leaf);
                     certificate::verify(chain, &roots.sigstore, at, &CertificatePolicy::OFFLINE)
                         .map_err(Rejection::Certificate)
                 };
-                let certificate = judged(first)?;
+                // Who it is comes before when it was, so that a stranger's signature is called a stranger's, and so that
+                // nobody but the holder of a trusted certificate's key has a list of time stamps verified. The one moment
+                // that is known by then is the certificate's first second.
+                let certificate = judged(first_second(leaf))?;
                 certificate.expect(expected).map_err(Rejection::Certificate)?;
-                if !proven {
-                    return Err(Rejection::TimeMissing);
-                }
-                // It must have been valid at every proven time, as for every other verifier of Sigstore.
-                for at in &times.moments {
-                    judged(*at)?;
-                }
-                times.moments.insert(first);
-                sct::verify_embedded(&certificate, &roots.sigstore, *scts).map_err(Rejection::Sct)?;
                 let sha256: [u8; 32] = digest(&SHA256, message).as_ref().try_into().expect("SHA-256 has 32 bytes");
                 let verified = crate::dsse::Signature::from_der(&claim.signature)
                     .and_then(|signature| verify_digest(&certificate.public_key, &sha256, &signature));
                 verified.map_err(|error: SignatureError| {
                     Rejection::Signer(format!("the signature is not by the key of its certificate: {error}"))
                 })?;
+                let times = self.proven_times(claim, leaf, now)?;
+                if times.earliest.is_none() {
+                    return Err(Rejection::TimeMissing);
+                }
+                // It must have been valid at every proven time, as for every other verifier of Sigstore.
+                for at in &times.moments {
+                    judged(*at)?;
+                }
+                sct::verify_embedded(&certificate, &roots.sigstore, *scts).map_err(Rejection::Sct)?;
                 times
             }
         };

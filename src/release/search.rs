@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::claim::Form;
 use super::digest::Digest;
 use super::notary;
-use super::registry::{Descriptor, Index, Manifest, Page, Registry, RegistryError, Target};
+use super::registry::{Descriptor, Index, MAX_BLOB, MAX_REFERRER, Manifest, Page, Registry, RegistryError, Target};
 use super::rejection::{Rejection, SIGN_PREDICATE};
 
 pub use found::{Found, Via};
@@ -112,6 +112,19 @@ enum Task {
     Blob(Via, Arc<Manifest>, usize),
 }
 
+impl Task {
+    /// Bytes that it may read: no more than the descriptor says, whatever comes of it. What is too large is not asked for.
+    fn cost(&self) -> usize {
+        let (size, limit) = match self {
+            Self::Manifest(_, descriptor) => (descriptor.size, MAX_REFERRER),
+            Self::Blob(_, manifest, layer) => (manifest.layers[*layer].size, MAX_BLOB),
+            // Each is asked for once or has a bound in pages.
+            Self::Page(_) | Self::FallbackList | Self::SignatureTag => (0, 0),
+        };
+        usize::try_from(size).ok().filter(|size| *size <= limit).unwrap_or_default()
+    }
+}
+
 enum Done {
     Page(Result<Option<Page>, RegistryError>),
     FallbackList(Result<Option<Index>, RegistryError>),
@@ -143,12 +156,17 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
     fn take(&mut self, done: Done) -> ControlFlow<()> {
         match done {
             Done::Page(Ok(Some(page))) => {
-                self.note(format!("the referrers API lists {}", count(page.index.manifests.len())))?;
+                self.note(format!(
+                    "the referrers API lists {}",
+                    count(page.index.manifests.len() + page.index.skipped)
+                ))?;
                 self.list(Via::Referrers, page.index)?;
                 if let Some(next) = page.next {
                     self.pages += 1;
                     if self.pages >= MAX_PAGES {
                         self.bound("the list of referrers has more pages than are read");
+                    } else if self.known.len() >= MAX_KNOWN {
+                        self.bound(TOO_MANY);
                     } else {
                         self.start(Task::Page(Some(next)));
                     }
@@ -164,7 +182,7 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
                 self.note(format!(
                     "the tag sha256-{}… lists {}",
                     &self.image.hex()[..8],
-                    count(index.manifests.len())
+                    count(index.manifests.len() + index.skipped)
                 ))?;
                 self.list(Via::FallbackTag, index)
             }
@@ -172,7 +190,7 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
                 self.note("there is no tag that stands in for the referrers API".to_owned())
             }
             Done::SignatureTag(Ok(Some(manifest))) => {
-                self.note(format!("cosign's tag names {}", count(manifest.layers.len())))?;
+                self.note(format!("cosign's tag names {}", count(manifest.layers.len() + manifest.skipped)))?;
                 self.layers(Via::SignatureTag, manifest)
             }
             Done::SignatureTag(Ok(None)) => self.note("there is no signature under cosign's tag".to_owned()),
@@ -182,7 +200,6 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
                 ControlFlow::Continue(())
             }
             Done::Manifest(via, _, Ok(manifest)) => {
-                self.bytes += manifest.bytes.len();
                 if manifest.subject != Some(self.image) {
                     let why = Rejection::ManifestSubject(manifest.subject);
                     return self.unusable(Some(manifest.digest), via, why);
@@ -191,7 +208,6 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
             }
             Done::Manifest(via, descriptor, Err(error)) => self.lost(via, descriptor.digest, error),
             Done::Blob(via, manifest, layer, Ok((blob, target))) => {
-                self.bytes += blob.len();
                 (self.judge)(Event::Found(Found { via, manifest, layer, blob, target }))
             }
             Done::Blob(via, manifest, _, Err(error)) => self.lost(via, manifest.digest, error),
@@ -201,9 +217,19 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
     /// Queues the manifests of a list.
     fn list(&mut self, via: Via, index: Index) -> ControlFlow<()> {
         if index.skipped > 0 {
-            self.note(format!("{} of them have no SHA-256 digest and are left out", index.skipped))?;
+            self.note(format!(
+                "{} of them cannot be read, or have no SHA-256 digest, and are left out",
+                index.skipped
+            ))?;
+        }
+        if index.more {
+            self.bound(TOO_MANY);
         }
         for descriptor in index.manifests {
+            if self.known.len() >= MAX_KNOWN {
+                self.bound(TOO_MANY);
+                break;
+            }
             if !self.known.insert((descriptor.digest, descriptor.size, descriptor.media_type.clone())) {
                 continue;
             }
@@ -229,6 +255,12 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
 
     /// Queues the layers of a manifest that have the form of a signature.
     fn layers(&mut self, via: Via, manifest: Manifest) -> ControlFlow<()> {
+        if manifest.skipped > 0 {
+            self.note(format!("{} layers of {} cannot be read and are left out", manifest.skipped, manifest.digest))?;
+        }
+        if manifest.more {
+            self.bound("a manifest has more layers than are read");
+        }
         let manifest = Arc::new(manifest);
         let mut any = false;
         for (at, layer) in manifest.layers.iter().enumerate() {
@@ -268,22 +300,24 @@ impl<J: FnMut(Event) -> ControlFlow<()>> Search<'_, J> {
         // Of a list of ten thousand the first by rank are kept.
         if self.queue.len() > MAX_QUEUE {
             self.queue.pop_last();
-            self.bound("more referrers than are looked at");
+            self.bound(TOO_MANY);
         }
     }
 
     fn start_more(&mut self) {
         while self.running.len() < AT_ONCE {
             let Some((_, task)) = self.queue.pop_first() else { return };
+            let cost = task.cost();
             let counter = match task {
                 Task::Blob(..) => &mut self.blobs,
                 _ => &mut self.manifests,
             };
-            if *counter >= MAX_OF_EACH || self.bytes >= MAX_BYTES {
-                self.bound("more referrers than are looked at");
+            if *counter >= MAX_OF_EACH || self.bytes + cost > MAX_BYTES {
+                self.bound(TOO_MANY);
                 continue;
             }
             *counter += 1;
+            self.bytes += cost;
             self.start(task);
         }
     }
@@ -352,7 +386,7 @@ fn count(entries: usize) -> String {
 }
 
 /// What cosign 3 notes of the statement in a bundle.
-const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
+pub(super) const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
 
 const BUNDLE_ARTIFACT: &str = crate::sigstore::bundle::MEDIA_TYPE;
 /// The media type of a `config` without content (OCI image specification, "Guidance for an Empty Descriptor").
@@ -377,5 +411,9 @@ pub(crate) const MAX_OF_EACH: u32 = 256;
 /// Kept for their turn.
 const MAX_QUEUE: usize = 1024;
 
-/// Bytes of manifests and blobs together.
+/// Descriptors that are told apart: as many as one list has at most.
+const MAX_KNOWN: usize = 20_000;
+const TOO_MANY: &str = "more referrers than are looked at";
+
+/// Bytes of manifests and blobs together, by what their descriptors say.
 const MAX_BYTES: usize = 64 << 20;

@@ -165,8 +165,9 @@ const FRESH: f64 = 0.75;
 const OUTAGE_TTL: Duration = Duration::from_secs(1);
 const REFRESH_PAUSE: Duration = Duration::from_secs(5);
 
-/// Images that are looked up at once, each with up to sixteen megabytes of a hostile registry; one tenant can take a share
-/// of the places only.
+/// Images that are looked up at once; one tenant can take a share of the places only. In the hands of a hostile registry
+/// each holds, at its worst moment, a list of four megabytes while it is parsed, cosign's manifest of four, eight manifests
+/// and eight signatures of one each, and what is known of 20,000 descriptors.
 const MAX_LOOK_UPS: usize = 32;
 const MAX_LOOK_UPS_OF_TENANT: usize = 8;
 

@@ -129,6 +129,57 @@ fn of_ten_thousand_referrers_a_bounded_number_is_looked_at() {
 }
 
 #[test]
+fn a_list_longer_than_any_is_a_bound_and_no_malformed_list() {
+    let stage = Stage::new();
+    let list: Vec<_> = (0..20_001).map(|number| named("a/b", number)).collect();
+    stage.registry.referrers(&stage.image, &list);
+    assert_eq!(stage.refusal(), "release_too_many_referrers");
+    let mut list = list;
+    list.insert(0, stage.attach(&stage.good()));
+    stage.registry.referrers(&stage.image, &list);
+    stage.check().unwrap();
+}
+
+#[test]
+fn of_pages_without_end_a_bounded_number_of_entries_is_remembered() {
+    let stage = Stage::new();
+    let (path, page) = (referrers_path(&stage.image), Arc::new(AtomicUsize::new(0)));
+    stage.registry.answer_by(move |target, _| {
+        target.starts_with(&path).then(|| {
+            let next = page.fetch_add(1, Ordering::Relaxed) + 1;
+            let list: Vec<_> = (0..12_000).map(|number| named("a/b", next * 100_000 + number)).collect();
+            Reply::ok(INDEX, index(&list).as_bytes()).header("link", &format!("<{path}?page={next}>; rel=\"next\""))
+        })
+    });
+    assert_eq!(stage.refusal(), "release_too_many_referrers");
+    assert_eq!(stage.registry.count("/referrers/"), 2, "twenty thousand are on the first two pages");
+}
+
+#[test]
+fn bytes_are_counted_by_what_is_asked_for_and_not_by_what_turns_out_well() {
+    let stage = Stage::new();
+    let list: Vec<_> = (0..200).map(|number| named(BUNDLE, number).with("size", 1 << 20)).collect();
+    stage.registry.referrers(&stage.image, &list);
+    assert_eq!(stage.refusal(), "release_too_many_referrers");
+    assert_eq!(stage.registry.count("/manifests/sha256:"), 64, "64 MiB");
+    // What is too large to be asked for costs nothing.
+    let stage = Stage::new();
+    let mut list: Vec<_> = (0..200).map(|number| named(BUNDLE, number).with("size", (1 << 20) + 1)).collect();
+    list.push(stage.attach(&stage.good()));
+    stage.registry.referrers(&stage.image, &list);
+    stage.check().unwrap();
+}
+
+#[test]
+fn what_goes_with_a_refusal_is_not_read() {
+    let stage = Stage::new();
+    let refusal = Reply::status(503).body(Body::Endless);
+    stage.registry.answer(&referrers_path(&stage.image), refusal);
+    let error = stage.check().unwrap_err();
+    assert_eq!((error.code(), error.reason()), ("dependency_unavailable", "release_registry_status"));
+}
+
+#[test]
 fn what_is_too_large_is_not_read() {
     // A manifest whose descriptor says so is not even asked for.
     let stage = Stage::new();
@@ -136,14 +187,14 @@ fn what_is_too_large_is_not_read() {
     stage.registry.referrers(&stage.image, &[large]);
     assert_eq!(stage.refusal(), "release_content_too_large");
     assert_eq!(stage.registry.exchanges().len(), 2);
-    // One that goes on and on is read up to the bound.
+    // One that goes on and on is read up to the size that its descriptor states.
     let stage = Stage::new();
     let endless = named(BUNDLE, 2);
     let place = format!("/v2/{}/manifests/{}", testkit::registry::REPOSITORY, endless.digest());
     stage.registry.answer(&place, Reply::ok(MANIFEST, b"").body(Body::Endless));
     stage.registry.referrers(&stage.image, &[endless]);
     let began = Instant::now();
-    assert_eq!(stage.refusal(), "release_content_too_large");
+    assert_eq!(stage.refusal(), "release_content_size");
     assert!(began.elapsed() < Duration::from_secs(5));
     // So is a list, and then nobody knows what would have been on it.
     let stage = Stage::new();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use rcgen::SigningKey as _;
 use serde_json::json;
 use stellaops_signer::release::ReleaseError;
 use testkit::registry::{BUNDLE, Body, Descriptor, INDEX, MANIFEST, Reply, index, manifest, referrers_path};
 
-use crate::stage::{Stage, check, releases, repository};
+use crate::stage::{Stage, check, releases, repository, simple_payload};
 
 /// Changes what the registry says about one good signature; the reason is what is then said of it.
 fn with(lie: impl FnOnce(&Stage, &Descriptor, &Descriptor) -> Vec<Descriptor>) -> Result<(), ReleaseError> {
@@ -146,6 +147,35 @@ fn what_is_no_json_or_says_a_thing_twice_is_not_believed() {
 }
 
 #[test]
+fn what_somebody_else_wrote_into_a_list_hides_no_signature() {
+    let many: serde_json::Map<_, _> = (0..100).map(|number| (format!("a{number}"), "x".into())).collect();
+    let odd = |entry: &Descriptor| {
+        let odd =
+            |name: &str, value: serde_json::Value| entry.clone().with("digest", digest_of(name)).with(name, value);
+        vec![
+            odd("annotations", many.clone().into()),
+            odd("annotations", json!({ "a": "x".repeat(1 << 17) })),
+            odd("annotations", json!({ "dev.cosignproject.cosign/signature": "x".repeat(1 << 17) })),
+            odd("artifactType", "x".repeat(300).into()),
+            odd("mediaType", "x".repeat(300).into()),
+            odd("size", (-1).into()),
+            odd("digest", "latest".into()),
+        ]
+    };
+    with(|_, signature, _| [odd(signature), vec![signature.clone()]].concat()).unwrap();
+    // The same of the list of layers under cosign's tag.
+    let stage = Stage::new();
+    let payload = simple_payload(&stage.image);
+    let good = stage.simple(&payload, &stage.key.sign(payload.as_bytes()).unwrap());
+    stage.tag(&[odd(&good), vec![good]].concat());
+    assert_eq!(stage.check().unwrap().evidence().kind(), "simple_signing");
+}
+
+fn digest_of(text: &str) -> String {
+    format!("sha256:{}", testkit::hex(testkit::sha256(text)))
+}
+
+#[test]
 fn nothing_is_fetched_from_a_host_that_nobody_configured() {
     let elsewhere = Stage::new();
     elsewhere.registry.answer_by(|_, _| Some(Reply::ok(BUNDLE, b"{}")));
@@ -202,6 +232,23 @@ fn a_redirect_that_the_operator_allows_is_followed_without_the_password() {
     assert!(stage.registry.exchanges().iter().all(|exchange| exchange.authorization.is_some()));
     assert!(storage.registry.exchanges().iter().all(|exchange| exchange.authorization.is_none()));
     assert_eq!(storage.registry.exchanges().len(), 1);
+}
+
+#[test]
+fn a_redirect_without_a_host_stays_with_the_host_that_answered() {
+    let (stage, storage) = (Stage::new(), Stage::new());
+    let text = stage.good().to_string();
+    let layer = stage.registry.blob(BUNDLE, text.as_bytes());
+    let to = format!("http://{}/one", storage.registry.addr);
+    stage.registry.answer(&path("blobs", &layer), Reply::status(307).header("location", &to));
+    storage.registry.answer("/one", Reply::status(307).header("location", "/other"));
+    storage.registry.answer("/other", Reply::ok("binary/octet-stream", text.as_bytes()));
+    let body = manifest(BUNDLE, Some(&stage.image), &[layer]).to_string();
+    stage.registry.referrers(&stage.image, &[stage.registry.manifest(body.as_bytes())]);
+    let mut config = stage.config();
+    config.repository[0].redirects = vec![format!("http://{}", storage.registry.addr)];
+    check(&releases(&config), &stage.image).unwrap();
+    assert_eq!((storage.registry.count("/other"), stage.registry.count("/other")), (1, 0));
 }
 
 #[test]
@@ -319,7 +366,8 @@ fn without_the_referrers_api_the_tag_stands_in_and_its_descriptors_decide_nothin
 fn a_signature_that_trickles_hides_no_other() {
     let stage = Stage::new();
     let slow = stage.attach(&stage.bundle(&stage.image, "https://slsa.dev/provenance/v1"));
-    let drip = Reply::ok(MANIFEST, b"").body(Body::Drip(vec![b' '; 4096], Duration::from_millis(50)));
+    let size = slow.0["size"].as_u64().unwrap().try_into().unwrap();
+    let drip = Reply::ok(MANIFEST, b"").body(Body::Drip(vec![b' '; size], Duration::from_millis(50)));
     stage.registry.answer(&path("manifests", &slow), drip);
     let good = stage.attach(&stage.good());
     stage.registry.referrers(&stage.image, &[slow.clone(), good]);

@@ -187,8 +187,8 @@ fn a_signature_by_another_key_than_the_certificates_is_none() {
     let world = World::new();
     let mut swapped = world.good();
     swapped["verificationMaterial"] = world.good()["verificationMaterial"].clone();
-    // The log entry says so first; without one it would be the time.
-    assert_eq!(world.verdict(swapped.clone()), "release_log_entry");
+    // Whoever has not the certificate's key is told so before any log entry is looked at.
+    assert_eq!(world.verdict(swapped.clone()), "release_signer_unknown");
     let key = KeyPair::generate().unwrap();
     let certificate = world.ca.issue(&key, &Profile::fulcio(SAN, ISSUER), Some(world.vouching())).unwrap();
     let payload = statement(&world.stage.image, SIGN);
@@ -196,6 +196,17 @@ fn a_signature_by_another_key_than_the_certificates_is_none() {
     let entry = log_entry(&world.log, &payload, &forged, &certificate, now() + 5);
     let material = json!({ "certificate": { "rawBytes": base64(&certificate) }, "tlogEntries": [entry] });
     assert_eq!(world.verdict(bundle(&payload, &forged, &material)), "release_signer_unknown");
+    // Of whoever has not the certificate's key, no time stamp is looked at; of whoever has it, each must hold.
+    let stamped = |material: &Value| {
+        let mut material = material.clone();
+        let stamps = json!({ "rfc3161Timestamps": [{ "signedTimestamp": base64("no time stamp") }] });
+        material["timestampVerificationData"] = stamps;
+        material
+    };
+    assert_eq!(world.verdict(bundle(&payload, &forged, &stamped(&material))), "release_signer_unknown");
+    let mut good = world.good();
+    good["verificationMaterial"] = stamped(&good["verificationMaterial"]);
+    assert_eq!(world.verdict(good), "release_timestamp");
 }
 
 #[test]

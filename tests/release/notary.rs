@@ -255,8 +255,8 @@ fn whose_signatures_count_is_said_by_trust_store_and_subject() {
     }
     let either = vec!["x509.subject: C=DE, ST=BE, O=x".to_owned(), TRUSTED.to_owned()];
     assert_eq!(by(Notation { trusted_identities: either, ..world.notation() }), "trusted");
-    for certificate in &world.notary.chain {
-        let revoked = vec![format!("sha256:{}", hex(sha256(certificate)))];
+    for key in [world.notary.key.spki(), world.notary.root.key.spki()] {
+        let revoked = vec![format!("sha256:{}", hex(sha256(key)))];
         assert_eq!(by(Notation { revoked, ..world.notation() }), "release_certificate_revoked");
     }
 }
@@ -321,7 +321,8 @@ fn a_manifest_says_that_it_is_a_signature_and_has_one_layer() {
     legacy["config"]["mediaType"] = ARTIFACT.into();
     assert_eq!(said(legacy.to_string()), "trusted");
     for (manifest, reason) in [
-        (manifest(ARTIFACT, image, &[layer.clone(), other]), "release_not_a_signature"),
+        (manifest(ARTIFACT, image, &[layer.clone(), other.clone()]), "release_not_a_signature"),
+        (manifest(ARTIFACT, image, &[layer.clone(), other.with("size", "x")]), "release_not_a_signature"),
         (manifest(ARTIFACT, image, &[]), "release_not_a_signature"),
         (manifest("application/vnd.example", image, std::slice::from_ref(&layer)), "release_not_a_signature"),
         (manifest(ARTIFACT, None, std::slice::from_ref(&layer)), "release_manifest_subject"),

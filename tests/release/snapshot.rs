@@ -116,3 +116,38 @@ fn where_the_snapshot_knows_nothing_the_repositories_are_asked() {
     check(&releases, &other.image).unwrap();
     assert_eq!(other.registry.count(&site.stage.image), 0, "the snapshot sufficed for the first");
 }
+
+#[test]
+fn a_verdict_of_a_snapshot_ends_with_the_age_that_the_site_lets_it_have() {
+    let site = Site::new();
+    site.take(DAY, &site.curator).unwrap();
+    let mut config = site.offline();
+    config.snapshot.as_mut().unwrap().max_age = "2s".parse().unwrap();
+    let releases = releases(&config);
+    check(&releases, &site.stage.image).unwrap();
+    let begun = std::time::Instant::now();
+    let refused = loop {
+        match check(&releases, &site.stage.image) {
+            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(20), "it is used for `trusted_ttl` all the same"),
+            Err(error) => break error,
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!((refused.code(), refused.reason()), ("dependency_unavailable", "release_snapshot_expired"));
+}
+
+#[test]
+fn of_many_signatures_of_one_image_a_few_are_taken_along() {
+    let site = Site::new();
+    let many: Vec<_> = (0..10).map(|_| site.stage.good()).collect();
+    site.stage.attach_all(&many);
+    assert_eq!(site.take(DAY, &site.curator).unwrap(), 4);
+    check(&releases(&site.offline()), &site.stage.image).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_no_site_could_read_is_not_made() {
+    let site = Site::new();
+    let Err(error) = site.take(Duration::MAX, &site.curator) else { panic!("there is no such date") };
+    assert!(error.to_string().contains("--valid"), "{error}");
+}

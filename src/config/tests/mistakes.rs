@@ -158,7 +158,9 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
         ),
         (
             "[[release.identity]]\nname = 'x'\nnotation = { ca = '/b', trusted_identities = ['*'], revoked = ['AB:CD'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
-            format!("{d}:3:64: release.identity[0].notation.revoked[0]: `AB:CD` is no digest of a certificate; write "),
+            format!(
+                "{d}:3:64: release.identity[0].notation.revoked[0]: `AB:CD` is no digest of a certificate's key; write "
+            ),
         ),
         (
             "[[release.identity]]\nname = 'x'\nrequire_time = true\nnotation = { ca = '/b', trusted_identities = ['*'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
@@ -171,8 +173,20 @@ fn each_mistake_is_named_with_its_place_its_key_and_what_would_be_right() {
             format!("{d}:3:16: release.identity[0].trusted_root: it is for cosign's signatures; time stamps of "),
         ),
         (
-            "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nnot_before = '2027-01-01T00:00:00Z'\nnot_after = '2026-01-01T00:00:00Z'\n[[release.repository]]\nurl = 'https://r.example/a'",
-            format!("{d}:5:13: release.identity[0].not_after: it ends before it begins; write a moment after "),
+            "[[release.identity]]\nname = 'x'\nsan = 'a'\nissuer = 'b'\ntrusted_root = '/r'\nnot_before = '2027-01-01T00:00:00Z'\nnot_after = '2026-01-01T00:00:00Z'\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!("{d}:7:13: release.identity[0].not_after: it ends before it begins; write a moment after "),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\npublic_key = '/a'\nnot_before = '2026-01-01T00:00:00Z'\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:4:14: release.identity[0].not_before: nothing proves that a signature was not made earlier; give "
+            ),
+        ),
+        (
+            "[[release.identity]]\nname = 'x'\nnot_before = '2026-01-01T00:00:00Z'\nnotation = { ca = '/b', tsa = '/t', trusted_identities = ['*'] }\n[[release.repository]]\nurl = 'https://r.example/a'",
+            format!(
+                "{d}:3:14: release.identity[0].not_before: nothing proves that a signature was not made earlier; give "
+            ),
         ),
         (
             "[[release.repository]]\nurl = 'https://registry.example/team/scanner:latest'\n[[release.identity]]\nname = 'x'\npublic_key = '/a'",

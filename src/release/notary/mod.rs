@@ -65,7 +65,7 @@ pub enum NotaryError {
     #[error("no certificate of its chain is in the trust store for signatures of the scheme `{0}`")]
     Untrusted(&'static str),
     /// The operator has withdrawn a certificate.
-    #[error("its certificate {0} is listed as revoked")]
+    #[error("the key {0} of a certificate behind it is listed as revoked")]
     Revoked(Digest),
     /// The chain is none that may sign.
     #[error("its certificates may not make this signature: {0}")]

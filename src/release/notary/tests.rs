@@ -253,3 +253,57 @@ fn a_signature_counts_until_the_first_of_its_ends() {
     let over = trust.judge(&cose(draft_of(&notary).expiring(NOW).cose()).unwrap(), UnixTime(NOW));
     assert!(matches!(over.map(|trusted| trusted.until), Err(NotaryError::Expired(UnixTime(NOW)))));
 }
+
+#[test]
+fn a_revoked_certificate_counts_in_no_other_spelling() {
+    let notary = notary();
+    let key = |der: &[u8]| Digest::of(crate::sigstore::x509::Certificate::parse(der).unwrap().spki);
+    let judge = |chain: &[Vec<u8>], revoked: Vec<Digest>| {
+        let ca = vec![notary.root.certificate.clone().into()];
+        let trust = trust::NotaryTrust { ca, revoked, ..Default::default() };
+        let draft = Draft { chain: chain.to_vec(), ..draft_of(&notary) };
+        trust.judge(&cose(draft.cose()).unwrap(), UnixTime(NOW)).map(|trusted| trusted.until)
+    };
+    let other = respelled(&notary.chain[0]);
+    assert_ne!(other, notary.chain[0]);
+    let chain = vec![other, notary.chain[1].clone()];
+    assert!(judge(&chain, vec![]).is_ok(), "the CA's signature holds in that spelling, too");
+    for certificate in &notary.chain {
+        let revoked = key(certificate);
+        for chain in [&notary.chain, &chain] {
+            let judged = judge(chain, vec![Digest::of(b"another"), revoked]);
+            assert!(matches!(judged, Err(NotaryError::Revoked(found)) if found == revoked), "{judged:?}");
+        }
+    }
+}
+
+/// The certificate with the signature (r, n - s) in place of (r, s), ECDSA on P-256.
+fn respelled(der: &[u8]) -> Vec<u8> {
+    use crate::sigstore::der::{BIT_STRING, INTEGER, Reader, SEQUENCE, whole, wrap};
+    let parsed = crate::sigstore::x509::Certificate::parse(der).unwrap();
+    let mut pair = Reader::new(whole(parsed.signature, SEQUENCE).unwrap().value);
+    let (r, s) = (pair.expect(INTEGER).unwrap().value, pair.expect(INTEGER).unwrap().value);
+    let mut padded = vec![0; 33 - s.len()];
+    padded.extend_from_slice(s);
+    // n - s, from the last byte on.
+    let (mut other, mut borrow) = (vec![0; 33], 0);
+    for at in (0..33).rev() {
+        let order = if at == 0 { 0 } else { P256_ORDER[at - 1] };
+        let difference = i32::from(order) - i32::from(padded[at]) - borrow;
+        borrow = i32::from(difference < 0);
+        other[at] = difference.rem_euclid(256) as u8;
+    }
+    // As short as DER demands, and positive.
+    let mut value = &other[..];
+    while value[0] == 0 && value[1] < 0x80 {
+        value = &value[1..];
+    }
+    let signature = wrap(SEQUENCE, &[&wrap(INTEGER, &[r]), &wrap(INTEGER, &[value])]);
+    let algorithm = wrap(SEQUENCE, &[parsed.algorithm]);
+    wrap(SEQUENCE, &[parsed.tbs, &algorithm, &wrap(BIT_STRING, &[&[0], &signature])])
+}
+
+const P256_ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];

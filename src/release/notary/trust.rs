@@ -28,7 +28,7 @@ pub(in crate::release) struct NotaryTrust {
     pub(in crate::release) tsa: TrustedRoot,
     /// Whose certificates count; empty for every one that the stores lead to.
     pub(in crate::release) subjects: Vec<Subject>,
-    /// Certificates that count no more, wherever in a chain.
+    /// Keys whose certificates count no more, wherever in a chain: SHA-256 of the SubjectPublicKeyInfo.
     pub(in crate::release) revoked: Vec<Digest>,
 }
 
@@ -54,10 +54,7 @@ impl NotaryTrust {
         if !envelope.chain.iter().any(|certificate| store.contains(certificate)) {
             return Err(NotaryError::Untrusted(attributes.scheme.name()));
         }
-        let revoked = envelope.chain.iter().map(|der| Digest::of(der)).find(|digest| self.revoked.contains(digest));
-        if let Some(digest) = revoked {
-            return Err(NotaryError::Revoked(digest));
-        }
+        self.refuse_revoked(&envelope.chain)?;
         let chain = Chain::check(&envelope.chain)?;
         chain.verify(attributes.algorithm, &envelope.signed, &envelope.signature)?;
         let name = chain.leaf().subject;
@@ -82,6 +79,23 @@ impl NotaryTrust {
         Ok(Trusted { time, between, until })
     }
 
+    /// By key, because a certificate has as many digests as somebody likes: an ECDSA signature (r, s) holds as (r, n - s)
+    /// too, so that anybody can write a revoked certificate in other bytes that its CA stands behind all the same.
+    fn refuse_revoked<'c>(
+        &self,
+        chain: impl IntoIterator<Item = &'c CertificateDer<'static>>,
+    ) -> Result<(), NotaryError> {
+        if self.revoked.is_empty() {
+            return Ok(());
+        }
+        // What is no certificate has no key, and makes no chain either.
+        let mut keys = chain.into_iter().filter_map(|der| Certificate::parse(der).ok().map(|one| Digest::of(one.spki)));
+        match keys.find(|key| self.revoked.contains(key)) {
+            Some(key) => Err(NotaryError::Revoked(key)),
+            None => Ok(()),
+        }
+    }
+
     /// When it was made: by the word of a pinned authority, of either kind; else the signature counts by today's clock.
     fn time(
         &self,
@@ -100,6 +114,7 @@ impl NotaryTrust {
         let Some(token) = &envelope.timestamp else { return Ok(by_the_clock) };
         match timestamp::verify_token(token, &envelope.signature, &self.tsa, now) {
             Ok(stamp) => {
+                self.refuse_revoked(std::iter::once(&stamp.signer).chain(&stamp.issuers))?;
                 let between = (stamp.time.minus(stamp.accuracy), stamp.latest.plus(stamp.accuracy));
                 Ok((Some(ProvenTime { at: stamp.time, by: "timestamp" }), between))
             }

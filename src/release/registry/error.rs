@@ -75,6 +75,14 @@ pub enum RegistryError {
         /// What came.
         found: u64,
     },
+    /// The content has more bytes than its descriptor states; no more were read.
+    #[error("{digest} has more than the {expected} bytes that its descriptor says")]
+    Longer {
+        /// Of what.
+        digest: Digest,
+        /// What the descriptor states.
+        expected: u64,
+    },
     /// Declared as something else.
     #[error("{what} is declared as `{found}`")]
     MediaType {
@@ -109,6 +117,7 @@ impl RegistryError {
             | Self::Missing(_)
             | Self::Digest { .. }
             | Self::Size { .. }
+            | Self::Longer { .. }
             | Self::MediaType { .. }
             | Self::Malformed { .. } => false,
         }
@@ -129,7 +138,7 @@ impl RegistryError {
             Self::Missing(_) => "release_content_missing",
             Self::Status { .. } => "release_registry_status",
             Self::Digest { .. } => "release_content_digest",
-            Self::Size { .. } => "release_content_size",
+            Self::Size { .. } | Self::Longer { .. } => "release_content_size",
             Self::MediaType { .. } => "release_media_type",
             Self::Malformed { .. } => "release_content_malformed",
         }

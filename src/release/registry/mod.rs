@@ -182,8 +182,8 @@ impl Registry {
             return Err(RegistryError::MediaType { what, found: shown(&descriptor.media_type) });
         }
         let url = self.manifest_url(&descriptor.digest.to_string());
-        self.fits(&url, descriptor, MAX_REFERRER)?;
-        let answer = self.get(&url, &MANIFEST_TYPES.join(", "), MAX_REFERRER).await?;
+        let limit = self.fits(&url, descriptor, MAX_REFERRER)?;
+        let answer = self.get(&url, &MANIFEST_TYPES.join(", "), limit).await.map_err(longer(descriptor))?;
         let answer = answer.ok_or(RegistryError::Missing(what.clone()))?;
         expect_type(&answer.headers, &MANIFEST_TYPES, &what)?;
         expect_content(descriptor, &answer.body)?;
@@ -215,8 +215,8 @@ impl Registry {
     /// [`RegistryError`].
     pub async fn blob(&self, descriptor: &Descriptor) -> Result<Bytes, RegistryError> {
         let url = format!("{}/v2/{}/blobs/{}", self.origin, self.repository, descriptor.digest);
-        self.fits(&url, descriptor, MAX_BLOB)?;
-        let answer = self.get(&url, "*/*", MAX_BLOB).await?;
+        let limit = self.fits(&url, descriptor, MAX_BLOB)?;
+        let answer = self.get(&url, "*/*", limit).await.map_err(longer(descriptor))?;
         let answer = answer.ok_or_else(|| RegistryError::Missing(format!("the blob {}", descriptor.digest)))?;
         expect_content(descriptor, &answer.body)?;
         Ok(answer.body)
@@ -226,12 +226,10 @@ impl Registry {
         format!("{}/v2/{}/manifests/{reference}", self.origin, self.repository)
     }
 
-    /// What is said to be too large is not even asked for.
-    fn fits(&self, url: &str, descriptor: &Descriptor, limit: usize) -> Result<(), RegistryError> {
-        if descriptor.size > limit as u64 {
-            return Err(RegistryError::TooLarge(OutboundError::TooLarge { place: url.to_owned(), limit }));
-        }
-        Ok(())
+    /// How much is read: what the descriptor says. What is said to be too large is not even asked for.
+    fn fits(&self, url: &str, descriptor: &Descriptor, limit: usize) -> Result<usize, RegistryError> {
+        let too_large = || RegistryError::TooLarge(OutboundError::TooLarge { place: url.to_owned(), limit });
+        usize::try_from(descriptor.size).ok().filter(|size| *size <= limit).ok_or_else(too_large)
     }
 
     /// `None` for a 404.
@@ -257,7 +255,7 @@ impl Registry {
                 }
                 status if status.is_redirection() => {
                     redirects += 1;
-                    let (to, home) = self.redirect(&answer.headers, redirects)?;
+                    let (to, home) = self.redirect(&url, &answer.headers, redirects)?;
                     if !home {
                         // Another host has no business with what this one is shown.
                         header = None;
@@ -269,11 +267,13 @@ impl Registry {
         }
     }
 
-    /// Where a redirect leads, and whether that is the registry itself.
-    fn redirect(&self, headers: &HeaderMap, count: u32) -> Result<(String, bool), RegistryError> {
+    /// Where a redirect of the answer at `from` leads, and whether that is the registry itself.
+    fn redirect(&self, from: &str, headers: &HeaderMap, count: u32) -> Result<(String, bool), RegistryError> {
         let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let to = if location.starts_with('/') && !location.starts_with("//") {
-            format!("{}{location}", self.origin)
+            // Of the host that answered, which after another redirect is not the registry (RFC 9110, section 10.2.2).
+            let from = from.parse::<Uri>().ok().and_then(|uri| Origin::of(&uri));
+            format!("{}{location}", from.as_ref().unwrap_or(&self.origin))
         } else {
             location.to_owned()
         };
@@ -299,7 +299,7 @@ impl Registry {
         }
         let request = request.body(Bytes::new()).map_err(|_| RegistryError::Link(shown(url)))?;
         let limits = OutboundLimits { timeout: self.timeout, max_body_bytes: limit };
-        Ok(self.outbound.limited(limits).request(request).await?)
+        Ok(self.outbound.limited(limits).refusals_up_to(MAX_REFUSAL).request(request).await?)
     }
 }
 
@@ -323,6 +323,15 @@ pub(crate) fn repository_of(url: &str) -> Option<(Origin, String)> {
     };
     let whole = uri.query().is_none() && !url.contains('#') && path.len() <= 255;
     (whole && path.split('/').all(component)).then(|| (origin, path.to_owned()))
+}
+
+/// More than the descriptor says came, and was not read.
+fn longer(descriptor: &Descriptor) -> impl FnOnce(RegistryError) -> RegistryError {
+    let (digest, expected) = (descriptor.digest, descriptor.size);
+    move |error| match error {
+        RegistryError::TooLarge(_) => RegistryError::Longer { digest, expected },
+        other => other,
+    }
 }
 
 fn expect_type(headers: &HeaderMap, expected: &[&str], what: &str) -> Result<(), RegistryError> {
@@ -356,12 +365,15 @@ fn shown(text: &str) -> String {
 pub(crate) const MAX_MANIFEST: usize = 4 << 20;
 
 /// Bytes of any other manifest: one signature, about a thousand.
-const MAX_REFERRER: usize = 1 << 20;
+pub(crate) const MAX_REFERRER: usize = 1 << 20;
 
 /// Bytes of a signature: a bundle with certificate, timestamps and log entries has some ten thousand.
 pub(crate) const MAX_BLOB: usize = 1 << 20;
 
 const MAX_TOKEN: usize = 64 << 10;
+
+/// Bytes of any answer but a 200: nothing in it is looked at.
+const MAX_REFUSAL: usize = 64 << 10;
 const MAX_REDIRECTS: u32 = 2;
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub struct Timestamp {
     pub authority: String,
     /// The certificate that signed it.
     pub signer: CertificateDer<'static>,
+    /// The certificates that lead from it to the pinned anchor, that one included.
+    pub issuers: Vec<CertificateDer<'static>>,
     /// Contents of the serial number's INTEGER: the authority never uses one twice.
     pub serial: Vec<u8>,
 }

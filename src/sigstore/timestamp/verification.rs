@@ -131,7 +131,7 @@ fn judge_token(
     check_binding(&token.signer, signer, &certificate)?;
     check_signature(&token.signer, &certificate)?;
     check_purpose(&certificate)?;
-    let authority = authority?;
+    let (authority, issuers) = authority?;
     if stated.time > now.plus(SKEW) {
         return Err(TimestampError::Future(stated.time));
     }
@@ -141,6 +141,7 @@ fn judge_token(
         accuracy: stated.accuracy,
         authority: authority.uri.clone(),
         signer: CertificateDer::from(signer.to_vec()),
+        issuers,
         serial: stated.serial.to_vec(),
     })
 }
@@ -262,13 +263,13 @@ fn check_purpose(certificate: &Certificate<'_>) -> Result<(), TimestampError> {
     }
 }
 
-/// The pinned authority that the signer belongs to at the time that it states.
+/// The pinned authority that the signer belongs to at the time that it states, and the certificates that lead there.
 fn pinned_authority<'r>(
     signer: &CertificateDer<'_>,
     loose: &[CertificateDer<'_>],
     stated: &TstInfo<'_>,
     root: &'r TrustedRoot,
-) -> Result<&'r Authority, TimestampError> {
+) -> Result<(&'r Authority, Vec<CertificateDer<'static>>), TimestampError> {
     let mut reason = TimestampError::Untrusted;
     for authority in &root.timestamp_authorities {
         if !is_signer_of(signer, authority) {
@@ -281,7 +282,7 @@ fn pinned_authority<'r>(
         });
         let counts = |at| authority.valid_for.contains(at);
         match path {
-            Ok(_) if counts(stated.time) && counts(stated.latest) => return Ok(authority),
+            Ok(issuers) if counts(stated.time) && counts(stated.latest) => return Ok((authority, issuers)),
             Ok(_) | Err(PathError::NotValid) => reason = TimestampError::NotValid(stated.time),
             Err(PathError::Unknown) => {}
             Err(other) => reason = TimestampError::Path(other.to_string()),

@@ -61,6 +61,15 @@ fn certificates_are_valid_now_or_when_somebody_pinned_says_that_it_was_signed() 
     let late = draft().stamped(|signature| token(&tsa.stamp(signature, &Answer::at(at - 2 * DAY))));
     assert_eq!(world.verdict(&late), "release_certificate_expired");
 
+    // Nor one whose key, or whose CA's, is withdrawn.
+    for key in [tsa.signer.key.spki(), tsa.root.key.spki()] {
+        let mut config = config.clone();
+        let notation = config.identity[0].notation.as_mut().unwrap();
+        notation.revoked = vec![format!("sha256:{}", testkit::hex(testkit::sha256(key)))];
+        let late = draft().stamped(|signature| token(&tsa.stamp(signature, &Answer::at(at - 2 * DAY))));
+        assert_eq!(world.verdict_by(&config, &late), "release_certificate_revoked");
+    }
+
     // Demanded, it must be there; and what it proves is held against the identity's window.
     let mut config = config.clone();
     config.identity[0].require_time = true;
