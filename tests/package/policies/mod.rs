@@ -36,12 +36,9 @@ fn alternatives(pattern: &str) -> Vec<String> {
 }
 
 fn covers(pattern: &str, path: &str) -> bool {
-    match pattern.split_once("**") {
-        Some((before, after)) => path
-            .strip_prefix(before)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && covers(after, &rest[at..]))),
-        None => crate::matches(pattern, path),
-    }
+    let Some((before, after)) = pattern.split_once("**") else { return crate::matches(pattern, path) };
+    let ends = |from: usize| (from..=path.len()).filter(|at| path.is_char_boundary(*at));
+    ends(0).filter(|at| crate::matches(before, &path[..*at])).any(|at| ends(at).any(|at| covers(after, &path[at..])))
 }
 
 #[test]
