@@ -178,12 +178,15 @@ impl Init<'_> {
         Ok(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }))
     }
 
-    /// What is to be installed; of a private key that only the image has, that.
+    /// What is to be installed. A private key that was brought along once need not be there again: it is in the image, or
+    /// sealed.
     fn content(&self, copy: &Copied) -> Result<Zeroizing<Vec<u8>>, CtlError> {
         let content = match files::read(&copy.from, MAX_FILE_BYTES) {
-            Err(CtlError::File { source, .. }) if source.kind() == ErrorKind::NotFound && copy.in_image.is_some() => {
+            Err(CtlError::File { source, .. }) if source.kind() == ErrorKind::NotFound && copy.sealed.is_some() => {
                 let open = copy.in_image.as_deref().and_then(|open| self.read(open).ok());
+                let sealed = || copy.sealed.and_then(|name| secret::open(name, &secret::of_front(name)));
                 return open
+                    .or_else(sealed)
                     .ok_or_else(|| CtlError::Usage(format!("config.{}: {}: {source}", copy.key, copy.from.display())));
             }
             other => other,

@@ -64,12 +64,18 @@ pub(crate) fn request(ledger: &mut Ledger, names: &[String], seal: Option<&str>)
                 ledger.retire(open_file);
                 return Ok(format!("{} (the key of {})", sealed.display(), at.display()));
             }
-            Some(_) if secret::open("server.key", &sealed).is_none() => {
+            Some(_) => {
                 let why = "cannot be opened on this machine, so it is another one's; remove it to make another key";
-                return Err(CtlError::content(&at, why));
+                let secret = secret::open("server.key", &sealed).ok_or_else(|| CtlError::content(&at, why))?;
+                // Left by a run that was ended in between.
+                let open = files::read(&ledger.at(open_file), MAX_FILE_BYTES).map(Zeroizing::new);
+                if open.is_ok_and(|open| open == secret) {
+                    ledger.retire(open_file);
+                }
             }
-            _ => return Ok(format!("{REQUEST} (as it was)")),
+            None => {}
         }
+        return Ok(format!("{REQUEST} (as it was)"));
     }
     // From another machine, whose key stayed there: neither is of use with the key that is made now.
     let mut aside = Vec::new();
