@@ -169,11 +169,7 @@ fn what_is_not_answered_or_wrong_is_named_where_nobody_can_be_asked() {
 #[test]
 fn a_request_for_a_certificate_is_one_that_openssl_reads() {
     let bench = Bench::new();
-    let answers = bench.dir.path().join("answers.toml");
-    let text = fs::read_to_string(&answers).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with("certificate =") && !line.starts_with("private_key ="));
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
-    fs::write(&answers, format!("{text}[tls_request]\nnames = [\"signer.example\", \"192.0.2.1\"]\n")).unwrap();
+    request_instead_of_certificate(&bench);
     let run = bench.init(&[]);
     assert_eq!(run.code, 0, "{run:?}");
     is(&bench.image("etc/stellaops-signer/tls/server.key"), 0o640, (0, 981));
@@ -191,6 +187,71 @@ fn a_request_for_a_certificate_is_one_that_openssl_reads() {
     let key = fs::read(bench.image("etc/stellaops-signer/tls/server.key")).unwrap();
     assert_eq!(bench.init(&[]).code, 0);
     assert_eq!(fs::read(bench.image("etc/stellaops-signer/tls/server.key")).unwrap(), key, "no other one is made");
+}
+
+#[test]
+fn what_the_operator_keeps_fresh_is_never_overwritten_and_a_certificate_stays_only_beside_its_key() {
+    let bench = Bench::new();
+    let in_dir = |name: &str| bench.dir.path().join(name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certified = |key: &rcgen::KeyPair| {
+        rcgen::CertificateParams::new(["signer.example".to_owned()]).unwrap().self_signed(key).unwrap().pem()
+    };
+    fs::write(in_dir("server.key"), key.serialize_pem()).unwrap();
+    fs::write(in_dir("server.pem"), certified(&key)).unwrap();
+    fs::write(in_dir("a.crl"), "the first list").unwrap();
+    let crl = format!("config.server.tls.client_crl=[\"{}\"]", in_dir("a.crl").display());
+    let init = |more: &[&str]| bench.init(&[&["--set", &crl][..], more].concat());
+    assert_eq!(init(&[]).code, 0);
+
+    let renewed = certified(&key);
+    let fresh = [
+        ("etc/stellaops-signer/tls/server.crt", renewed.as_str()),
+        ("etc/stellaops-signer/files/server-tls-client-crl-0.crl", "the second list"),
+        ("var/lib/stellaops-signer/revocations.jwt", "the second list"),
+    ];
+    for (file, content) in fresh {
+        assert!(bench.image(file).is_file(), "{file}");
+        fs::write(bench.image(file), content).unwrap();
+    }
+    for force in [&[][..], &["--force"]] {
+        let run = init(force);
+        assert_eq!(run.code, 0, "{run:?}");
+        for (file, content) in fresh {
+            assert_eq!(fs::read_to_string(bench.image(file)).unwrap(), content, "{file} {force:?}");
+        }
+        assert_eq!(run.stderr.matches("as it was; ").count(), fresh.len(), "{}", run.stderr);
+    }
+
+    fs::write(bench.image(fresh[0].0), certified(&rcgen::KeyPair::generate().unwrap())).unwrap();
+    init(&["--force"]).fails_with_steps(6, &["tls/server.crt", "is for another key", "remove it"]);
+}
+
+#[test]
+fn a_certificate_from_before_is_not_paired_with_a_key_that_is_made_now() {
+    let bench = Bench::new();
+    request_instead_of_certificate(&bench);
+    assert_eq!(bench.init(&[]).code, 0);
+    let tls = |name: &str| bench.image("etc/stellaops-signer/tls").join(name);
+    let request = fs::read(tls("server.csr")).unwrap();
+    // As on a machine that was restored from a backup, which has no private key.
+    fs::remove_file(tls("server.key")).unwrap();
+    fs::write(tls("server.crt"), "the certificate of the lost key").unwrap();
+    let run = bench.init(&[]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("server.csr (anew") && run.stderr.contains("server.crt.before-init"), "{}", run.stderr);
+    assert!(tls("server.key").is_file() && !tls("server.crt").exists());
+    assert_ne!(fs::read(tls("server.csr")).unwrap(), request);
+    assert_eq!(fs::read(tls("server.csr.before-init")).unwrap(), request);
+    assert_eq!(fs::read_to_string(tls("server.crt.before-init")).unwrap(), "the certificate of the lost key");
+}
+
+fn request_instead_of_certificate(bench: &Bench) {
+    let answers = bench.dir.path().join("answers.toml");
+    let text = fs::read_to_string(&answers).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("certificate =") && !line.starts_with("private_key ="));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    fs::write(&answers, format!("{text}[tls_request]\nnames = [\"signer.example\", \"192.0.2.1\"]\n")).unwrap();
 }
 
 impl Run {

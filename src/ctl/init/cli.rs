@@ -28,7 +28,8 @@ pub(crate) struct InitArgs {
     /// Say what would be done and print the configuration; nothing is written and no device is spoken to.
     #[arg(long)]
     pub(crate) check: bool,
-    /// Replace files that are there and differ; the old ones stay beside them as NAME.before-init.
+    /// Replace files that are there and differ; the old ones stay beside them as NAME.before-init (then .before-init.1 and so
+    /// on). The server's certificate and revocation lists, which you keep fresh, are never replaced.
     #[arg(long)]
     pub(crate) force: bool,
     /// Do not start the units.

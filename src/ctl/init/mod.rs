@@ -15,6 +15,7 @@ mod units;
 mod worker;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -22,8 +23,9 @@ use zeroize::Zeroizing;
 
 use self::answers::Answers;
 use self::cli::InitArgs;
-use self::place::{Ledger, Owner};
-use self::plan::{CONFIG, CONFIG_DIR, Plan};
+use self::place::{Ledger, Owner, Seeded};
+use self::plan::{CONFIG, CONFIG_DIR, Copied, Plan};
+use self::units::Changed;
 use self::worker::{PIN, SO_PIN, Stage};
 use super::error::{CtlError, Exit};
 use super::files;
@@ -86,7 +88,10 @@ impl Init<'_> {
         self.examine(&stage)?;
         self.put_in_force(&stage)?;
         if self.args.no_start {
-            return Ok(self.report("not started: systemctl enable --now stellaops-signer.target starts it"));
+            return Ok(self.report(
+                "not started: systemctl enable --now stellaops-signer.target starts it; what runs already goes by the \
+                 old files until it is restarted",
+            ));
         }
         self.start()?;
         self.sign()?;
@@ -120,20 +125,8 @@ impl Init<'_> {
         }
         let copies = std::mem::take(&mut self.plan.copies);
         for copy in &copies {
-            let named = |error| CtlError::Usage(format!("config.{}: {error}", copy.key));
-            let content = files::read(&copy.from, MAX_FILE_BYTES).map(Zeroizing::new).map_err(named)?;
-            let new = match copy.sealed {
-                Some(name) => {
-                    server_key::expect_private(&copy.from, &content)?;
-                    let file = secret::of_front(name);
-                    secret::seal(&mut self.ledger, name, &file, &content, &self.answers.token.seal)?
-                }
-                None if copy.secret => self.ledger.file(&copy.to, &content, 0o640, Owner::RootForFront)?,
-                None if copy.to.starts_with("/var/lib") => self.ledger.file(&copy.to, &content, 0o640, Owner::Front)?,
-                None => self.ledger.file(&copy.to, &content, 0o644, Owner::Root)?,
-            };
-            let at = copy.sealed.map_or_else(|| copy.to.clone(), secret::of_front);
-            self.done(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }));
+            let installed = self.install(copy, &copies)?;
+            self.done(installed);
         }
         let made = std::mem::take(&mut self.plan.files);
         for (path, text) in &made {
@@ -147,6 +140,68 @@ impl Init<'_> {
             self.done(request);
         }
         Ok(())
+    }
+
+    /// One of the operator's files. Returns what was done, in words.
+    fn install(&mut self, copy: &Copied, all: &[Copied]) -> Result<String, CtlError> {
+        let content = self.content(copy)?;
+        let (mode, owner) = match copy.to.starts_with("/var/lib") {
+            _ if copy.secret => (0o640, Owner::RootForFront),
+            true => (0o640, Owner::Front),
+            false => (0o644, Owner::Root),
+        };
+        let to = copy.to.display();
+        let (at, new) = match copy.sealed {
+            Some(name) => {
+                server_key::expect_private(&copy.from, &content)?;
+                let file = secret::of_front(name);
+                let new = secret::seal(&mut self.ledger, name, &file, &content, &self.answers.token.seal)?;
+                // An image cannot seal; what it has in the clear goes once the sealed one is in force.
+                let open = copy.in_image.as_deref().filter(|open| self.read(open).is_ok_and(|there| there == content));
+                if let Some(open) = open {
+                    self.ledger.retire(open);
+                }
+                (file, new)
+            }
+            None if copy.kept_fresh => match self.ledger.seed(&copy.to, &content, mode, owner)? {
+                Seeded::Other => {
+                    if copy.key == plan::SERVER_TLS_CERTIFICATE {
+                        self.expect_key_of_certificate(copy, all)?;
+                    }
+                    let from = copy.from.display();
+                    return Ok(format!("{to} (as it was; {from} differs, and is not taken: you keep it fresh there)"));
+                }
+                seeded => (copy.to.clone(), seeded == Seeded::New),
+            },
+            None => (copy.to.clone(), self.ledger.file(&copy.to, &content, mode, owner)?),
+        };
+        Ok(format!("{}{}", at.display(), if new { "" } else { " (as it was)" }))
+    }
+
+    /// What is to be installed. A private key that was brought along once need not be there again: it is in the image, or
+    /// sealed.
+    fn content(&self, copy: &Copied) -> Result<Zeroizing<Vec<u8>>, CtlError> {
+        let content = match files::read(&copy.from, MAX_FILE_BYTES) {
+            Err(CtlError::File { source, .. }) if source.kind() == ErrorKind::NotFound && copy.sealed.is_some() => {
+                let open = copy.in_image.as_deref().and_then(|open| self.read(open).ok());
+                let sealed = || copy.sealed.and_then(|name| secret::open(name, &secret::of_front(name)));
+                return open
+                    .or_else(sealed)
+                    .ok_or_else(|| CtlError::Usage(format!("config.{}: {}: {source}", copy.key, copy.from.display())));
+            }
+            other => other,
+        };
+        content.map(Zeroizing::new).map_err(|error| CtlError::Usage(format!("config.{}: {error}", copy.key)))
+    }
+
+    fn read(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, CtlError> {
+        files::read(&self.ledger.at(path), MAX_FILE_BYTES).map(Zeroizing::new)
+    }
+
+    /// A certificate that stays, beside a key that does not: signerd would not start.
+    fn expect_key_of_certificate(&self, certificate: &Copied, all: &[Copied]) -> Result<(), CtlError> {
+        let Some(key) = all.iter().find(|copy| copy.key == plan::SERVER_TLS_KEY) else { return Ok(()) };
+        server_key::expect_pair(&self.ledger.at(&certificate.to), &self.read(&certificate.to)?, &self.content(key)?)
     }
 
     fn certificate_is_there(&self) -> Result<bool, CtlError> {
@@ -259,7 +314,9 @@ impl Init<'_> {
         let loaded = config::open(stage.config()).map_err(CtlError::Config)?;
         loaded.check_files(Viewer::Operator).map_err(CtlError::Config)?;
         let text = self.plan.config.clone();
-        let new = self.ledger.file(Path::new(CONFIG), text.as_bytes(), 0o644, Owner::Root)?;
+        // What the same answers make of an image: this is the other half of that.
+        let image = Plan::of(&self.answers, false)?.config;
+        let new = self.ledger.file_after(Path::new(CONFIG), text.as_bytes(), image.as_bytes(), 0o644, Owner::Root)?;
         // With the drop-ins that are there.
         config::open(CONFIG).and_then(|loaded| loaded.check_files(Viewer::Operator)).map_err(CtlError::Config)?;
         self.ledger.commit();
@@ -269,7 +326,12 @@ impl Init<'_> {
 
     fn start(&mut self) -> Result<(), CtlError> {
         self.begin("start the units");
-        units::start(&self.answers.token.name)?;
+        let changed = Changed {
+            anything: self.ledger.has_changed(""),
+            // A socket that is open goes on listening where it did.
+            listeners: self.ledger.has_changed(".socket.d/"),
+        };
+        units::start(&self.answers.token.name, changed)?;
         self.done("stellaops-signer.target");
         self.begin("wait for the test signature");
         let (token, key) = (&self.answers.token.name, &self.answers.key.name);
@@ -353,4 +415,4 @@ fn random_id() -> Result<String, CtlError> {
     Ok(files::hex(&bytes))
 }
 
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;

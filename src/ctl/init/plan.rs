@@ -34,6 +34,10 @@ pub(crate) struct Copied {
     pub(crate) secret: bool,
     /// It is sealed as this credential of signerd's unit, and `to` is where the unit finds it open.
     pub(crate) sealed: Option<&'static str>,
+    /// Where an image has what is sealed here.
+    pub(crate) in_image: Option<PathBuf>,
+    /// Its operator renews it in its place: what is there is newer than what the answers name.
+    pub(crate) kept_fresh: bool,
 }
 
 impl Plan {
@@ -46,8 +50,8 @@ impl Plan {
         let request = answers.tls_request.is_some();
         if request {
             let key = if seal { format!("{CREDENTIALS}/server.key") } else { SERVER_KEY.to_owned() };
-            set(&mut config, "server.tls.certificate", Value::from(SERVER_CERTIFICATE))?;
-            set(&mut config, "server.tls.private_key", Value::from(key))?;
+            set(&mut config, SERVER_TLS_CERTIFICATE, Value::from(SERVER_CERTIFICATE))?;
+            set(&mut config, SERVER_TLS_KEY, Value::from(key))?;
         }
         for (name, value) in DEFAULTS {
             if super::answers::get(&config, name).is_none() {
@@ -211,6 +215,7 @@ fn copy(file: &mut String, key: &str, at: &str, seal: bool, copies: &mut Vec<Cop
     }
     let sealed = SEALED.iter().find(|(known, _)| seal && *known == at).map(|(_, name)| *name);
     let known = PLACES.iter().find(|(known, _)| *known == at).map(|(_, to)| PathBuf::from(to));
+    let in_image = sealed.and(known.clone());
     let known = sealed.map(|name| Path::new(CREDENTIALS).join(name)).or(known);
     let to = known.unwrap_or_else(|| {
         let mut name = at.replace(['.', '_'], "-");
@@ -220,7 +225,9 @@ fn copy(file: &mut String, key: &str, at: &str, seal: bool, copies: &mut Vec<Cop
         Path::new(CONFIG_DIR).join("files").join(name)
     });
     *file = to.display().to_string();
-    copies.push(Copied { key: at.to_owned(), from, to, secret: matches!(key, "private_key" | "credentials"), sealed });
+    let secret = matches!(key, "private_key" | "credentials");
+    let kept_fresh = matches!(key, "revocation_list" | "client_crl") || at == SERVER_TLS_CERTIFICATE;
+    copies.push(Copied { key: at.to_owned(), from, to, secret, sealed, in_image, kept_fresh });
 }
 
 /// Files that something else keeps fresh (identity tokens, release snapshots) are left where they are.
@@ -245,6 +252,9 @@ pub(crate) const CONFIG_DIR: &str = "/etc/stellaops-signer";
 pub(crate) const CONFIG: &str = "/etc/stellaops-signer/signer.toml";
 pub(crate) const SERVER_CERTIFICATE: &str = "/etc/stellaops-signer/tls/server.crt";
 pub(crate) const SERVER_KEY: &str = "/etc/stellaops-signer/tls/server.key";
+/// The keys of the configuration that name these two.
+pub(crate) const SERVER_TLS_CERTIFICATE: &str = "server.tls.certificate";
+pub(crate) const SERVER_TLS_KEY: &str = "server.tls.private_key";
 /// What signerd's unit opens its credentials as.
 pub(crate) const CREDENTIALS: &str = "/run/credentials/signerd.service";
 pub(crate) const REVOCATIONS: &str = "/var/lib/stellaops-signer/revocations.jwt";
@@ -267,8 +277,8 @@ const OURS: [&str; 4] = [CONFIG_DIR, "/var/lib/stellaops-signer", "/usr", "/run/
 
 /// The names that docs/signer.example.toml has.
 const PLACES: [(&str, &str); 9] = [
-    ("server.tls.certificate", SERVER_CERTIFICATE),
-    ("server.tls.private_key", SERVER_KEY),
+    (SERVER_TLS_CERTIFICATE, SERVER_CERTIFICATE),
+    (SERVER_TLS_KEY, SERVER_KEY),
     ("server.tls.client_ca", "/etc/stellaops-signer/tls/client-ca.crt"),
     ("authority.ca", "/etc/stellaops-signer/tls/authority-ca.crt"),
     ("licensing.offline.keys", "/etc/stellaops-signer/licensing/keys.json"),
@@ -280,7 +290,7 @@ const PLACES: [(&str, &str); 9] = [
 
 /// The credentials that signerd's unit loads, by the keys that they are for.
 const SEALED: [(&str, &str); 2] =
-    [("server.tls.private_key", "server.key"), ("licensing.online.private_key", "licensing-client.key")];
+    [(SERVER_TLS_KEY, "server.key"), ("licensing.online.private_key", "licensing-client.key")];
 
 const HEADER: &str = "\
 # Written by `signerctl init`. Yours from now on; further changes go here or into signer.toml.d/*.toml.
@@ -336,6 +346,8 @@ mod tests {
                 ("server.tls.private_key", "/etc/stellaops-signer/tls/server.key", true),
             ]
         );
+        let fresh: Vec<_> = copies.iter().filter(|copy| copy.kept_fresh).map(|copy| copy.key.as_str()).collect();
+        assert_eq!(fresh, ["server.tls.client_crl.0"]);
         let text = toml::to_string(&config).unwrap();
         assert!(text.contains("/etc/stellaops-signer/tls/mine.crt") && text.contains("/var/run/secrets/token"));
         assert!(!text.contains("/root"), "{text}");
@@ -344,6 +356,7 @@ mod tests {
         let mut copies = Vec::new();
         relocate(&mut config, "", true, &mut copies);
         assert_eq!(copies[0].sealed, Some("server.key"));
+        assert_eq!(copies[0].in_image.as_deref(), Some(Path::new(SERVER_KEY)));
         assert!(toml::to_string(&config).unwrap().contains("/run/credentials/signerd.service/server.key"));
     }
 }

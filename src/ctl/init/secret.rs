@@ -1,6 +1,6 @@
 //! Secrets on their way into systemd's encrypted credentials (systemd-creds(1)).
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -47,9 +47,11 @@ pub(crate) fn of_front(name: &str) -> PathBuf {
     Path::new(STORE).join(format!("signerd.{name}"))
 }
 
-/// A file of mode 0400 that was not there.
-pub(crate) fn write_private(file: &Path, secret: &[u8]) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o400).open(file)?.write_all(secret)
+/// A file of mode 0400 that was not there, still open.
+pub(crate) fn write_private(file: &Path, secret: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(file)?;
+    file.write_all(secret)?;
+    Ok(file)
 }
 
 fn creds(verb: &str, name: &str) -> Command {

@@ -13,20 +13,45 @@ use crate::ctl::error::CtlError;
 use crate::ctl::local;
 use crate::ctl::output::plain;
 
-/// Enables and starts everything for one token.
+/// What this run has written that a unit which runs already does not know of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changed {
+    pub(crate) anything: bool,
+    /// Where the front's sockets listen.
+    pub(crate) listeners: bool,
+}
+
+/// Enables and starts everything for one token; what ran before runs by the new files then.
 ///
 /// # Errors
 /// When systemd says no.
-pub(crate) fn start(token: &str) -> Result<(), CtlError> {
-    systemctl(&["daemon-reload"])?;
+pub(crate) fn start(token: &str, changed: Changed) -> Result<(), CtlError> {
+    for order in orders(token, changed) {
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        systemctl(&order).map_err(|error| CtlError::Unexpected(format!("{error}\n{}", journal(token))))?;
+    }
+    Ok(())
+}
+
+/// What systemctl is told, in its order.
+fn orders(token: &str, changed: Changed) -> Vec<Vec<String>> {
     let socket = format!("signer-token@{token}.socket");
     let worker = format!("signer-token@{token}.service");
     // Sockets first: nobody is refused while the services start.
     let units =
         [&socket, "signerd.socket", "signerd-local.socket", "stellaops-signer.target", &worker, "signerd.service"];
-    systemctl(&[&["enable", "--quiet"][..], &units].concat())?;
-    systemctl(&[&["start"][..], &units].concat())
-        .map_err(|error| CtlError::Unexpected(format!("{error}\n{}", journal(token))))
+    let mut orders = vec![vec!["daemon-reload"]];
+    if changed.listeners {
+        // A socket cannot be opened anew while its service has it.
+        orders.push(vec!["stop", "signerd.socket", "signerd-local.socket", "signerd.service"]);
+    }
+    if changed.anything {
+        // Nothing happens to what does not run. The front first: a new one waits for a new worker.
+        orders.extend(["signerd.service", &worker].map(|unit| vec!["try-restart", unit]));
+    }
+    orders.push([&["enable", "--quiet"][..], &units].concat());
+    orders.push([&["start"][..], &units].concat());
+    orders.into_iter().map(|order| order.into_iter().map(str::to_owned).collect()).collect()
 }
 
 /// Waits until signerd calls itself ready and the key has made its test signature, which signerd has verified.
@@ -95,3 +120,28 @@ fn one_line(said: &[u8]) -> String {
 }
 
 const PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(anything: bool, listeners: bool) -> Vec<String> {
+        orders("main", Changed { anything, listeners }).iter().map(|order| order.join(" ")).collect()
+    }
+
+    #[test]
+    fn what_runs_is_restarted_before_it_is_waited_for_when_something_was_written() {
+        let nothing = told(false, false);
+        assert!(!nothing.iter().any(|order| order.contains("restart") || order.contains("stop")), "{nothing:?}");
+        assert!(nothing.last().is_some_and(|order| order.starts_with("start signer-token@main.socket ")));
+
+        let files = told(true, false);
+        let restarts: Vec<&str> = files.iter().map(String::as_str).filter(|order| order.contains("restart")).collect();
+        assert_eq!(restarts, ["try-restart signerd.service", "try-restart signer-token@main.service"]);
+        assert_eq!(files[0], "daemon-reload");
+        assert!(files.last().is_some_and(|order| order.starts_with("start ")));
+
+        let listeners = told(true, true);
+        assert_eq!(listeners[1], "stop signerd.socket signerd-local.socket signerd.service");
+    }
+}

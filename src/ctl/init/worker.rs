@@ -2,7 +2,7 @@
 //! found out here, and what is created belongs to it.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,10 +64,8 @@ impl Stage {
     /// Puts a secret where the worker's user alone may read it.
     pub(crate) fn lend(&self, name: &str, secret: &Zeroizing<Vec<u8>>) -> Result<(), CtlError> {
         let file = self.dir.join(name);
-        let written = secret::write_private(&file, secret).and_then(|()| {
-            chown(&file, Some(self.owner.0), Some(self.owner.1))?;
-            Ok(())
-        });
+        let written =
+            secret::write_private(&file, secret).and_then(|open| fchown(open, Some(self.owner.0), Some(self.owner.1)));
         written.map_err(|error| CtlError::write(&file, error))
     }
 

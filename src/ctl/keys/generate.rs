@@ -1,5 +1,8 @@
 //! `signerctl keys generate`.
 
+use std::io;
+use std::path::Path;
+
 use serde_json::json;
 
 use super::cli::KeysGenerateArgs;
@@ -44,23 +47,54 @@ pub(crate) fn run(args: &KeysGenerateArgs) -> Result<Report, CtlError> {
     let label = args.label.as_ref().unwrap_or(name);
     let id = args.id.clone().map_or_else(|| random_id(yubihsm), |id| Ok(id.to_ascii_lowercase()))?;
     let admin = Admin::configured(&args.reach, token)?.args(["generate", "--label", label, "--id", &id]);
-    let made: KeyFacts = admin.run()?;
+    let (made, written) = make(args.public_key.as_deref(), || admin.run())?;
     let public_key = PublicKey::from_pem(made.public_key.as_bytes())
         .map_err(|error| CtlError::Unexpected(format!("the token's new public key is {error}")))?;
-    if let Some(file) = &args.public_key {
-        files::write_new(file, false, |out| out.write_all(made.public_key.as_bytes()))?;
-    }
     // The key is there now; that it cannot be written down is said, not undone.
-    let note = match public_half::remember(&History::of(&config), name, token, &public_key) {
-        Ok(()) => String::new(),
-        Err(error) => format!("\nnot written to the key history: {error}\n"),
-    };
+    let mut note = String::new();
+    if let Err(error) = &written {
+        note.push_str(&format!(
+            "\n{error}; have it written before you use the key: signerctl keys export --format pem\n"
+        ));
+    }
+    if let Err(error) = public_half::remember(&History::of(&config), name, token, &public_key) {
+        note.push_str(&format!("\nnot written to the key history: {error}\n"));
+    }
     let snippet = snippet(args, &made);
     let text = format!(
         "key `{name}` is in token `{token}`: {}\n{note}\nadd this to the configuration, and the name to a tenant's `keys`:\n\n{snippet}",
         public_key.keyid()
     );
-    Ok(Report::new(text, json!({ "name": name, "token": token, "key": made, "snippet": snippet })))
+    let mut report = Report::new(text, json!({ "name": name, "token": token, "key": made, "snippet": snippet }));
+    if let Err(error) = written {
+        report.exit = error.exit();
+        report.json["unwritten"] = error.to_string().into();
+    }
+    Ok(report)
+}
+
+/// Has the key made once its public half can be written into `file`. Returns it, and whether that was written in the end.
+///
+/// # Errors
+/// When no key was made.
+fn make(
+    file: Option<&Path>,
+    generate: impl FnOnce() -> Result<KeyFacts, CtlError>,
+) -> Result<(KeyFacts, Result<(), CtlError>), CtlError> {
+    let Some(file) = file else { return Ok((generate()?, Ok(()))) };
+    let mut outcome = None;
+    let written = files::write_new(file, false, |out| {
+        // The file is open, beside its final name.
+        match outcome.insert(generate()) {
+            Ok(made) => out.write_all(made.public_key.as_bytes()),
+            Err(_) => Err(io::Error::other("no key was made")),
+        }
+    });
+    match (outcome, written) {
+        (Some(made), written) => Ok((made?, written)),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(CtlError::Unexpected("the token was asked for no key".to_owned())),
+    }
 }
 
 fn snippet(args: &KeysGenerateArgs, made: &KeyFacts) -> String {
@@ -94,4 +128,43 @@ fn random_id(yubihsm: bool) -> Result<String, CtlError> {
         return Ok(format!("{:04x}", 1 + u16::from_be_bytes([bytes[0], bytes[1]]) % 0xfffe));
     }
     Ok(files::hex(&bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn facts() -> KeyFacts {
+        let [label, id, keyid] = ["acme-1", "01", "SHA256:x"].map(str::to_owned);
+        KeyFacts { label, id, keyid, public_key: "a key".to_owned(), attributes: BTreeMap::new() }
+    }
+
+    #[test]
+    fn no_device_is_asked_for_a_key_whose_public_half_cannot_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        // A name that exists nowhere, and has no room for the ending of a file that is not whole yet.
+        let file = directory.path().join("k".repeat(254));
+        let mut asked = false;
+        let refused = make(Some(&file), || {
+            asked = true;
+            Ok(facts())
+        });
+        assert!(matches!(refused, Err(CtlError::File { .. })) && !asked);
+    }
+
+    #[test]
+    fn a_key_that_was_not_made_leaves_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key.pub");
+        let refused = make(Some(&file), || Err(CtlError::Usage("the device says no".to_owned()))).unwrap_err();
+        assert_eq!(refused.to_string(), "the device says no");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+
+        let (made, written) = make(Some(&file), || Ok(facts())).unwrap();
+        assert!(written.is_ok());
+        assert_eq!((std::fs::read_to_string(&file).unwrap(), made.public_key.as_str()), ("a key".to_owned(), "a key"));
+    }
 }

@@ -1,7 +1,8 @@
 //! Where an operator's PINs come from: a file, the configured file, or the terminal.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -25,7 +26,7 @@ pub(super) fn user_pin(named: Option<&Path>, configured: Option<&Path>, what: &s
         return Ok(Chosen { pin: read(file)?, unattended: false });
     }
     if let Some(file) = configured {
-        match Pin::read(file) {
+        match Pin::read(&credential(file, std::env::var_os("CREDENTIALS_DIRECTORY"))) {
             Ok(pin) => return Ok(Chosen { pin, unattended: true }),
             // A credential exists only while its unit runs, and may be another user's.
             Err(PinFileError::Io { source, .. })
@@ -103,6 +104,15 @@ impl From<MemoryError> for Failure {
 
 const OFFICER: &str = " (security officer)";
 
+/// Where this process finds the configured file. A credential has the same name in every unit that loads it, such as the
+/// doctor's own (`--in-unit`), and lies in a folder of that unit, which `folder` names.
+fn credential(file: &Path, folder: Option<OsString>) -> PathBuf {
+    match (folder, file.file_name()) {
+        (Some(folder), Some(name)) if file.starts_with("/run/credentials") => Path::new(&folder).join(name),
+        _ => file.to_owned(),
+    }
+}
+
 fn read(file: &Path) -> Result<Pin, Failure> {
     Pin::read(file).map_err(|error| unusable(&error))
 }
@@ -119,4 +129,19 @@ fn typed(prompt: &str) -> Result<Pin, Failure> {
     })?;
     Pin::from_bytes(line.as_bytes())
         .ok_or_else(|| Failure::new("pin", "no PIN: nothing was typed, or more than 1023 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_read_from_the_folder_of_the_unit_that_runs() {
+        let of_worker = Path::new("/run/credentials/signer-token@main.service/pin");
+        let folder = || Some(OsString::from("/run/credentials/run-u7.service"));
+        assert_eq!(credential(of_worker, folder()), Path::new("/run/credentials/run-u7.service/pin"));
+        assert_eq!(credential(of_worker, None), of_worker);
+        let file = Path::new("/etc/stellaops-signer/pin");
+        assert_eq!(credential(file, folder()), file);
+    }
 }

@@ -36,12 +36,9 @@ fn alternatives(pattern: &str) -> Vec<String> {
 }
 
 fn covers(pattern: &str, path: &str) -> bool {
-    match pattern.split_once("**") {
-        Some((before, after)) => path
-            .strip_prefix(before)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && covers(after, &rest[at..]))),
-        None => crate::matches(pattern, path),
-    }
+    let Some((before, after)) = pattern.split_once("**") else { return crate::matches(pattern, path) };
+    let ends = |from: usize| (from..=path.len()).filter(|at| path.is_char_boundary(*at));
+    ends(0).filter(|at| crate::matches(before, &path[..*at])).any(|at| ends(at).any(|at| covers(after, &path[at..])))
 }
 
 #[test]
@@ -59,6 +56,32 @@ fn a_worker_may_load_every_module_that_a_profile_of_a_device_names() {
         assert!(allows(&profile, module, 'm'), "the profile lets no worker load {module}");
     }
     assert!(!allows(&profile, "/home/mallory/module.so", 'm') && !allows(&profile, "/tmp/module.so", 'm'));
+}
+
+#[test]
+fn a_worker_may_read_what_init_lends_it_and_ask_for_its_pin_as_operations_says() {
+    let profile = fs::read_to_string(source("packaging/apparmor/usr.sbin.signer-token")).unwrap();
+    // AppArmor's `[0-9]` is one character; this reader knows none of it.
+    let profile = profile.replace("[0-9]", "1");
+    for (path, permission) in [
+        ("/run/stellaops-signer-init.1234/", 'r'),
+        ("/run/stellaops-signer-init.1234/signer.toml", 'r'),
+        ("/run/stellaops-signer-init.1234/pin", 'r'),
+        ("/usr/bin/systemd-ask-password", 'x'),
+        ("/bin/systemd-ask-password", 'x'),
+        ("/run/systemd/ask-password/ask.a1b2c3", 'w'),
+        ("/run/credentials/signer-token@main.service/pin", 'r'),
+        ("/run/credentials/run-u7.service/pin", 'r'),
+        // Where docs/operations.md says that the file of --pin-file may lie.
+        ("/run/stellaops-signer/pin", 'r'),
+        ("/etc/stellaops-signer/pin", 'r'),
+    ] {
+        assert!(allows(&profile, path, permission), "{path} {permission}");
+    }
+    assert!(!allows(&profile, "/run/stellaops-signer-init.1234/pin", 'w'));
+    assert!(!allows(&profile, "/run/credentials/signerd.service/server.key", 'r'));
+    assert!(!allows(&profile, "/root/pin", 'r') && !allows(&profile, "/usr/bin/sh", 'x'));
+    assert!(profile.contains("include <abstractions/consoles>"), "a PIN cannot be typed");
 }
 
 #[test]

@@ -213,6 +213,7 @@ mod tests {
         const ELSE: &[&str] = &[
             "Type",
             "NotifyAccess",
+            "Sockets",
             "ExecStart",
             "Restart",
             "RestartSec",

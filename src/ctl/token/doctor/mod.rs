@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TokenDoctorArgs) -> Result<Report, CtlError> {
         let probe = if args.in_unit {
             let keys: Vec<String> = patient.keys().iter().map(|(_, key)| patient.uri_of(key)).collect();
             let name = patient.name;
-            sandbox::look(&mut patient, args.patience, &|| probing(args, name, &keys))?
+            sandbox::look(&mut patient, args.patience, args.login, &|login| probing(args, login, name, &keys))?
         } else {
             patient.probe(args)?
         };
@@ -108,7 +108,7 @@ impl Patient<'_> {
     /// Loads the module in a process of its own; a module that crashes or hangs takes down that alone.
     fn probe(&mut self, args: &TokenDoctorArgs) -> Result<Option<Probe>, CtlError> {
         let keys: Vec<String> = self.keys().iter().map(|(_, key)| self.uri_of(key)).collect();
-        let admin = probing(args, self.name, &keys)?;
+        let admin = probing(args, args.login, self.name, &keys)?;
         let vendor = "ask the device's vendor; the worker would fare the same";
         let yubihsm = self.token.connector.is_some();
         // Whatever is wrong with the way there shows with the token itself.
@@ -178,10 +178,10 @@ impl Patient<'_> {
 }
 
 /// A look at the module, the token and its keys, about to be taken.
-fn probing(args: &TokenDoctorArgs, name: &str, keys: &[String]) -> Result<Admin, CtlError> {
+fn probing(args: &TokenDoctorArgs, login: bool, name: &str, keys: &[String]) -> Result<Admin, CtlError> {
     let admin = Admin::configured(&args.reach, name)?.args(["probe"]);
     let admin = admin.args(keys.iter().flat_map(|key| ["--key", key]));
-    Ok(if args.login { admin.args(["--login"]) } else { admin })
+    Ok(if login { admin.args(["--login"]) } else { admin })
 }
 
 /// The directories above a path, nearest first.

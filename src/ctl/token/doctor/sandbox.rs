@@ -11,16 +11,17 @@ use super::directives::{Directive, Directives};
 use crate::config::Span;
 use crate::ctl::error::CtlError;
 use crate::ctl::token::child::{Admin, Ended, during};
-use crate::custody::admin::Probe;
+use crate::custody::admin::{Failure, Probe};
 
 /// What came of a look: what was seen, or why nothing was.
-type Seen = Result<Probe, String>;
+type Seen = Result<Probe, Failure>;
 
-/// The best look that could be had inside; `None` when there was none. `probe` makes one.
+/// The best look that could be had inside; `None` when there was none. `probe` makes one, with or without a login.
 pub(super) fn look(
     patient: &mut Patient<'_>,
     patience: Span,
-    probe: &dyn Fn() -> Result<Admin, CtlError>,
+    login: bool,
+    probe: &dyn Fn(bool) -> Result<Admin, CtlError>,
 ) -> Result<Option<Probe>, CtlError> {
     const CHECK: &str = "sandbox";
     let unit = format!("signer-token@{}.service", patient.name);
@@ -34,8 +35,15 @@ pub(super) fn look(
     };
     let directives = Directives::read(&text, patient.name);
     let all: Vec<&Directive> = directives.sandbox.iter().collect();
-    let run = |closed: &[&Directive]| inside(probe()?, &directives, closed, patience);
-    let seen = run(&all)?;
+    let mut seen = inside(probe(login)?, &directives, &all, patience)?;
+    let without = pin_trouble(&seen);
+    if let Some(why) = &without {
+        // Nothing was asked of the module: no directive is to be blamed for that.
+        patient.skipped(CHECK, format!("no login inside {unit}, since there is no PIN: {why}"));
+        seen = inside(probe(false)?, &directives, &all, patience)?;
+    }
+    let login = login && without.is_none();
+    let run = |closed: &[&Directive]| inside(probe(login)?, &directives, closed, patience);
     let Some(why) = trouble(&seen) else {
         patient.ok(CHECK, format!("the module works inside {unit}, with its {} directives", all.len()));
         return Ok(seen.ok());
@@ -72,10 +80,16 @@ pub(super) fn look(
 fn trouble(seen: &Seen) -> Option<String> {
     match seen {
         Ok(probe) => {
-            probe.token_failure.as_ref().or(probe.login_failure.as_ref()).map(|failure| failure.message.clone())
+            let login = probe.login_failure.as_ref().filter(|failure| !ABOUT_THE_PIN.contains(&&*failure.code));
+            probe.token_failure.as_ref().or(login).map(|failure| failure.message.clone())
         }
-        Err(why) => Some(why.clone()),
+        Err(failure) => Some(failure.message.clone()),
     }
+}
+
+/// Why there was no PIN to log in with.
+fn pin_trouble(seen: &Seen) -> Option<String> {
+    seen.as_ref().err().filter(|failure| ABOUT_THE_PIN.contains(&&*failure.code)).map(|failure| failure.message.clone())
 }
 
 /// Which group of system calls it takes for the filter to let the module work.
@@ -108,10 +122,14 @@ fn inside(admin: Admin, directives: &Directives, closed: &[&Directive], patience
     }
     wrapper.push("--".to_owned());
     Ok(match admin.inside("systemd-run", &wrapper).end(Some(patience.get()))? {
-        Ended::Done(result) => serde_json::from_value(result).map_err(|error| error.to_string()),
-        Ended::Failed(failure) => Err(failure.message),
-        Ended::Died { step, how } => Err(format!("it ended the process ({how}) {}", during(step))),
-        Ended::Hung { step, patience } => Err(format!("it did not return in {patience:?} {}", during(step))),
+        Ended::Done(result) => Failure::result(result),
+        Ended::Failed(failure) => Err(failure),
+        Ended::Died { step, how } => {
+            Err(Failure::new("module_died", format!("it ended the process ({how}) {}", during(step))))
+        }
+        Ended::Hung { step, patience } => {
+            Err(Failure::new("module_hung", format!("it did not return in {patience:?} {}", during(step))))
+        }
     })
 }
 
@@ -128,6 +146,9 @@ fn cat(unit: &str) -> Result<String, String> {
     }
 }
 
+/// Failures that a PIN is the cause of, or the lack of one; the module did what it should.
+const ABOUT_THE_PIN: &[&str] = &["pin", "pin_refused", "pin_not_tried"];
+
 /// What the unit's filter leaves out of `@known` and a module may want (`systemd-analyze syscall-filter`).
 const GROUPS: &[&str] = &[
     "@aio",
@@ -143,3 +164,21 @@ const GROUPS: &[&str] = &[
     "@obsolete",
     "@cpu-emulation",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_is_missing_or_refused_is_no_fault_of_the_sandbox() {
+        let failed = |code: &str| Failure::new(code, "why");
+        let no_pin: Seen = Err(failed("pin"));
+        assert_eq!(pin_trouble(&no_pin).as_deref(), Some("why"));
+        let no_module: Seen = Err(failed("module_load"));
+        assert_eq!((pin_trouble(&no_module), trouble(&no_module).as_deref()), (None, Some("why")));
+        for (code, expected) in [("pin_refused", None), ("pin_not_tried", None), ("device", Some("why"))] {
+            let seen: Seen = Ok(Probe { login_failure: Some(failed(code)), ..Probe::default() });
+            assert_eq!(trouble(&seen).as_deref(), expected, "{code}");
+        }
+    }
+}
