@@ -52,7 +52,8 @@ fn what_fails_on_the_way_is_taken_back_and_named_and_the_next_run_goes_on() {
     let site = Site::installed(IMAGE);
     site.write_answers("");
     let run = |arguments: &str| {
-        let line = format!("signerctl init --answers /srv/site/answers.toml {arguments} 2>&1 && echo exit 0 || echo exit $?");
+        let line =
+            format!("signerctl init --answers /srv/site/answers.toml {arguments} 2>&1 && echo exit 0 || echo exit $?");
         site.machine.sh(&line).unwrap()
     };
     let before = site.machine.sh("find /etc -path '*stellaops*' -o -path '*signer-token*' | sort").unwrap();
