@@ -150,9 +150,7 @@ impl Identity {
             if let Source::Endpoint(endpoint) = &self.source {
                 endpoint.refresh_addresses();
             }
-            let now = UnixTime::now();
-            let kept = self.kept.load_full();
-            if kept.as_deref().is_none_or(|kept| now >= kept.refresh_at || self.has_changed(kept)) {
+            if self.is_stale(UnixTime::now()) {
                 let _turn = self.fetching.lock().await;
                 if self.failed_lately().is_none() {
                     // What is wrong is kept for `/readyz`, and logged where it is new.
@@ -182,6 +180,12 @@ impl Identity {
         let kept = self.kept.load();
         let kept = kept.as_deref().filter(|kept| now < kept.ends && !self.has_changed(kept))?;
         Some(Arc::clone(&kept.token))
+    }
+
+    /// Whether a new token is to be fetched. Lets go of what it looks at: whoever held it on would keep a token in memory
+    /// that has been replaced.
+    fn is_stale(&self, now: UnixTime) -> bool {
+        self.kept.load().as_deref().is_none_or(|kept| now >= kept.refresh_at || self.has_changed(kept))
     }
 
     fn has_changed(&self, kept: &Kept) -> bool {

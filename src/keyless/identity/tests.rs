@@ -54,6 +54,23 @@ async fn a_file_is_read_once_and_again_when_it_changes() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_replaced_is_held_by_nobody_between_two_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    write(&path, "one", 600);
+    let identity = Arc::new(identity(IdentitySource::File(path.clone()), Span::seconds(3600)).unwrap());
+    let first = Arc::downgrade(&token(&identity).await.unwrap());
+    let keeping = tokio::spawn(Arc::clone(&identity).keep_fresh());
+    // It has looked, and waits until it looks again.
+    tokio::task::yield_now().await;
+    assert!(first.upgrade().is_some());
+    write(&path, "another", 900);
+    token(&identity).await.unwrap();
+    assert!(first.upgrade().is_none(), "the old token is still in memory");
+    keeping.abort();
+}
+
+#[tokio::test]
 async fn a_token_is_not_used_to_its_very_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
