@@ -15,7 +15,6 @@ use super::watchdog::Watchdog;
 use super::{Stopped, Worker, ask, backend, bench, harden, socket};
 use crate::custody::admin::{self, AdminArgs};
 use crate::custody::conformance;
-
 use crate::custody::token::{explain, inherited_listener, scheduling};
 use crate::telemetry::{self, manager};
 

@@ -80,7 +80,7 @@ fn a_worker_may_read_what_init_lends_it_and_ask_for_its_pin_as_operations_says()
     }
     assert!(!allows(&profile, "/run/stellaops-signer-init.1234/pin", 'w'));
     assert!(!allows(&profile, "/run/credentials/signerd.service/server.key", 'r'));
-    assert!(!allows(&profile, "/root/pin", 'r') && !allows(&profile, "/usr/bin/sh", 'x'));
+    assert!(!allows(&profile, "/srv/pin", 'r') && !allows(&profile, "/usr/bin/sh", 'x'));
     assert!(profile.contains("include <abstractions/consoles>"), "a PIN cannot be typed");
 }
 

@@ -23,10 +23,9 @@ struct Findings {
 }
 
 /// What to measure of the worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// All of it.
-    #[default]
     All,
     /// Devices of many speeds.
     Devices,

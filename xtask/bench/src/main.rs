@@ -55,15 +55,21 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let plan = run::Plan { phase: Duration::from_secs(arguments.seconds), connections: arguments.connections };
     let binaries = Binaries::in_dir(&arguments.programs);
-    let outcome = binaries.and_then(|binaries| match (arguments.handshakes, arguments.rate) {
-        _ if arguments.keyless => keyless::run(&binaries, arguments.json.as_deref()),
-        _ if arguments.custody.is_some() => {
-            custody::run(&binaries, plan.phase, arguments.custody.unwrap_or_default(), arguments.json.as_deref())
+    let json = arguments.json.as_deref();
+    let outcome = binaries.and_then(|binaries| {
+        if arguments.keyless {
+            keyless::run(&binaries, json)
+        } else if let Some(part) = arguments.custody {
+            custody::run(&binaries, plan.phase, part, json)
+        } else if let Some(bytes) = arguments.saturate {
+            run::saturated(binaries, plan, bytes)
+        } else if let Some(rate) = arguments.rate {
+            run::constant_rate(binaries, plan, rate)
+        } else if arguments.handshakes {
+            run::handshakes(binaries, plan)
+        } else {
+            run::run(binaries, plan, json)
         }
-        _ if arguments.saturate.is_some() => run::saturated(binaries, plan, arguments.saturate.unwrap_or_default()),
-        (true, _) => run::handshakes(binaries, plan),
-        (false, Some(rate)) => run::constant_rate(binaries, plan, rate),
-        (false, None) => run::run(binaries, plan, arguments.json.as_deref()),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
