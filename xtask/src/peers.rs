@@ -20,6 +20,7 @@ use build::{
 
 use crate::{Outcome, cargo, host};
 
+pub(crate) use debian::may_boot;
 pub(crate) use packages::{
     CARGO_AUDITABLE, CARGO_DEB, CARGO_GENERATE_RPM, PACKAGES, PACKAGES_ELSEWHERE, PROMTOOL, SELINUX_POLICY,
 };
@@ -221,20 +222,6 @@ pub(crate) const ROOT: Peer = Peer {
     optional: false,
 };
 
-/// No program either: root in a place where machines may be booted.
-pub(crate) const NAMESPACES: Peer = Peer {
-    name: "namespaces",
-    version: "of-the-system",
-    // Every test of the suite that asks for it.
-    module: "::",
-    variable: "SIGNER_PEER_NAMESPACES",
-    artifact: "",
-    needs: &[&host::UNSHARE],
-    ours: &[],
-    build: debian::may_boot,
-    optional: false,
-};
-
 pub(crate) const DEBIAN_12: Peer = debian("debian-12", "bookworm", "debian_12::", "SIGNER_PEER_DEBIAN_12");
 
 pub(crate) const DEBIAN_13: Peer = debian("debian-13", "trixie", "debian_13::", "SIGNER_PEER_DEBIAN_13");
@@ -242,8 +229,8 @@ pub(crate) const DEBIAN_13: Peer = debian("debian-13", "trixie", "debian_13::", 
 /// Whose systemd is the newest in the archive. It changes under us, and is as it was when it was fetched.
 pub(crate) const DEBIAN_SID: Peer = debian("debian-sid", "sid", "debian_sid::", "SIGNER_PEER_DEBIAN_SID");
 
-/// All that a run of all suites wants, built once and kept. What a suite wants that runs by its name alone is built then.
-const PEERS: [&Peer; 15] = [
+/// All that a run of all suites wants, built once and kept.
+const PEERS: [&Peer; 20] = [
     &OIDC_PROVIDER,
     &SECURESYSTEMSLIB,
     &COSIGN,
@@ -259,7 +246,15 @@ const PEERS: [&Peer; 15] = [
     &DISTRIBUTION,
     &KRYOPTIC,
     &TPM2_PKCS11,
+    &CARGO_AUDITABLE,
+    &CARGO_DEB,
+    &CARGO_GENERATE_RPM,
+    &PROMTOOL,
+    &SELINUX_POLICY,
 ];
+
+/// What can be booted, where anything can.
+const MACHINES: [&Peer; 3] = [&DEBIAN_12, &DEBIAN_13, &DEBIAN_SID];
 
 /// The same packages, without which a machine has nothing to install.
 pub(crate) const PACKAGES_TO_INSTALL: Peer = Peer { module: "::", ..PACKAGES };
@@ -297,7 +292,14 @@ const fn go(
 /// Why one of them cannot be had, after the others were tried.
 pub(crate) fn provide_all() -> Outcome<ExitCode> {
     let mut failed = 0;
-    for peer in PEERS {
+    let machines: &[&Peer] = match may_boot() {
+        Ok(()) => &MACHINES,
+        Err(reason) => {
+            ui::note(reason);
+            &[]
+        }
+    };
+    for peer in PEERS.iter().chain(machines) {
         match peer.provide() {
             Ok(path) => ui::done(format!("{} {}: {}", peer.name, peer.version, path.display())),
             Err(reason) if peer.optional => ui::note(format!("{} {}: {reason}", peer.name, peer.version)),
@@ -316,6 +318,9 @@ impl Peer {
     /// # Errors
     /// Why it cannot be had.
     pub(crate) fn provide(&self) -> Outcome<PathBuf> {
+        if let Some(named) = self.named() {
+            return if named.is_file() { Ok(named) } else { Err(format!("{} is no file", named.display())) };
+        }
         let dir = cache()?.join(format!("{}-{}", self.name, self.version));
         let artifact = dir.join(self.artifact);
         // The marker comes last, so that a build that was interrupted is done again.
@@ -332,6 +337,12 @@ impl Peer {
             fs::write(&marker, recipe).map_err(|error| format!("cannot write {}: {error}", marker.display()))?;
         }
         Ok(artifact)
+    }
+
+    /// One that cannot be had everywhere may be there already: whoever has it names it by its variable.
+    fn named(&self) -> Option<PathBuf> {
+        let may_be = self.optional && !self.artifact.is_empty();
+        env::var_os(self.variable).filter(|_| may_be).map(PathBuf::from)
     }
 
     /// Whether it is nothing that could be kept, and is looked at each time.

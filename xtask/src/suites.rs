@@ -2,14 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use crate::Outcome;
 use crate::host::{
     APPARMOR, BZIP2, CHECKMODULE, CURL, DPKG, IP, LINTIAN, NSPAWN, Need, OPENSC, OPENSSL, PERL, PYTHON, RPM, RPMLINT,
     SEMODULE_PACKAGE, SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
 };
 use crate::peers::{
-    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NAMESPACES, NOTATION,
-    OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PACKAGES_TO_INSTALL, PROMTOOL, Peer, RACK, REGISTRY, ROOT, SEALED,
-    SECURESYSTEMSLIB, SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
+    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NOTATION, OIDC_PROVIDER,
+    PACKAGES, PACKAGES_ELSEWHERE, PACKAGES_TO_INSTALL, PROMTOOL, Peer, RACK, REGISTRY, ROOT, SEALED, SECURESYSTEMSLIB,
+    SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT, may_boot,
 };
 
 /// A suite of tests.
@@ -194,12 +195,10 @@ pub(crate) const SUITES: &[Suite] = &[
         proves: "the package on a booted Debian 12 and 13: init, the unit sandboxes, and no failed request in any of it",
         runs: &[&["--workspace", "--test", "appliance"]],
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &DPKG, &IP, &NSPAWN],
-        peers: &[&NAMESPACES, &PACKAGES_TO_INSTALL, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
+        peers: &[&PACKAGES_TO_INSTALL, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
     },
 ];
 
-/// Suites that a run of all leaves out, and why; its summary names them. `cargo xtask test NAME` runs them.
-pub(crate) const BY_NAME: &[(&str, &str)] = &[
-    ("package", "new: it builds the packages four times, and has not run on many hosts yet"),
-    ("appliance", "new: it boots machines for some ten minutes, and has not run on many hosts yet"),
-];
+/// What says whether this is a place where a suite can run, for those that cannot run everywhere and miss nothing that could
+/// be installed. Elsewhere they are named as skipped, and no run fails for that.
+pub(crate) const PLACES: &[(&str, fn() -> Outcome)] = &[("appliance", may_boot)];

@@ -12,7 +12,7 @@ use crate::{Outcome, host};
 
 /// Makes `DIR/root`, a minimal system with the packages that `tests/peers/debian/packages` lists.
 pub(super) fn bootstrap(peer: &Peer, dir: &Path) -> Outcome {
-    may_boot(peer, dir)?;
+    may_boot()?;
     let list = sources().join("debian/packages");
     let packages = fs::read_to_string(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
     let packages = packages.split_whitespace().collect::<Vec<_>>().join(",");
@@ -34,7 +34,10 @@ pub(super) fn bootstrap(peer: &Peer, dir: &Path) -> Outcome {
 }
 
 /// Only root may boot a machine, and not everywhere: a container's root often may make no namespace.
-pub(super) fn may_boot(_: &Peer, _: &Path) -> Outcome {
+///
+/// # Errors
+/// What is in the way.
+pub(crate) fn may_boot() -> Outcome {
     if !host::is_root() {
         return Err("only root may boot a machine (systemd-nspawn)".to_owned());
     }
