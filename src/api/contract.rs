@@ -308,6 +308,9 @@ pub struct ReleaseSignatureBody {
     /// Digest of the signature's manifest; none of an operator's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// SHA-256 of the signature's bytes, in hexadecimal: one manifest may hold several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature_sha256: Option<String>,
     /// Who signed or vouches.
     pub signed_by: String,
 }

@@ -62,7 +62,8 @@ fn signature(release: &TrustedRelease) -> ReleaseSignatureBody {
         Evidence::Signature { .. } => "cosign",
     };
     let digest = release.evidence().signature().map(str::to_owned);
-    ReleaseSignatureBody { r#type: kind, digest, signed_by: release.signed_by().to_owned() }
+    let signature_sha256 = release.evidence().signature_sha256().map(str::to_owned);
+    ReleaseSignatureBody { r#type: kind, digest, signature_sha256, signed_by: release.signed_by().to_owned() }
 }
 
 /// `imageDigest=sha256:<hex>`, once and alone; the colon may be escaped, as many clients do. Whether the rest is a digest

@@ -111,8 +111,10 @@ pub struct ReleaseFacts<'a> {
     pub signed_by: &'a str,
     /// On what grounds.
     pub evidence: &'static str,
-    /// Digest of the signature that carries it.
+    /// Digest of the manifest with the signature that carries it.
     pub signature: Option<&'a str>,
+    /// SHA-256 of that signature's bytes, in hexadecimal.
+    pub signature_sha256: Option<&'a str>,
 }
 
 /// What is to be signed, by its digests.
@@ -378,6 +380,9 @@ impl Facts<'_> {
             line.word("releaseEvidence", release.evidence);
             if let Some(signature) = release.signature {
                 line.text("releaseSignature", signature);
+            }
+            if let Some(sha256) = release.signature_sha256 {
+                line.text("releaseSignatureSha256", sha256);
             }
         }
         if let Some(reason) = self.untrusted {

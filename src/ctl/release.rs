@@ -107,6 +107,9 @@ fn told(digest: &str, verdict: &Result<TrustedRelease, ReleaseError>, steps: &[S
             if let Some(signature) = release.evidence().signature() {
                 json["signature"] = signature.into();
             }
+            if let Some(sha256) = release.evidence().signature_sha256() {
+                json["signatureSha256"] = sha256.into();
+            }
             Exit::Success
         }
         Err(error) => {

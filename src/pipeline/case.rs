@@ -399,6 +399,7 @@ impl Known {
                 signed_by: release.signed_by(),
                 evidence: release.evidence().kind(),
                 signature: release.evidence().signature(),
+                signature_sha256: release.evidence().signature_sha256(),
             }),
             statement: self.statement.as_ref().map(|stated| StatementFacts {
                 predicate_type: stated.predicate_type,

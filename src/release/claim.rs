@@ -8,6 +8,7 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::digest::Digest;
 use super::notary;
+use super::registry::annotation::{CERTIFICATE, LOG_ENTRY, SIGNATURE, TIMESTAMP};
 use super::registry::{Descriptor, Manifest};
 use super::rejection::{Rejection, SIGN_PREDICATE};
 use crate::dsse::{PAYLOAD_TYPE, pae};
@@ -282,14 +283,6 @@ pub(super) const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesignin
 
 /// What `type` of the payload is; `atomic container signature` is what others sign by GPG.
 const SIMPLE_TYPE: &str = "cosign container image signature";
-
-const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
-const TIMESTAMP: &str = "dev.sigstore.cosign/rfc3161timestamp";
-const LOG_ENTRY: &str = "dev.sigstore.cosign/bundle";
-
-/// The annotations of a layer that are looked at.
-pub(super) const ANNOTATIONS: [&str; 4] = [SIGNATURE, CERTIFICATE, TIMESTAMP, LOG_ENTRY];
 
 const LIMITS: JsonLimits = JsonLimits { max_depth: 64, max_values: 1 << 18 };
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";

@@ -202,6 +202,7 @@ impl Way<'_> {
                 evidence: Evidence::Signature {
                     form: accepted.form,
                     digest: found.manifest.digest.to_string().into(),
+                    sha256: accepted.signature.hex().into(),
                     found_in,
                     time: accepted.time,
                 },

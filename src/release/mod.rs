@@ -36,12 +36,12 @@ mod verdicts;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::clock::UnixTime;
+use crate::clock::{Now, UnixTime};
 use crate::config;
 use crate::telemetry::ReleaseMetrics;
 
@@ -97,7 +97,7 @@ impl TrustedReleases {
         if self.sources.is_empty() {
             return self.sources.look_up(image).await.0.verdict;
         }
-        if let Some((verdict, due)) = self.verdicts.get(image, Instant::now()) {
+        if let Some((verdict, due)) = self.verdicts.get(image, Now::read()) {
             self.metrics.at_hand();
             if due {
                 self.refresh(image, tenant);
@@ -169,7 +169,7 @@ impl TrustedReleases {
     fn start(&self, look_up: LookUp, image: Digest) {
         let (sources, metrics) = (Arc::clone(&self.sources), self.metrics.clone());
         self.runtime.spawn(async move {
-            let asked = Instant::now();
+            let asked = Now::read();
             let (judged, _) = sources.look_up(image).await;
             metrics.looked_up(outcome_of(&judged.verdict), asked.elapsed());
             if let Err(error) = &judged.verdict {

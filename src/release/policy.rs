@@ -62,6 +62,8 @@ pub(super) struct Roots {
 pub(super) struct Accepted {
     pub(super) identity: Arc<str>,
     pub(super) form: Form,
+    /// Of the signature's bytes.
+    pub(super) signature: Digest,
     pub(super) time: Option<ProvenTime>,
     /// When it ceases to count, where it was judged by today's clock.
     pub(super) until: Option<UnixTime>,
@@ -172,7 +174,7 @@ impl ReleaseIdentity {
                 times
             }
         };
-        self.accept(claim.form, times.earliest, &times.moments, None, now)
+        self.accept(claim.form, &claim.signature, times.earliest, &times.moments, None, now)
     }
 
     fn judge_notary(&self, envelope: &Envelope, now: UnixTime) -> Result<Accepted, Rejection> {
@@ -181,7 +183,7 @@ impl ReleaseIdentity {
         };
         let trusted = trust.judge(envelope, now)?;
         let moments = BTreeSet::from([trusted.between.0, trusted.between.1]);
-        self.accept(envelope.form, trusted.time, &moments, trusted.until, now)
+        self.accept(envelope.form, &envelope.signature, trusted.time, &moments, trusted.until, now)
     }
 
     /// What the identity itself demands of the time. `moments` are those that are proven; where none is, today's clock
@@ -189,6 +191,7 @@ impl ReleaseIdentity {
     fn accept(
         &self,
         form: Form,
+        signature: &[u8],
         time: Option<ProvenTime>,
         moments: &BTreeSet<UnixTime>,
         until: Option<UnixTime>,
@@ -204,7 +207,7 @@ impl ReleaseIdentity {
         }
         let ends = if time.is_none() { self.not_after } else { None };
         let until = [until, ends].into_iter().flatten().min();
-        Ok(Accepted { identity: Arc::clone(&self.name), form, time, until })
+        Ok(Accepted { identity: Arc::clone(&self.name), form, signature: Digest::of(signature), time, until })
     }
 
     /// The times that pinned authorities and logs prove. One that lies about being pinned is an error; of strangers nothing

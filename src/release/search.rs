@@ -18,7 +18,10 @@ use tokio::task::JoinSet;
 use super::claim::Form;
 use super::digest::Digest;
 use super::notary;
-use super::registry::{Descriptor, Index, MAX_BLOB, MAX_REFERRER, Manifest, Page, Registry, RegistryError, Target};
+use super::registry::annotation::PREDICATE_TYPE;
+use super::registry::{
+    Descriptor, Index, MAX_BLOB, MAX_ENTRIES, MAX_REFERRER, Manifest, Page, Registry, RegistryError, Target,
+};
 use super::rejection::{Rejection, SIGN_PREDICATE};
 
 pub use found::{Found, Via};
@@ -385,9 +388,6 @@ fn count(entries: usize) -> String {
     format!("{entries} {}", if entries == 1 { "entry" } else { "entries" })
 }
 
-/// What cosign 3 notes of the statement in a bundle.
-pub(super) const PREDICATE_TYPE: &str = "dev.sigstore.bundle.predicateType";
-
 const BUNDLE_ARTIFACT: &str = crate::sigstore::bundle::MEDIA_TYPE;
 /// The media type of a `config` without content (OCI image specification, "Guidance for an Empty Descriptor").
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
@@ -411,8 +411,8 @@ pub(crate) const MAX_OF_EACH: u32 = 256;
 /// Kept for their turn.
 const MAX_QUEUE: usize = 1024;
 
-/// Descriptors that are told apart: as many as one list has at most.
-const MAX_KNOWN: usize = 20_000;
+/// Descriptors that are told apart.
+const MAX_KNOWN: usize = MAX_ENTRIES;
 const TOO_MANY: &str = "more referrers than are looked at";
 
 /// Bytes of manifests and blobs together, by what their descriptors say.

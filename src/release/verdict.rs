@@ -28,8 +28,10 @@ pub enum Evidence {
     Signature {
         /// In which form.
         form: Form,
-        /// Digest of the signature's manifest.
+        /// Digest of the signature's manifest: where it is found. One manifest may hold several.
         digest: Arc<str>,
+        /// Which one it is: SHA-256 of the signature's bytes, in hexadecimal.
+        sha256: Arc<str>,
         /// The repository, or the snapshot, that it was found in.
         found_in: Arc<str>,
         /// When it existed at the latest, where that is proven.
@@ -129,12 +131,21 @@ impl Evidence {
         }
     }
 
-    /// The digest of the signature that carries it.
+    /// The digest of the manifest with the signature that carries it.
     #[must_use]
     pub fn signature(&self) -> Option<&str> {
         match self {
             Self::OperatorList { .. } => None,
             Self::Signature { digest, .. } => Some(digest),
+        }
+    }
+
+    /// SHA-256 of the bytes of the signature that carries it, in hexadecimal.
+    #[must_use]
+    pub fn signature_sha256(&self) -> Option<&str> {
+        match self {
+            Self::OperatorList { .. } => None,
+            Self::Signature { sha256, .. } => Some(sha256),
         }
     }
 }

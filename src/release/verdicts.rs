@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::digest::Digest;
 use super::verdict::{ReleaseError, TrustedRelease};
+use crate::clock::Now;
 
 pub(super) type Verdict = Result<TrustedRelease, ReleaseError>;
 
@@ -29,9 +30,9 @@ pub(super) struct Verdicts {
 #[derive(Debug)]
 struct Kept {
     verdict: Verdict,
-    until: Instant,
+    until: Now,
     /// From when on another look-up may be started beside.
-    refresh: Instant,
+    refresh: Now,
 }
 
 #[derive(Debug)]
@@ -70,10 +71,10 @@ impl Verdicts {
     }
 
     /// The verdict at hand, and whether it is time for another look-up.
-    pub(super) fn get(&self, image: Digest, now: Instant) -> Option<(Verdict, bool)> {
-        let good = |kept: &Arc<Kept>| now < kept.until;
+    pub(super) fn get(&self, image: Digest, now: Now) -> Option<(Verdict, bool)> {
+        let good = |kept: &Arc<Kept>| !now.is_past(kept.until);
         let kept = self.trusted.get(&image).filter(good).or_else(|| self.refused.get(&image).filter(good))?;
-        Some((kept.verdict.clone(), kept.verdict.is_ok() && now >= kept.refresh))
+        Some((kept.verdict.clone(), kept.verdict.is_ok() && now.is_past(kept.refresh)))
     }
 
     /// Whose turn it is to look `image` up.
@@ -91,7 +92,7 @@ impl Verdicts {
             return Ok(Turn::Wait(running.outcome.clone()));
         }
         // It may have been decided between the caller's look and this one.
-        match self.get(image, Instant::now()) {
+        match self.get(image, Now::read()) {
             Some((verdict, due)) if !(refresh && due) => return Ok(Turn::Decided(verdict)),
             _ => {}
         }
@@ -106,14 +107,15 @@ impl Verdicts {
         Ok(Turn::LookUp(LookUp { verdicts: Arc::clone(self), image, tell }, outcome))
     }
 
-    fn keep(&self, image: Digest, verdict: &Verdict, lasts: Option<Duration>, asked: Instant) {
+    fn keep(&self, image: Digest, verdict: &Verdict, lasts: Option<Duration>, asked: Now) {
         let ttl = match verdict {
             Ok(_) => lasts.map_or(self.trusted_ttl, |lasts| lasts.min(self.trusted_ttl)),
             Err(ReleaseError::Unavailable { .. }) => self.refused_ttl.min(OUTAGE_TTL),
             Err(_) => self.refused_ttl,
         };
         // Counted from the question: what has happened since is not in the answer.
-        let kept = Arc::new(Kept { verdict: verdict.clone(), until: asked + ttl, refresh: asked + ttl.mul_f64(FRESH) });
+        let (until, refresh) = (asked.plus(ttl), asked.plus(ttl.mul_f64(FRESH)));
+        let kept = Arc::new(Kept { verdict: verdict.clone(), until, refresh });
         match verdict {
             Ok(_) => {
                 self.trusted.insert(image, kept);
@@ -129,9 +131,10 @@ impl Verdicts {
 
     /// Nobody could be asked: what is at hand stays up to its bound, and is not asked for again at once.
     fn postpone(&self, image: Digest, outage: Arc<Kept>) {
+        let now = Now::read();
         match self.trusted.get(&image) {
-            Some(kept) if Instant::now() < kept.until => {
-                let refresh = Instant::now() + REFRESH_PAUSE;
+            Some(kept) if !now.is_past(kept.until) => {
+                let refresh = now.plus(REFRESH_PAUSE);
                 let kept = Kept { verdict: kept.verdict.clone(), until: kept.until, refresh };
                 self.trusted.insert(image, Arc::new(kept));
             }
@@ -143,7 +146,7 @@ impl Verdicts {
 impl LookUp {
     /// Keeps the verdict and tells everybody. `lasts` is how long its grounds last at most; `asked` is when the look-up
     /// began.
-    pub(super) fn finish(self, verdict: Verdict, lasts: Option<Duration>, asked: Instant) {
+    pub(super) fn finish(self, verdict: Verdict, lasts: Option<Duration>, asked: Now) {
         self.verdicts.keep(self.image, &verdict, lasts, asked);
         self.tell.send_replace(Some(verdict));
     }
@@ -208,7 +211,7 @@ mod tests {
         }
     }
 
-    fn decide(verdicts: &Arc<Verdicts>, verdict: Verdict, asked: Instant) {
+    fn decide(verdicts: &Arc<Verdicts>, verdict: Verdict, asked: Now) {
         begin(verdicts, image(), "t").unwrap().finish(verdict, None, asked);
     }
 
@@ -218,50 +221,50 @@ mod tests {
 
     #[test]
     fn a_verdict_is_used_to_its_bound_and_not_a_moment_longer() {
-        let (verdicts, asked) = (verdicts(), Instant::now());
+        let (verdicts, asked) = (verdicts(), Now::read());
         decide(&verdicts, trusted(), asked);
         assert_eq!(verdicts.get(image(), asked), Some((trusted(), false)));
-        assert_eq!(verdicts.get(image(), asked + seconds(450)), Some((trusted(), true)), "due for another look-up");
-        assert_eq!(verdicts.get(image(), asked + seconds(600)), None);
+        assert_eq!(verdicts.get(image(), asked.plus(seconds(450))), Some((trusted(), true)), "due for another look-up");
+        assert_eq!(verdicts.get(image(), asked.plus(seconds(600))), None);
     }
 
     #[test]
     fn grounds_that_end_sooner_end_the_verdict_sooner() {
-        let (verdicts, asked) = (verdicts(), Instant::now());
+        let (verdicts, asked) = (verdicts(), Now::read());
         begin(&verdicts, image(), "t").unwrap().finish(trusted(), Some(seconds(10)), asked);
-        assert!(verdicts.get(image(), asked + seconds(9)).is_some());
-        assert_eq!(verdicts.get(image(), asked + seconds(10)), None);
+        assert!(verdicts.get(image(), asked.plus(seconds(9))).is_some());
+        assert_eq!(verdicts.get(image(), asked.plus(seconds(10))), None);
     }
 
     #[test]
     fn an_outage_leaves_what_is_at_hand_up_to_its_bound() {
         let verdicts = verdicts();
-        let asked = Instant::now().checked_sub(seconds(500)).unwrap();
+        let asked = Now::ago(seconds(500));
         decide(&verdicts, trusted(), asked);
-        decide(&verdicts, outage(), Instant::now());
-        let now = Instant::now();
+        decide(&verdicts, outage(), Now::read());
+        let now = Now::read();
         assert_eq!(verdicts.get(image(), now), Some((trusted(), false)), "and is not asked for again at once");
-        assert_eq!(verdicts.get(image(), now + seconds(6)), Some((trusted(), true)));
-        assert_eq!(verdicts.get(image(), asked + seconds(600)), None, "stale is never used");
+        assert_eq!(verdicts.get(image(), now.plus(seconds(6))), Some((trusted(), true)));
+        assert_eq!(verdicts.get(image(), asked.plus(seconds(600))), None, "stale is never used");
     }
 
     #[test]
     fn a_verdict_that_turned_is_used_at_once() {
         let verdicts = verdicts();
-        let asked = Instant::now().checked_sub(seconds(500)).unwrap();
+        let asked = Now::ago(seconds(500));
         decide(&verdicts, trusted(), asked);
-        decide(&verdicts, untrusted(), Instant::now());
-        assert_eq!(verdicts.get(image(), Instant::now()), Some((untrusted(), false)));
+        decide(&verdicts, untrusted(), Now::read());
+        assert_eq!(verdicts.get(image(), Now::read()), Some((untrusted(), false)));
     }
 
     #[test]
     fn an_outage_is_kept_for_a_second_and_a_refusal_for_its_time() {
         for (verdict, kept) in [(outage(), 1), (untrusted(), 30)] {
-            let (verdicts, asked) = (verdicts(), Instant::now());
+            let (verdicts, asked) = (verdicts(), Now::read());
             decide(&verdicts, verdict.clone(), asked);
-            let last = asked + seconds(kept) - Duration::from_millis(1);
+            let last = asked.plus(seconds(kept) - Duration::from_millis(1));
             assert_eq!(verdicts.get(image(), last), Some((verdict, false)));
-            assert_eq!(verdicts.get(image(), asked + seconds(kept)), None);
+            assert_eq!(verdicts.get(image(), asked.plus(seconds(kept))), None);
         }
     }
 
@@ -275,7 +278,7 @@ mod tests {
         let Ok(Turn::LookUp(look_up, _)) = verdicts.turn(image(), &"u".into(), false) else { panic!("its turn") };
         let Ok(Turn::Wait(waiting)) = verdicts.turn(image(), &"v".into(), false) else { panic!("it waits") };
         outcome = waiting;
-        look_up.finish(trusted(), None, Instant::now());
+        look_up.finish(trusted(), None, Now::read());
         assert_eq!(*outcome.borrow_and_update(), Some(trusted()));
         assert!(matches!(verdicts.turn(image(), &"v".into(), false), Ok(Turn::Decided(_))));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::registry::{Reply, referrers_path};
 use testkit::{Fixture, sample};
 
-use crate::stage::{SIGN, Stage};
+use crate::stage::{SIGN, Stage, signature_sha256};
 
 /// An appliance that trusts the stage's release key and asks its registry.
 fn appliance(stage: &Stage) -> Fixture {
@@ -33,7 +33,8 @@ fn ask(fixture: &Fixture, query: &str) -> testkit::client::Answer {
 #[test]
 fn evidence_is_signed_for_a_scanner_that_is_released_and_the_record_names_its_signature() {
     let stage = Stage::new();
-    let signature = stage.attach(&stage.good());
+    let good = stage.good();
+    let signature = stage.attach(&good);
     stage.registry.referrers(&stage.image, std::slice::from_ref(&signature));
     let fixture = appliance(&stage);
     let answer = fixture.client().sign(&request(&stage.image)).send().expect(200);
@@ -43,6 +44,7 @@ fn evidence_is_signed_for_a_scanner_that_is_released_and_the_record_names_its_si
     assert_eq!(intent["releaseSignedBy"], "release team");
     assert_eq!(intent["releaseEvidence"], "sigstore_bundle");
     assert_eq!(intent["releaseSignature"], signature.digest());
+    assert_eq!(intent["releaseSignatureSha256"], signature_sha256(&good));
     // Once more, and nobody is asked.
     let asked = stage.registry.exchanges().len();
     fixture.client().sign(&request(&stage.image)).send().expect(200);
@@ -95,7 +97,8 @@ fn a_registry_that_cannot_be_asked_is_a_503_and_never_a_pass() {
 #[test]
 fn whoever_may_read_can_ask_for_the_verdict() {
     let stage = Stage::new();
-    let signature = stage.attach(&stage.bundle(&stage.image, SIGN));
+    let good = stage.good();
+    let (signature, sha256) = (stage.attach(&good), signature_sha256(&good));
     stage.registry.referrers(&stage.image, std::slice::from_ref(&signature));
     let fixture = appliance(&stage);
     let escaped = stage.image.replace(':', "%3A");
@@ -108,7 +111,10 @@ fn whoever_may_read_can_ask_for_the_verdict() {
             body,
             json!({
                 "trusted": true, "imageDigest": stage.image,
-                "signatures": [{ "type": "cosign", "digest": signature.digest(), "signedBy": "release team" }],
+                "signatures": [{
+                    "type": "cosign", "digest": signature.digest(), "signatureSha256": sha256,
+                    "signedBy": "release team",
+                }],
             })
         );
         let records = fixture.appliance.audit_of(audit_id.as_str().unwrap()).unwrap();
@@ -117,6 +123,7 @@ fn whoever_may_read_can_ask_for_the_verdict() {
             (&json!("verify_referrers"), &json!("answered"))
         );
         assert_eq!(records[0]["releaseSignature"], signature.digest());
+        assert_eq!(records[0]["releaseSignatureSha256"], *sha256);
     }
     let other = format!("sha256:{}", "ab".repeat(32));
     let answer = ask(&fixture, &format!("?imageDigest={other}")).expect(200);

@@ -3,19 +3,24 @@
 use serde_json::json;
 use stellaops_signer::release::Evidence;
 
-use crate::stage::{self, SIGN, Stage, bundle, check, key_identity, releases, sign_dsse, simple_payload, statement};
+use crate::stage::{
+    self, SIGN, Stage, bundle, check, key_identity, releases, sign_dsse, signature_sha256, simple_payload, statement,
+};
 use rcgen::{KeyPair, SigningKey as _};
 use testkit::registry::{BUNDLE, manifest};
+use testkit::{hex, sha256};
 
 #[test]
 fn a_bundle_of_a_release_key_is_trusted_and_names_its_signature() {
     let stage = Stage::new();
-    let signature = stage.attach(&stage.good());
+    let good = stage.good();
+    let signature = stage.attach(&good);
     stage.registry.referrers(&stage.image, std::slice::from_ref(&signature));
     let release = stage.check().unwrap();
     assert_eq!((release.digest(), release.signed_by()), (&*stage.image, "release team"));
     assert_eq!(release.evidence().kind(), "sigstore_bundle");
     assert_eq!(release.evidence().signature(), Some(signature.digest()));
+    assert_eq!(release.evidence().signature_sha256(), Some(&*signature_sha256(&good)));
     let Evidence::Signature { found_in, time, .. } = release.evidence() else { panic!("a signature") };
     assert_eq!((found_in.ends_with("/team/scanner"), *time), (true, None));
 }
@@ -36,6 +41,17 @@ fn simple_signing_counts_under_cosigns_tag_and_as_a_referrer_of_its_old_oci_mode
     let descriptor = other.registry.manifest(text.as_bytes()).with("artifactType", kind);
     other.registry.referrers(&other.image, &[descriptor]);
     assert_eq!(other.check().unwrap().evidence().kind(), "simple_signing");
+}
+
+#[test]
+fn of_several_signatures_in_one_manifest_the_one_that_counts_is_named() {
+    let stage = Stage::new();
+    let (payload, stranger) = (simple_payload(&stage.image), KeyPair::generate().unwrap());
+    let [other, good, last] = [&stranger, &stage.key, &stranger].map(|key| key.sign(payload.as_bytes()).unwrap());
+    // One payload, which is one blob: what tells the layers apart is the signature in their annotations.
+    stage.tag(&[&other, &good, &last].map(|signature| stage.simple(&payload, signature)));
+    let release = stage.check().unwrap();
+    assert_eq!(release.evidence().signature_sha256(), Some(&*hex(sha256(&good))));
 }
 
 #[test]

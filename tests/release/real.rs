@@ -14,7 +14,7 @@ use testkit::pki::Pki;
 use testkit::registry::USER;
 use testkit::trusted_root::TrustedRoot;
 use testkit::tsa::TimestampServer;
-use testkit::{peers, pem, shell};
+use testkit::{from_base64, hex, peers, pem, sha256, shell};
 
 use crate::site::{Running, Site, run};
 use crate::stage::{self, check, key_identity, releases};
@@ -216,6 +216,17 @@ pub(crate) fn compare(world: &World) {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 
+    // Of several signatures under one tag the one that counts is named, by a digest that others find as well.
+    let image = world.site.push().digest;
+    for key in ["stranger", "cosign"] {
+        world.sign(2, &format!("sign -y --key {key}.key --tlog-upload=false"), &image);
+    }
+    let listed = run(&mut world.on(2, "download signature", &image));
+    let digests: Vec<String> = String::from_utf8(listed.stdout).unwrap().lines().map(sha256_of_signature).collect();
+    let release = check(&releases, &image).unwrap();
+    let named = release.evidence().signature_sha256().unwrap();
+    assert_eq!(digests.iter().position(|digest| digest == named), Some(1), "{digests:?}, {named}");
+
     // The wrong password is no verdict, and neither is a certificate of somebody else.
     let image = world.site.push().digest;
     let mut config = world.config();
@@ -227,6 +238,12 @@ pub(crate) fn compare(world: &World) {
     config.repository[0].ca = Some(world.site.pki.stranger_ca.certificate.clone());
     let error = check(&stage::releases(&config), &image).unwrap_err();
     assert_eq!((error.code(), error.reason()), ("dependency_unavailable", "release_registry_unreachable"));
+}
+
+/// Of a line of `cosign download signature`.
+fn sha256_of_signature(line: &str) -> String {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    hex(sha256(from_base64(line["Base64Signature"].as_str().unwrap()).unwrap()))
 }
 
 /// By the release key.

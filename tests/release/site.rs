@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use stellaops_signer::config::Repository;
@@ -143,7 +143,8 @@ impl Site {
 }
 
 /// Runs a client, which must succeed.
-pub(crate) fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
 }

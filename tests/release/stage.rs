@@ -160,6 +160,12 @@ pub(crate) fn bundle(payload: &str, signature: &[u8], material: &Value) -> Value
     })
 }
 
+/// Of the signature in a bundle, in hexadecimal.
+pub(crate) fn signature_sha256(bundle: &Value) -> String {
+    let signature = bundle["dsseEnvelope"]["signatures"][0]["sig"].as_str().unwrap();
+    hex(sha256(testkit::from_base64(signature).unwrap()))
+}
+
 pub(crate) fn simple_payload(image: &str) -> String {
     json!({
         "critical": {

@@ -45,6 +45,7 @@ fn each_kind_of_record_says_what_an_auditor_needs() {
             signed_by: "release@stella-ops.org",
             evidence: "sigstore_bundle",
             signature: Some("sha256:cc"),
+            signature_sha256: Some("dd"),
         }),
         statement: Some(StatementFacts {
             predicate_type: "stella.ops/sbom@v1",
@@ -98,7 +99,7 @@ fn each_kind_of_record_says_what_an_auditor_needs() {
             "tenant": "acme", "subject": "scanner-7", "clientId": "client", "tokenId": "jti-1", "senderJkt": two,
             "license": "lic-1", "customer": "cust-1", "plan": "pro",
             "imageDigest": "sha256:bb", "releaseSignedBy": "release@stella-ops.org",
-            "releaseEvidence": "sigstore_bundle", "releaseSignature": "sha256:cc",
+            "releaseEvidence": "sigstore_bundle", "releaseSignature": "sha256:cc", "releaseSignatureSha256": "dd",
             "predicateType": "stella.ops/sbom@v1", "subjects": vec!["sha256:aa"; 16], "subjectCount": 20,
             "payloadSha256": "03".repeat(32), "paeSha256": "04".repeat(32),
             "key": "acme-2026", "keyid": "SHA256:x", "token": "main", "mode": "kms",
@@ -155,7 +156,12 @@ fn the_longest_record_a_stranger_can_cause_fits_an_entry_of_64_kib() {
         caller: Some(&caller),
         entitlement: Some(&entitlement),
         image: Some(&long),
-        release: Some(ReleaseFacts { signed_by: &long, evidence: "sigstore_bundle", signature: Some(&long) }),
+        release: Some(ReleaseFacts {
+            signed_by: &long,
+            evidence: "sigstore_bundle",
+            signature: Some(&long),
+            signature_sha256: Some(&digest),
+        }),
         statement: Some(StatementFacts {
             predicate_type: &long,
             subjects: &subjects,

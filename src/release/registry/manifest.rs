@@ -10,10 +10,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::annotation;
 use super::error::RegistryError;
-use crate::release::claim::ANNOTATIONS;
 use crate::release::digest::Digest;
-use crate::release::search::PREDICATE_TYPE;
 use crate::statement::json::{Document, Field, FieldError, JsonLimits};
 
 /// A manifest whose bytes have the digest that it is known by.
@@ -79,7 +78,7 @@ impl Manifest {
                 None => None,
             };
             let layers = match root.member("layers") {
-                Some(layers) => list(&layers, MAX_LAYERS, &ANNOTATIONS)?,
+                Some(layers) => list(&layers, MAX_LAYERS, &annotation::OF_LAYERS)?,
                 None => List::default(),
             };
             let subject = subject.map(|subject| subject.digest);
@@ -126,7 +125,7 @@ impl Index {
             if entries.node().is_null() {
                 return Ok(List::default());
             }
-            list(&entries, MAX_ENTRIES, &[PREDICATE_TYPE])
+            list(&entries, MAX_ENTRIES, &annotation::OF_MANIFESTS)
         };
         let List { read: manifests, skipped, more } = read().map_err(|error| RegistryError::field(what, &error))?;
         Ok(Self { manifests, skipped, more })
@@ -217,7 +216,7 @@ const MAX_NAME: usize = 256;
 const MAX_LAYERS: usize = 1024;
 
 /// Of one index. Four megabytes of JSON hold about as many.
-const MAX_ENTRIES: usize = 20_000;
+pub(in crate::release) const MAX_ENTRIES: usize = 20_000;
 
 /// Bytes; a certificate chain or a log entry has a few thousand.
 const MAX_ANNOTATION: usize = 64 * 1024;
@@ -265,10 +264,10 @@ mod tests {
             assert_eq!((manifest.layers.len(), manifest.skipped, manifest.more), (1, 1, false), "{odd}");
             assert_eq!(index.manifests, manifest.layers);
         }
-        let long = with("annotations", json!({ ANNOTATIONS[0]: "x".repeat(MAX_ANNOTATION + 1) }));
-        let manifest = manifest(&[long, with("annotations", json!({ ANNOTATIONS[0]: "x" }))]).unwrap();
+        let long = with("annotations", json!({ (annotation::SIGNATURE): "x".repeat(MAX_ANNOTATION + 1) }));
+        let manifest = manifest(&[long, with("annotations", json!({ (annotation::SIGNATURE): "x" }))]).unwrap();
         assert_eq!((manifest.layers.len(), manifest.skipped), (1, 1));
-        assert_eq!(manifest.layers[0].annotation(ANNOTATIONS[0]), Some("x"));
+        assert_eq!(manifest.layers[0].annotation(annotation::SIGNATURE), Some("x"));
         // What is no descriptor at all is in no list of them.
         for wrong in [json!(7), json!([]), json!("x"), Value::Null] {
             assert!(index(&[wrong.clone(), entry(1)]).is_err(), "{wrong}");
@@ -286,8 +285,8 @@ mod tests {
             assert!(index.manifests[0].annotations.is_empty());
             assert_eq!(manifest(&[with("annotations", annotations)]).unwrap().layers, index.manifests);
         }
-        let said = index(&[with("annotations", json!({ PREDICATE_TYPE: "x", "a": 7 }))]).unwrap();
-        assert_eq!(said.manifests[0].annotation(PREDICATE_TYPE), Some("x"));
+        let said = index(&[with("annotations", json!({ (annotation::PREDICATE_TYPE): "x", "a": 7 }))]).unwrap();
+        assert_eq!(said.manifests[0].annotation(annotation::PREDICATE_TYPE), Some("x"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - every answer has a bound in size and time, a list one in pages;
 //! - every manifest and blob has the digest and the length that it was asked for by, and the media type that it says.
 
+pub(super) mod annotation;
 mod auth;
 mod error;
 mod link;
@@ -31,6 +32,7 @@ use crate::outbound::{Fetched, Outbound, OutboundError, OutboundLimits, Outbound
 use auth::Auth;
 pub use auth::Credentials;
 pub use error::RegistryError;
+pub(super) use manifest::MAX_ENTRIES;
 pub use manifest::{Descriptor, Index, Manifest};
 use manifest::{INDEX_TYPE, LIST_TYPE, MANIFEST_TYPES};
 pub(crate) use origin::Origin;
