@@ -79,6 +79,8 @@ pub(crate) struct Fake {
     pub(crate) unopenable: Mutex<HashMap<String, Remedy>>,
     /// Labels of keys whose opening takes this long.
     pub(crate) slow_to_open: Mutex<HashMap<String, Duration>>,
+    /// How long a session takes to open.
+    pub(crate) slow_sessions: Mutex<Duration>,
     /// The login fails in a way that says nothing about the PIN.
     pub(crate) unclear: AtomicBool,
     closed: Mutex<bool>,
@@ -111,6 +113,7 @@ impl FakeToken {
             failing: Mutex::default(),
             unopenable: Mutex::default(),
             slow_to_open: Mutex::default(),
+            slow_sessions: Mutex::default(),
             unclear: AtomicBool::new(false),
             closed: Mutex::new(false),
             gate: Condvar::new(),
@@ -161,6 +164,7 @@ impl Token for FakeToken {
 
     fn open_session(&self) -> Result<Box<dyn TokenSession>, TokenError> {
         self.facts()?;
+        std::thread::sleep(*self.0.slow_sessions.lock().unwrap());
         self.0.open_sessions.fetch_add(1, SeqCst);
         self.0.sessions_made.fetch_add(1, SeqCst);
         Ok(Box::new(FakeSession { token: self.clone(), broken: AtomicBool::new(false) }))

@@ -145,6 +145,21 @@ fn a_key_is_judged_anew_in_each_session() {
 }
 
 #[test]
+fn while_a_lost_session_is_opened_anew_what_comes_waits_whatever_became_of_the_other() {
+    let (place, token) = (Place::new(), FakeToken::new());
+    let worker = started(&place, &token, place.plan());
+    eventually("both sessions are open", || worker.status().sessions_open == 2);
+    let mut front = FakeFront::connect(&place);
+    // One of them has done some work then, and is opened anew at once; the other waits before it tries again.
+    let key = front.open();
+    *token.0.slow_sessions.lock().unwrap() = Duration::from_millis(30);
+    token.0.failures.lock().unwrap().extend([Remedy::NewSession; 2]);
+    front.failure(&sign(key.handle, 5_000));
+    assert!(matches!(front.ask(&sign(key.handle, 5_000)), Reply::Signed(_)));
+    stop(worker);
+}
+
+#[test]
 fn a_key_that_costs_each_session_that_opens_it_is_opened_less_and_less_and_disturbs_nobody() {
     let (place, token) = (Place::new(), FakeToken::new());
     token.replace_key("broken");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::device::{NoSession, Opened, unavailable};
 use super::ladder::Step;
 use super::queue::{Job, Next, Work};
-use super::state::{Shared, locked};
+use super::state::{Reopening, Shared, locked};
 use crate::custody::GateAttributes;
 use crate::custody::token::{FoundKey, KeySlot, Remedy, TokenError, TokenSession, explain};
 use crate::custody::uri::KeyUri;
@@ -18,21 +18,25 @@ use crate::telemetry::alert;
 /// ladder says when more than that is needed.
 pub(super) fn run(shared: &Shared, number: usize) {
     let mut pause = FIRST_PAUSE;
+    let mut reopening = None;
     while !shared.state.stopping() {
         let end = {
             let _inside = shared.gate.enter();
             match shared.device.session() {
-                Ok(opened) => serve(shared, number, opened),
-                Err(trouble) => End::Unopened(trouble),
+                Ok(opened) => serve(shared, number, opened, reopening.take()),
+                Err(trouble) => {
+                    reopening = None;
+                    End::Unopened(trouble)
+                }
             }
         };
         let (trouble, step) = match end {
             End::Stopped => break,
             End::Recalled => continue,
-            End::Lost { error, over, worked } => {
+            End::Lost { error, over, reopening: at_once } => {
                 let step = lost(shared, &error, over);
-                if worked && step == Step::NewSession {
-                    pause = FIRST_PAUSE;
+                if at_once.is_some() && step == Step::NewSession {
+                    (pause, reopening) = (FIRST_PAUSE, at_once);
                     continue;
                 }
                 (unavailable(&error), step)
@@ -66,13 +70,13 @@ pub(super) fn run(shared: &Shared, number: usize) {
 }
 
 /// Why a session is no more.
-enum End {
+enum End<'a> {
     /// The worker stops.
     Stopped,
     /// The module is to be initialised anew.
     Recalled,
-    /// It must not be used again. Over which key, if any, and had it done some work?
-    Lost { error: TokenError, over: Option<Over>, worked: bool },
+    /// It must not be used again. Over which key, if any? Had it done some work, the next one is opened at once.
+    Lost { error: TokenError, over: Option<Over>, reopening: Option<Reopening<'a>> },
     /// There was none.
     Unopened(NoSession),
 }
@@ -124,12 +128,13 @@ fn reinitialize(shared: &Shared) {
 }
 
 /// Works until the worker stops or the session is lost.
-fn serve(shared: &Shared, number: usize, opened: Opened) -> End {
+fn serve<'a>(shared: &'a Shared, number: usize, opened: Opened, reopening: Option<Reopening<'a>>) -> End<'a> {
     shared.counters.sessions_opened.fetch_add(1, Relaxed);
     if opened.logged_in_now {
         shared.counters.logins.fetch_add(1, Relaxed);
     }
     shared.state.session_opened(opened.facts);
+    drop(reopening);
     let _open = OpenSession(shared);
     let _working = shared.queue.joined();
     let mut session = Session { shared, number, session: opened.session, slots: Vec::new() };
@@ -148,7 +153,8 @@ fn serve(shared: &Shared, number: usize, opened: Opened) -> End {
             if error.remedy() == Remedy::NewLogin {
                 shared.device.doubt_login(opened.login);
             }
-            return End::Lost { error, over, worked };
+            // Before it counts as closed, so that nobody is sent away in between.
+            return End::Lost { error, over, reopening: worked.then(|| shared.state.reopening()) };
         }
     }
 }

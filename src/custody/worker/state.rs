@@ -122,6 +122,15 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// See [`State::reopening`].
+pub(super) struct Reopening<'a>(&'a State);
+
+impl Drop for Reopening<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.inner).reopening -= 1;
+    }
+}
+
 /// Can the worker sign, and if not, what does the front hear?
 #[derive(Default)]
 pub(super) struct State {
@@ -132,6 +141,8 @@ pub(super) struct State {
 #[derive(Default)]
 struct Inner {
     sessions: u32,
+    /// Sessions that are opened anew at once.
+    reopening: u32,
     opened_once: bool,
     stopping: bool,
     trouble: Option<(WorkerState, String)>,
@@ -156,6 +167,13 @@ impl State {
     pub(super) fn session_closed(&self) {
         let mut inner = locked(&self.inner);
         inner.sessions = inner.sessions.saturating_sub(1);
+    }
+
+    /// A session was lost and is opened anew at once. Until that has come to something, and what is returned is dropped,
+    /// what waits may wait a moment longer, whatever became of other sessions.
+    pub(super) fn reopening(&self) -> Reopening<'_> {
+        locked(&self.inner).reopening += 1;
+        Reopening(self)
     }
 
     /// Opening a session failed. Logged when it is news; with other sessions still open, the worker can sign.
@@ -188,8 +206,8 @@ impl State {
         match &inner.trouble {
             _ if inner.stopping => Some((FailureCode::Stopping, STOPPING.to_owned())),
             Some((WorkerState::PinRefused, detail)) => Some((FailureCode::PinRefused, detail.clone())),
-            Some((_, detail)) => Some((FailureCode::TokenUnavailable, detail.clone())),
-            None => None,
+            Some((_, detail)) if inner.reopening == 0 => Some((FailureCode::TokenUnavailable, detail.clone())),
+            _ => None,
         }
     }
 
