@@ -12,7 +12,7 @@ use testkit::appliance::Binaries;
 use testkit::{Context, Error, Fixture, Result, softhsm};
 
 use crate::run;
-use crate::wire_client::{Outcome, WireClient};
+use crate::wire_client::{Load, Outcome, WireClient};
 
 /// Everything that one run found.
 #[derive(Serialize)]
@@ -113,7 +113,8 @@ fn device(binaries: &Binaries, sessions: u32, latency_ms: u32, phase: Duration) 
     let (from, to) = (phase / 10, phase);
     let window = 4 * sessions as usize;
     rig.control.reset_counters().context("begin to count")?;
-    let saturated = rig.client()?.saturate(1, window, LONG, phase).context("saturate the worker")?;
+    let load = Load { lane: 1, window, budget: LONG, gather: Duration::ZERO };
+    let saturated = rig.client()?.saturate(&load, phase).context("saturate the worker")?;
     let seen = rig.control.counters().context("read the device's counters")?;
     let flood = rig.client()?.offer(1, capacity * 4.0, budget, phase).context("overload the worker")?;
     let [large, small] = two(&rig, [capacity * 10.0, capacity], budget, phase)?;
@@ -157,10 +158,10 @@ fn bare(binaries: &Binaries, phase: Duration) -> Result<Bare> {
     let each = (phase / BARE_ROUNDS).max(Duration::from_secs(1));
     for _ in 0..BARE_ROUNDS {
         let raw = run::raw_token(&fixture, each)?;
-        let window = 4 * raw.sessions as usize;
+        let load = Load { lane: 1, window: 16 * raw.sessions as usize, budget: LONG, gather: GATHER };
         let client =
             WireClient::connect(&fixture.dir().join("main.sock"), &fixture.keys.acme.uri).context("connect")?;
-        let outcome = client.saturate(1, window, LONG, each).context("saturate the worker")?;
+        let outcome = client.saturate(&load, each).context("saturate the worker")?;
         rounds.push(Bare { raw_per_second: raw.per_second, worker_per_second: outcome.rate(each / 10, each) });
     }
     rounds.sort_by(|a, b| a.share().total_cmp(&b.share()));
@@ -192,9 +193,10 @@ fn many_keys(binaries: &Binaries) -> Result<ManyKeys> {
     let open_all = many.client()?.open_all(all).context("open every key")?;
     // In turns, so that both meet the same noise; the median of the rounds' medians.
     let mut medians = [Vec::new(), Vec::new()];
+    let one = Load { lane: 1, window: 1, budget: LONG, gather: Duration::ZERO };
     for _ in 0..ROUNDS {
         for (rig, medians) in [&few, &many].into_iter().zip(&mut medians) {
-            let mut outcome = rig.client()?.saturate(1, 1, LONG, ROUND).context("sign one by one")?;
+            let mut outcome = rig.client()?.saturate(&one, ROUND).context("sign one by one")?;
             medians.push(outcome.median());
         }
     }
@@ -333,4 +335,7 @@ const LIKE: &str = "acme-active";
 const KEYS: u32 = 10_000;
 const ROUNDS: usize = 31;
 const BARE_ROUNDS: u32 = 7;
+
+/// Of the load on bare SoftHSM2, which has the cores to share with it.
+const GATHER: Duration = Duration::from_micros(500);
 const ROUND: Duration = Duration::from_millis(100);

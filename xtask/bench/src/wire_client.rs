@@ -18,6 +18,18 @@ pub(crate) struct WireClient {
     handle: KeyHandle,
 }
 
+/// Requests of which a number is always in progress.
+pub(crate) struct Load {
+    pub(crate) lane: u64,
+    /// How many.
+    pub(crate) window: usize,
+    /// What each may take.
+    pub(crate) budget: Duration,
+    /// How long answers are left to gather before they are read: a client that is woken for each takes a part of the
+    /// cores that it measures.
+    pub(crate) gather: Duration,
+}
+
 /// What came of the requests of one lane.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
@@ -89,37 +101,37 @@ impl WireClient {
         Ok(started.elapsed())
     }
 
-    /// Keeps `window` requests in progress for `time`.
-    pub(crate) fn saturate(
-        mut self,
-        lane: u64,
-        window: usize,
-        budget: Duration,
-        time: Duration,
-    ) -> io::Result<Outcome> {
+    /// Keeps as many requests in progress as the load says, for `time`.
+    pub(crate) fn saturate(mut self, load: &Load, time: Duration) -> io::Result<Outcome> {
         let started = Instant::now();
         let mut outcome = Outcome::default();
-        let mut sent: HashMap<u64, Instant> = HashMap::with_capacity(window);
-        let mut id = 1;
+        // A request's number says where in this list it was sent; those below are taken.
+        let mut sent = vec![started; load.window];
+        let mut free: Vec<usize> = (0..load.window).collect();
         let mut out = Vec::new();
         loop {
             // Looked at once a turn: were the time up between two looks, an answer would be awaited that nobody owes.
-            let goes_on = started.elapsed() < time;
-            if !goes_on && sent.is_empty() {
+            let now = Instant::now();
+            let goes_on = now - started < time;
+            if !goes_on && free.len() == load.window {
                 return Ok(outcome);
             }
             out.clear();
-            while sent.len() < window && goes_on {
-                id += 1;
-                encode_request(id, &self.sign(lane, id, budget), &mut out);
-                sent.insert(id, Instant::now());
+            for place in free.drain(..if goes_on { free.len() } else { 0 }) {
+                sent[place] = now;
+                let id = place as u64 + FIRST;
+                encode_request(id, &self.sign(load.lane, id, load.budget), &mut out);
             }
             self.stream.write_all(&out)?;
-            let (answered, reply) = next(&mut self.stream, &mut self.inbox)?;
-            outcome.note(reply, sent.remove(&answered), started)?;
-            while let Some(frame) = self.inbox.next_frame().map_err(io::Error::other)? {
-                let (answered, reply) = decode_reply(frame).map_err(io::Error::other)?;
-                outcome.note(reply, sent.remove(&answered), started)?;
+            std::thread::sleep(load.gather);
+            let mut answer = Some(next(&mut self.stream, &mut self.inbox)?);
+            let now = Instant::now();
+            while let Some((id, reply)) = answer {
+                let place = usize::try_from(id - FIRST).map_err(io::Error::other)?;
+                outcome.note(reply, now - sent[place], now - started)?;
+                free.push(place);
+                let frame = self.inbox.next_frame().map_err(io::Error::other)?;
+                answer = frame.map(decode_reply).transpose().map_err(io::Error::other)?;
             }
         }
     }
@@ -157,7 +169,8 @@ impl WireClient {
         for _ in 0..total {
             let (answered, reply) = next(&mut stream, &mut inbox)?;
             let began = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&answered);
-            outcome.note(reply, began, started)?;
+            let began = began.ok_or_else(|| io::Error::other("an answer to nothing"))?;
+            outcome.note(reply, began.elapsed(), started.elapsed())?;
         }
         sending.join().map_err(|_| io::Error::other("a load thread panicked"))??;
         Ok(outcome)
@@ -173,13 +186,11 @@ impl WireClient {
 }
 
 impl Outcome {
-    fn note(&mut self, reply: Reply, sent: Option<Instant>, started: Instant) -> io::Result<()> {
-        let Some(sent) = sent else { return Err(io::Error::other("an answer to nothing")) };
-        let took = sent.elapsed();
+    fn note(&mut self, reply: Reply, took: Duration, at: Duration) -> io::Result<()> {
         self.longest = self.longest.max(took);
         match reply {
             Reply::Signed(_) => {
-                self.signed.push(started.elapsed());
+                self.signed.push(at);
                 self.latencies.push(took);
                 Ok(())
             }
@@ -208,3 +219,6 @@ fn next(stream: &mut UnixStream, inbox: &mut Inbox) -> io::Result<(u64, Reply)> 
 }
 
 const OPENED_AT_ONCE: usize = 64;
+
+/// Zero and one were the hello and the key.
+const FIRST: u64 = 2;
