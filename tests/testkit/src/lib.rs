@@ -165,10 +165,11 @@ pub fn sha256(bytes: impl AsRef<[u8]>) -> [u8; 32] {
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// A random identifier: 128 bits as base64url.
+/// A random identifier: 32 hexadecimal digits.
 #[must_use]
 pub fn random_id() -> String {
-    base64url(uuid::Uuid::new_v4().as_bytes())
+    // No `-` in front, which a program would take for an option.
+    uuid::Uuid::new_v4().simple().to_string()
 }
 
 impl Error {
