@@ -38,6 +38,7 @@ pub mod custody;
 pub mod daemon;
 pub mod dsse;
 pub mod entitlement;
+mod hex;
 pub mod jose;
 pub mod keyless;
 mod live_file;

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use super::tls::{ServerTls, TlsError, server_tls};
+use super::tls::{MadeOf, ServerTls, TlsError, server_tls};
+use crate::audit::{AuditLog, Detail, Record};
 use crate::config::Tls;
 use crate::live_file::FileState;
 use crate::telemetry::{Metrics, alert};
@@ -96,8 +97,9 @@ impl LiveTls {
         Ok(Looked::TrustReplaced)
     }
 
-    /// Calls [`refresh`](Self::refresh) every second, for ever, logs what comes of it, and keeps the metrics.
-    pub(crate) async fn watch(self: Arc<Self>, metrics: &Metrics) {
+    /// Calls [`refresh`](Self::refresh) every second, for ever, logs and records what comes of it, and keeps the metrics.
+    pub(crate) async fn watch(self: Arc<Self>, metrics: &Metrics, audit: &AuditLog) {
+        record(audit, "tls_in_force", &self.in_force.load().made_of.details()).await;
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -110,17 +112,41 @@ impl LiveTls {
             let this = Arc::clone(&self);
             let Ok(looked) = tokio::task::spawn_blocking(move || this.refresh()).await else { continue };
             match looked {
-                Ok(Looked::Unchanged) => {}
+                Ok(Looked::Unchanged) => continue,
                 Ok(Looked::Replaced) => tracing::info!("a new server certificate is in force"),
                 Ok(Looked::TrustReplaced) => {
                     tracing::warn!(name: alert::CLIENT_TRUST_REPLACED, "new client CAs or revocation lists are in force; open connections end");
                 }
-                Err(error) => tracing::error!(
-                    name: alert::TLS_FILES_REFUSED, %error,
-                    "the files of [server.tls] were not taken; those in force stay"
-                ),
+                Err(error) => {
+                    tracing::error!(
+                        name: alert::TLS_FILES_REFUSED, %error,
+                        "the files of [server.tls] were not taken; those in force stay"
+                    );
+                    let detail: String = error.to_string().chars().take(MAX_DETAIL).collect();
+                    record(audit, "tls_refused", &[("detail", Detail::Text(&detail))]).await;
+                    continue;
+                }
             }
+            // Afterwards: a list that revokes somebody does not wait for the disk.
+            record(audit, "tls_in_force", &self.in_force.load().made_of.details()).await;
         }
+    }
+}
+
+impl MadeOf {
+    fn details(&self) -> [(&'static str, Detail<'_>); 3] {
+        [
+            ("certificateSha256", Detail::Text(&self.certificate)),
+            ("clientCaSha256", Detail::Text(&self.client_ca)),
+            ("clientCrlSha256", Detail::Text(&self.client_crl)),
+        ]
+    }
+}
+
+async fn record(audit: &AuditLog, event: &'static str, details: &[(&'static str, Detail<'_>)]) {
+    if let Err(error) = audit.append(&Record::Event { event, details }).await {
+        // The log says for itself that it fails, and nothing is signed while it does.
+        tracing::error!(%error, "`{event}` could not be recorded");
     }
 }
 
@@ -137,3 +163,6 @@ fn states<'p>(paths: impl Iterator<Item = &'p Path>) -> Vec<State> {
 }
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Characters of an error in a record.
+const MAX_DETAIL: usize = 512;

@@ -60,6 +60,17 @@ pub(crate) struct ServerTls {
     pub(crate) certificate_expires: UnixTime,
     /// From when on the first of the revocation lists says nothing any more, and with it nobody is let in.
     pub(crate) lists_end: Option<UnixTime>,
+    /// What it was made of, for the audit log.
+    pub(crate) made_of: MadeOf,
+}
+
+/// SHA-256 of certificates and revocation lists in DER, in hexadecimal, with commas between them: `openssl x509` and
+/// `openssl crl` print the same with `-fingerprint -sha256`. Of many the first [`MOST_NAMED`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MadeOf {
+    pub(crate) certificate: String,
+    pub(crate) client_ca: String,
+    pub(crate) client_crl: String,
 }
 
 /// Reads certificates, keys, CAs and CRLs and makes the rustls configuration: TLS 1.3 (1.2 only where allowed),
@@ -89,7 +100,8 @@ pub(crate) fn server_tls(tls: &Tls) -> Result<ServerTls, TlsError> {
     // SHA-256 runs in hardware where SHA-384 does not.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
-    let verifier = client_verifier(tls, Arc::clone(&provider))?;
+    let mut made_of = MadeOf { certificate: crate::hex::sha256(&chain[0]), ..MadeOf::default() };
+    let verifier = client_verifier(tls, Arc::clone(&provider), &mut made_of)?;
     let lists_end = verifier.lists_end().and_then(|end| i64::try_from(end).ok()).map(UnixTime);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
@@ -100,7 +112,7 @@ pub(crate) fn server_tls(tls: &Tls) -> Result<ServerTls, TlsError> {
     // A resumed session would skip the CRL; tickets that nobody may use are not worth sending.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(ServerTls { config: Arc::new(config), certificate_expires, lists_end })
+    Ok(ServerTls { config: Arc::new(config), certificate_expires, lists_end, made_of })
 }
 
 /// Reads what authentication and audit need of a verified client certificate.
@@ -117,6 +129,7 @@ pub(super) fn peer_certificate(leaf: &CertificateDer<'_>) -> Option<PeerCertific
 fn client_verifier(
     tls: &Tls,
     provider: Arc<rustls::crypto::CryptoProvider>,
+    made_of: &mut MadeOf,
 ) -> Result<Arc<RememberingVerifier>, TlsError> {
     let authorities = certificates("client_ca", &tls.client_ca)?;
     let mut roots = RootCertStore::empty();
@@ -139,6 +152,8 @@ fn client_verifier(
         }
     }
     every_authority_has_a_list(tls, &authorities, &crls)?;
+    made_of.client_ca = fingerprints(authorities.iter().map(AsRef::as_ref));
+    made_of.client_crl = fingerprints(crls.iter().map(AsRef::as_ref));
     // With CRLs, the whole chain is checked, an uncovered certificate is refused, and so is a stale CRL: an old
     // list cannot say who was revoked since.
     let lists = crls.clone();
@@ -194,9 +209,16 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     Ok(certificates)
 }
 
+fn fingerprints<'d>(ders: impl Iterator<Item = &'d [u8]>) -> String {
+    ders.take(MOST_NAMED).map(crate::hex::sha256).collect::<Vec<_>>().join(",")
+}
+
 fn expiry(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
     Some(UnixTime(parsed.validity().not_after.timestamp()))
 }
 
 const MAX_SUBJECT: usize = 256;
+
+/// Of CAs, and of revocation lists, in a record.
+const MOST_NAMED: usize = 16;

@@ -63,7 +63,7 @@ impl Append {
     }
 
     /// The record stays entered; nobody waits for it.
-    pub(super) fn forget(self) {}
+    pub(crate) fn forget(self) {}
 }
 
 impl Future for Append {

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::load::{Loaded, steps};
 use super::tree::{Node, Value};
 use crate::live_file::FileState;
@@ -56,10 +54,7 @@ impl Loaded {
     pub fn digest(&self) -> String {
         let mut values = String::new();
         self.tree.spell(&mut values);
-        digest(&SHA256, values.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        crate::hex::sha256(values.as_bytes())
     }
 
     /// Are the values at `path` those of `other`?

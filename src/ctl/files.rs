@@ -52,7 +52,7 @@ pub(crate) fn hash(path: &Path, algorithm: &'static digest::Algorithm) -> Result
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hex(context.finish().as_ref())),
+            Ok(0) => return Ok(crate::hex::hex(context.finish().as_ref())),
             Ok(n) => context.update(&buffer[..n]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(error)),
@@ -134,11 +134,6 @@ pub(crate) fn like(path: &Path, model: &Path) -> io::Result<()> {
         std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid()))?;
     }
     fs::set_permissions(path, model.permissions())
-}
-
-/// Lowercase hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether `path` stands for standard input or output.

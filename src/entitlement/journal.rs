@@ -24,19 +24,23 @@ enum Age {
 }
 
 impl Journal {
-    pub(super) fn note_keys(&mut self, outcome: &Result<Option<usize>, EntitlementSetupError>) {
+    /// What is news of it: new keys, or why others were not taken.
+    pub(super) fn note_keys(&mut self, outcome: Result<bool, EntitlementSetupError>) -> Option<Result<(), String>> {
         match outcome {
-            Ok(None) => {}
-            Ok(Some(keys)) => {
+            Ok(false) => None,
+            Ok(true) => {
                 self.keys_error = None;
-                tracing::warn!(keys, "new licensing keys are in force");
+                tracing::warn!("new licensing keys are in force");
+                Some(Ok(()))
             }
             Err(error) => {
                 let text = error.to_string();
-                if self.keys_error.as_ref() != Some(&text) {
-                    tracing::error!(%error, "the licensing keys were not taken; those in force stay");
-                    self.keys_error = Some(text);
+                if self.keys_error.as_ref() == Some(&text) {
+                    return None;
                 }
+                tracing::error!(%error, "the licensing keys were not taken; those in force stay");
+                self.keys_error = Some(text.clone());
+                Some(Err(text))
             }
         }
     }

@@ -217,16 +217,16 @@ impl Entitlements {
         Ok(Arc::clone(&grant.entitlement))
     }
 
-    /// Looks whether the file of licensing keys has changed, and takes valid new keys into force; their number then. Reads
-    /// a file.
+    /// Looks whether the file of licensing keys has changed, and takes valid new keys into force; whether it did. Reads a
+    /// file.
     ///
     /// A list signed by a key that is gone lets no PoE pass, as a restart would not come up with it: add a new key
     /// first, have the list signed by it, then remove the old one.
     ///
     /// # Errors
     /// [`EntitlementSetupError`]; the keys in force stay.
-    pub fn refresh_keys(&self) -> Result<Option<usize>, EntitlementSetupError> {
-        self.offline.as_ref().map_or(Ok(None), Offline::refresh_keys)
+    pub fn refresh_keys(&self) -> Result<bool, EntitlementSetupError> {
+        self.offline.as_ref().map_or(Ok(false), Offline::refresh_keys)
     }
 
     /// Looks whether the revocation list's file has changed, and takes a valid new list into force. Reads a file.
@@ -238,11 +238,11 @@ impl Entitlements {
     }
 
     /// Calls [`refresh_keys`](Self::refresh_keys) and [`refresh`](Self::refresh) every second, for ever, and logs what
-    /// comes of it. Returns at once when there is nothing to watch.
-    pub async fn watch(self: Arc<Self>) {
-        if self.offline.is_none() {
-            return;
-        }
+    /// comes of it. `tell` hears the RFC 7638 thumbprints of the licensing keys in force, at the start and whenever they are
+    /// replaced, and why others were not taken. Returns at once when there is nothing to watch.
+    pub async fn watch(self: Arc<Self>, tell: impl Fn(Result<&[[u8; 32]], &str>)) {
+        let Some(offline) = &self.offline else { return };
+        tell(Ok(&offline.thumbprints()));
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut journal = Journal::default();
@@ -251,7 +251,11 @@ impl Entitlements {
             let this = Arc::clone(&self);
             // The keys first: whoever replaces both may have signed the list with a new one.
             if let Ok((keys, list)) = tokio::task::spawn_blocking(move || (this.refresh_keys(), this.refresh())).await {
-                journal.note_keys(&keys);
+                match journal.note_keys(keys) {
+                    None => {}
+                    Some(Ok(())) => tell(Ok(&offline.thumbprints())),
+                    Some(Err(why)) => tell(Err(&why)),
+                }
                 journal.note(&list);
             }
             if let Some(status) = self.revocation_list() {

@@ -67,16 +67,21 @@ impl Offline {
         Ok(grant)
     }
 
-    /// Looks whether the file of keys has changed, and takes valid new keys into force; their number then.
+    /// Looks whether the file of keys has changed, and takes valid new keys into force; whether it did.
     ///
     /// # Errors
     /// [`EntitlementSetupError`]; the keys in force stay.
-    pub(super) fn refresh_keys(&self) -> Result<Option<usize>, EntitlementSetupError> {
+    pub(super) fn refresh_keys(&self) -> Result<bool, EntitlementSetupError> {
         let taken = self.keys.refresh()?;
-        if taken.is_some() {
+        if taken {
             self.revocations.keys_changed();
         }
         Ok(taken)
+    }
+
+    /// The RFC 7638 thumbprints of the keys in force.
+    pub(super) fn thumbprints(&self) -> Vec<[u8; 32]> {
+        self.keys.in_force().thumbprints()
     }
 
     /// As [`RevocationList::refresh`].

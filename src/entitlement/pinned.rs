@@ -83,24 +83,23 @@ impl KeyFile {
         self.in_force.load()
     }
 
-    /// Looks at the file and takes changed keys into force; their number then. A file that was judged and refused is
+    /// Looks at the file and takes changed keys into force; whether it did. A file that was judged and refused is
     /// not judged again; one that could not be read is.
     ///
     /// # Errors
     /// [`EntitlementSetupError`]; the keys in force stay.
-    pub(super) fn refresh(&self) -> Result<Option<usize>, EntitlementSetupError> {
+    pub(super) fn refresh(&self) -> Result<bool, EntitlementSetupError> {
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
         let unreadable = |source| EntitlementSetupError::KeysUnreadable { path: self.path.clone(), source };
         if *judged == FileState::of(&std::fs::metadata(&self.path).map_err(unreadable)?) {
-            return Ok(None);
+            return Ok(false);
         }
         let (state, json) = live_file::read(&self.path, MAX_KEYS_BYTES).map_err(unreadable)?;
         *judged = state;
         let generation = self.in_force.load().generation + 1;
         let keys = PinnedKeys::judge(&self.path, &json, &self.algorithms, generation)?;
-        let count = keys.keys.keys().len();
         self.in_force.store(Arc::new(keys));
-        Ok(Some(count))
+        Ok(true)
     }
 }
 
@@ -125,6 +124,11 @@ impl PinnedKeys {
     /// Grows by one with every set that is taken into force: what was proven by an older one must be proven again.
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// RFC 7638.
+    pub(super) fn thumbprints(&self) -> Vec<[u8; 32]> {
+        self.keys.keys().iter().map(|key| *key.thumbprint()).collect()
     }
 
     /// Is the key with this thumbprint one of them?

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::SHA256;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rustls_pki_types::CertificateDer;
@@ -88,7 +87,7 @@ impl Pins {
             issuer: certificate.issuer.clone(),
             not_before: certificate.not_before,
             not_after: certificate.not_after,
-            sha256: hex(aws_lc_rs::digest::digest(&SHA256, &certificate.leaf).as_ref()),
+            sha256: crate::hex::sha256(&certificate.leaf),
             keyid: key.keyid().into(),
             leaf: certificate.leaf,
             public_key: key,
@@ -121,10 +120,6 @@ fn check(key: &PublicKey, digest: &[u8; 32], signature: &[u8]) -> Result<DerSign
     let signature = Signature::from_der(signature)?;
     dsse::verify_digest(key, digest, &signature)?;
     Ok(signature.to_der())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// RFC 7468, section 5.1.

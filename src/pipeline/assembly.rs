@@ -18,6 +18,7 @@ use crate::config::{self, Config, JwksSource, KeyState, Loaded, Print};
 use crate::custody::Custody;
 use crate::custody::history::{self, History};
 use crate::entitlement::Entitlements;
+use crate::jose::base64url;
 use crate::keyless::Keyless;
 use crate::outbound::{Outbound, OutboundLimits, OutboundTls};
 use crate::quota::Quotas;
@@ -147,7 +148,10 @@ impl Appliance {
             let authenticator = Arc::clone(authenticator);
             vec![async move { authenticator.maintain().await }]
         });
-        self.entitlements.tend(runtime, |entitlements| vec![Arc::clone(entitlements).watch()]);
+        self.entitlements.tend(runtime, |entitlements| {
+            let (entitlements, audit) = (Arc::clone(entitlements), Arc::clone(&self.audit));
+            vec![async move { entitlements.watch(|keys| write_down_licensing_keys(&audit, keys)).await }]
+        });
         self.custody.tend(runtime, |custody| {
             let (history, audit) = (History::of(&self.config), Arc::clone(&self.audit));
             let watch: Task = Box::pin(Arc::clone(custody).watch());
@@ -162,8 +166,8 @@ impl Appliance {
             vec![upkeep, Box::pin(write_down_assertions(keyless, Arc::clone(&self.audit)))]
         });
         self.tls.tend(runtime, |tls| {
-            let (tls, metrics) = (Arc::clone(tls), Arc::clone(&self.metrics));
-            vec![async move { tls.watch(&metrics).await }]
+            let (tls, metrics, audit) = (Arc::clone(tls), Arc::clone(&self.metrics), Arc::clone(&self.audit));
+            vec![async move { tls.watch(&metrics, &audit).await }]
         });
     }
 
@@ -253,6 +257,24 @@ async fn write_down_custody_events(custody: Arc<Custody>, audit: Arc<AuditLog>) 
     }
 }
 
+/// By which keys the Licensing Service is believed from now on, or why not by those that somebody wrote.
+fn write_down_licensing_keys(audit: &AuditLog, keys: Result<&[[u8; 32]], &str>) {
+    let (thumbprints, detail);
+    let (event, details) = match keys {
+        Ok(keys) => {
+            thumbprints = keys.iter().take(MOST_NAMED).map(|key| base64url(key)).collect::<Vec<_>>().join(",");
+            let count = Detail::Number(keys.len() as u64);
+            ("licensing_keys_in_force", vec![("keys", count), ("thumbprints", Detail::Text(&thumbprints))])
+        }
+        Err(why) => {
+            detail = why.chars().take(MAX_DETAIL).collect::<String>();
+            ("licensing_keys_refused", vec![("detail", Detail::Text(&detail))])
+        }
+    };
+    // Nobody waits for it: the log says for itself that it fails, and nothing is signed while it does.
+    audit.append(&Record::Event { event, details: &details }).forget();
+}
+
 async fn keep_keyless(keyless: Arc<Option<Keyless>>) {
     if let Some(keyless) = &*keyless {
         keyless.upkeep().await;
@@ -275,6 +297,12 @@ async fn write_down_assertions(keyless: Arc<Option<Keyless>>, audit: Arc<AuditLo
         assertion.recorded(written.is_ok());
     }
 }
+
+/// Of licensing keys, in a record.
+const MOST_NAMED: usize = 16;
+
+/// Characters of an error in a record.
+const MAX_DETAIL: usize = 512;
 
 /// After so many failures in a row a timestamp authority is left alone.
 const STAMP_FAILURES: u32 = 3;

@@ -262,7 +262,7 @@ impl Case {
         let one = |stamp: &StampedDer| Stamped {
             authority: stamp.authority.clone(),
             time: stamp.time.rfc3339(),
-            signer_sha256: stamp.signer_sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            signer_sha256: crate::hex::hex(&stamp.signer_sha256),
         };
         let stamps: Vec<Stamped> = signed.stamped().iter().map(one).collect();
         self.note(|known| {

@@ -27,12 +27,7 @@ impl Digest {
     /// The hex digits alone.
     #[must_use]
     pub fn hex(&self) -> String {
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            text.push(HEX[usize::from(byte >> 4)]);
-            text.push(HEX[usize::from(byte & 15)]);
-        }
-        text
+        crate::hex::hex(&self.0)
     }
 
     /// The bytes.
@@ -85,8 +80,6 @@ fn nibble(digit: u8) -> Result<u8, NotADigest> {
         _ => Err(NotADigest),
     }
 }
-
-const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

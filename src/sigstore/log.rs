@@ -19,6 +19,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::trusted_root::{TrustedRootError, ValidFor};
 use super::x509::VerifyingKey;
 use crate::clock::UnixTime;
+use crate::hex::hex;
 
 /// The transparency logs that somebody pinned: `tlogs` of a trusted root.
 #[derive(Clone, Debug, Default)]
@@ -148,7 +149,7 @@ impl TransparencyLogs {
 impl LogEntry {
     /// What the promise signs: canonical JSON (RFC 8785) of four members, in their order.
     fn promised(&self) -> String {
-        let id: String = self.log_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(&self.log_id);
         let body = BASE64_STANDARD.encode(&self.body);
         let (time, index) = (self.integrated, self.index);
         format!(r#"{{"body":"{body}","integratedTime":{time},"logID":"{id}","logIndex":{index}}}"#)
@@ -170,8 +171,7 @@ fn about(body: &[u8], logged: &Logged<'_>) -> Result<(), LogError> {
         }
         _ => return Err(LogError::Other("it is of a kind that is not known here")),
     };
-    let hex: String = logged.content_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-    if hash.algorithm != "sha256" || hash.value != hex {
+    if hash.algorithm != "sha256" || hash.value != hex(logged.content_sha256) {
         return Err(LogError::Other("its content has another digest"));
     }
     if BASE64_STANDARD.decode(signature).ok().as_deref() != Some(logged.signature) {

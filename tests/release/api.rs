@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::registry::{Reply, referrers_path};
 use testkit::{Fixture, sample};
 
-use crate::stage::{SIGN, Stage, signature_sha256};
+use crate::stage::{Stage, signature_sha256};
 
 /// An appliance that trusts the stage's release key and asks its registry.
 fn appliance(stage: &Stage) -> Fixture {

@@ -184,7 +184,7 @@ impl Scene {
 }
 
 /// Signs an image in each way and compares what notation and we say of it.
-fn compare(registry: fn(&Pki, &Path) -> Running) {
+pub(crate) fn compare(registry: fn(&Pki, &Path) -> Running) {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::start(dir.path(), registry);
     let releases = releases(&scene.config());

@@ -412,7 +412,7 @@ fn random_id() -> Result<String, CtlError> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| CtlError::Unexpected("the operating system gives no random numbers".to_owned()))?;
-    Ok(files::hex(&bytes))
+    Ok(crate::hex::hex(&bytes))
 }
 
 pub(crate) const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;

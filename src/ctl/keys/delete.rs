@@ -7,13 +7,13 @@ use super::public_half::{self, configured};
 use crate::config::{self, Key, KeyState, Loaded};
 use crate::ctl::confirm;
 use crate::ctl::error::CtlError;
-use crate::ctl::files::hex;
 use crate::ctl::output::{Report, plain};
 use crate::ctl::token::child::Admin;
 use crate::custody::PublicKey;
 use crate::custody::history::History;
 use crate::custody::token::admin::Object;
 use crate::custody::uri::KeyUri;
+use crate::hex::hex;
 
 pub(crate) fn run(args: &KeysDeleteArgs) -> Result<Report, CtlError> {
     let loaded = config::open(&args.reach.config).map_err(CtlError::Config)?;

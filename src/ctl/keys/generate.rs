@@ -127,7 +127,7 @@ fn random_id(yubihsm: bool) -> Result<String, CtlError> {
         // Two bytes, and neither 0000 nor ffff, which mean something else.
         return Ok(format!("{:04x}", 1 + u16::from_be_bytes([bytes[0], bytes[1]]) % 0xfffe));
     }
-    Ok(files::hex(&bytes))
+    Ok(crate::hex::hex(&bytes))
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ fn file_name(name: &str, key: &PublicKey, taken: &[KitKey]) -> String {
     if taken.iter().all(|other| other.file != plain) {
         return plain;
     }
-    let fingerprint = files::hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.spki()).as_ref());
+    let fingerprint = crate::hex::sha256(&key.spki());
     format!("{name}-{}.pem", &fingerprint[..16])
 }
 

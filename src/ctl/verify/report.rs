@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::evidence::Brought;
 use super::form::{Form, Found};
 use super::{Demands, Signer, Verified, subjects_to_json};
-use crate::ctl::files;
 use crate::ctl::output::{Report, plain};
 use crate::dsse::PAYLOAD_TYPE;
 use crate::sigstore::verify::TimeSource;
@@ -35,7 +34,7 @@ impl Verified<'_> {
             checked.push(("identity", plain(certificate.san.value())));
             checked.push(("oidc issuer", plain(&certificate.issuer)));
             for sct in &self.proven.scts {
-                let log: String = files::hex(&sct.log_id[..8]);
+                let log: String = crate::hex::hex(&sct.log_id[..8]);
                 checked.push(("sct", format!("by the pinned CT log {log}…, {}", sct.time.rfc3339())));
             }
         }
@@ -126,7 +125,7 @@ impl Verified<'_> {
             "payloadType": PAYLOAD_TYPE,
             "predicateType": statement.predicate_type,
             "subject": subjects_to_json(&statement.subjects),
-            "payloadSha256": files::hex(&self.payload_sha256),
+            "payloadSha256": crate::hex::hex(&self.payload_sha256),
             "compared": self.matched,
             "checks": self.checked.iter().map(check).collect::<Value>(),
             "notChecked": self.unchecked,

@@ -1,6 +1,5 @@
 //! The custody report: an in-toto statement in which the appliance says where a key lives, signed by that key.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -132,7 +131,7 @@ impl ReportedKey {
 /// SHA-256 of a DER `SubjectPublicKeyInfo`, in lowercase hex.
 #[must_use]
 pub fn spki_sha256(der: &[u8]) -> String {
-    digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::sha256(der)
 }
 
 impl Custody {

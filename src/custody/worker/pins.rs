@@ -286,7 +286,7 @@ impl PinMemory {
         let salt = Zeroizing::new([&self.key[..], serial.as_bytes()].concat());
         let mut out = [0; 32];
         pbkdf2::derive(PBKDF2_HMAC_SHA256, ITERATIONS, &salt, pin.expose(), &mut out);
-        let mark = Mark(out.iter().map(|byte| format!("{byte:02x}")).collect());
+        let mark = Mark(crate::hex::hex(&out));
         self.last = Some((quick, mark.clone()));
         mark
     }

@@ -40,13 +40,13 @@ async fn a_rotation_of_the_licensing_keys_needs_no_restart() {
     let (licensing, successor) = (Licensing::new(), Successor::new());
     let entitlements = licensing.entitlements();
     let (old, new) = (licensing.sign(&licensing.claims()), successor.sign(&licensing.claims()));
-    assert_eq!(entitlements.refresh_keys().unwrap(), None);
+    assert!(!entitlements.refresh_keys().unwrap());
     assert_eq!(refusal(&entitlements, &old).await, None);
     assert_eq!(refusal(&entitlements, &new).await, Some("poe_kid_unknown"));
 
     publish(&licensing, &[licensing.key_under("licensing-1"), successor.jwk()]);
-    assert_eq!(entitlements.refresh_keys().unwrap(), Some(2));
-    assert_eq!(entitlements.refresh_keys().unwrap(), None);
+    assert!(entitlements.refresh_keys().unwrap());
+    assert!(!entitlements.refresh_keys().unwrap());
     assert_eq!(refusal(&entitlements, &old).await, None);
     assert_eq!(refusal(&entitlements, &new).await, None);
 
@@ -54,7 +54,7 @@ async fn a_rotation_of_the_licensing_keys_needs_no_restart() {
     replace(&licensing.path("revoked.jwt"), &successor.sign(&patched(licensing.list(), &json!({ "seq": 2 }))));
     assert_eq!(entitlements.refresh().unwrap(), Refreshed::Replaced { sequence: 2 });
     publish(&licensing, &[successor.jwk()]);
-    assert_eq!(entitlements.refresh_keys().unwrap(), Some(1));
+    assert!(entitlements.refresh_keys().unwrap());
     assert_eq!(refusal(&entitlements, &old).await, Some("poe_kid_unknown"));
     assert_eq!(refusal(&entitlements, &new).await, None);
 }
@@ -64,7 +64,7 @@ async fn a_list_of_a_key_that_is_gone_lets_nothing_pass_until_there_is_another()
     let (licensing, successor) = (Licensing::new(), Successor::new());
     let entitlements = licensing.entitlements();
     publish(&licensing, &[successor.jwk()]);
-    assert_eq!(entitlements.refresh_keys().unwrap(), Some(1));
+    assert!(entitlements.refresh_keys().unwrap());
     let error = entitlements.refresh().unwrap_err().to_string();
     assert!(error.contains("is not signed by a pinned licensing key"), "{error}");
     let status = entitlements.revocation_list().unwrap();
@@ -112,5 +112,5 @@ async fn keys_that_cannot_be_used_leave_those_in_force() {
         assert_eq!(refusal(&entitlements, &good).await, None);
     }
     publish(&licensing, &[licensing.key_under("licensing-1")]);
-    assert_eq!(entitlements.refresh_keys().unwrap(), Some(1), "the next good file is taken");
+    assert!(entitlements.refresh_keys().unwrap(), "the next good file is taken");
 }

@@ -207,7 +207,7 @@ async fn the_watch_takes_a_new_list_without_being_told() {
     let licensing = Licensing::new();
     let entitlements = Arc::new(entitlements(&licensing));
     licensing.publish_list(&list(&licensing, &json!({ "seq": 2 })));
-    let watch = tokio::spawn(Arc::clone(&entitlements).watch());
+    let watch = tokio::spawn(Arc::clone(&entitlements).watch(|_| {}));
     let taken = async {
         while entitlements.revocation_list().unwrap().sequence != 2 {
             tokio::task::yield_now().await;

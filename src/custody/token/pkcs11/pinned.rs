@@ -246,7 +246,7 @@ fn sha256(file: &mut File) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    Ok(hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::hex::hex(hash.finish().as_ref()))
 }
 
 /// As the kernel's own limit.

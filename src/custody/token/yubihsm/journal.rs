@@ -10,9 +10,10 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+
+use crate::hex::sha256;
 
 /// The file, and where its chain and the device's stand.
 pub(super) struct Journal {
@@ -127,7 +128,7 @@ impl Journal {
             file.set_len(length)?;
         }
         let mut lines = bytes[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).rev().peekable();
-        let previous = lines.peek().map_or_else(|| "0".repeat(64), |line| hex(digest(&SHA256, line).as_ref()));
+        let previous = lines.peek().map_or_else(|| "0".repeat(64), |line| sha256(line));
         let head = lines.find_map(|line| serde_json::from_slice::<Known>(line).ok()?.head());
         Ok(Self { file, _lock: lock, length, previous: [previous.clone(), previous], head, unwritten: Vec::new() })
     }
@@ -141,7 +142,7 @@ impl Journal {
     pub(super) fn add(&mut self, line: &Line<'_>) -> io::Result<()> {
         let framed = Framed { at: jiff::Timestamp::now().to_string(), line, previous: &self.previous[1] };
         let text = serde_json::to_vec(&framed)?;
-        self.previous[1] = hex(digest(&SHA256, &text).as_ref());
+        self.previous[1] = sha256(&text);
         self.unwritten.extend_from_slice(&text);
         self.unwritten.push(b'\n');
         Ok(())
@@ -190,7 +191,3 @@ impl Known {
 
 /// Holds the lines of several takings of the log.
 const TAIL: u64 = 256 * 1024;
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -14,7 +14,8 @@ use super::auth_session::AuthSession;
 use super::entry::{Entries, Entry};
 use super::fault::Fault;
 use super::frame::{Command, DeviceError};
-use super::journal::{Asked, Head, Journal, Line, hex};
+use super::journal::{Asked, Head, Journal, Line};
+use crate::hex::hex;
 
 /// The log of one device.
 pub(super) struct Ledger {

@@ -18,6 +18,7 @@ use crate::custody::PublicKey;
 use crate::custody::token::admin::{AdminError, AdminSession, KeyFacts, Object, Slot, proves_itself, signs_for};
 use crate::custody::token::{Pin, PinState, TokenError};
 use crate::custody::uri::KeyUri;
+use crate::hex::hex;
 
 pub(super) struct Pkcs11AdminSession {
     pub(super) session: Session,
@@ -423,10 +424,6 @@ fn der_integer(content: &[u8]) -> Vec<u8> {
 /// Labels are text by the standard and bytes by the device.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `CKA_EC_PARAMS` of P-256: the DER object identifier 1.2.840.10045.3.1.7 (RFC 5480).

@@ -89,7 +89,7 @@ fn the_log_goes_on_where_it_ended_and_a_torn_line_is_cut_off() {
     for pair in lines.windows(2) {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, pair[0].as_bytes());
         let line: serde_json::Value = serde_json::from_str(pair[1]).unwrap();
-        assert_eq!(line["previous"], journal::hex(digest.as_ref()));
+        assert_eq!(line["previous"], crate::hex::hex(digest.as_ref()));
     }
 }
 
