@@ -12,7 +12,7 @@ use testkit::appliance::Binaries;
 use testkit::{Context, Error, Fixture, Result, softhsm};
 
 use crate::run;
-use crate::wire_client::{Load, Outcome, WireClient};
+use crate::wire_client::{GATHER, Load, Outcome, WireClient};
 
 /// Everything that one run found.
 #[derive(Serialize)]
@@ -113,7 +113,7 @@ fn device(binaries: &Binaries, sessions: u32, latency_ms: u32, phase: Duration) 
     let (from, to) = (phase / 10, phase);
     let window = 4 * sessions as usize;
     rig.control.reset_counters().context("begin to count")?;
-    let load = Load { lane: 1, window, budget: LONG, gather: Duration::ZERO };
+    let load = Load { lane: 1, window, budget: LONG, gather: GATHER };
     let saturated = rig.client()?.saturate(&load, phase).context("saturate the worker")?;
     let seen = rig.control.counters().context("read the device's counters")?;
     let flood = rig.client()?.offer(1, capacity * 4.0, budget, phase).context("overload the worker")?;
@@ -336,6 +336,4 @@ const KEYS: u32 = 10_000;
 const ROUNDS: usize = 31;
 const BARE_ROUNDS: u32 = 7;
 
-/// Of the load on bare SoftHSM2, which has the cores to share with it.
-const GATHER: Duration = Duration::from_micros(500);
 const ROUND: Duration = Duration::from_millis(100);

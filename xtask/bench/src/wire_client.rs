@@ -25,8 +25,7 @@ pub(crate) struct Load {
     pub(crate) window: usize,
     /// What each may take.
     pub(crate) budget: Duration,
-    /// How long answers are left to gather before they are read: a client that is woken for each takes a part of the
-    /// cores that it measures.
+    /// How long answers are left to gather before they are read.
     pub(crate) gather: Duration,
 }
 
@@ -130,8 +129,7 @@ impl WireClient {
                 let place = usize::try_from(id - FIRST).map_err(io::Error::other)?;
                 outcome.note(reply, now - sent[place], now - started)?;
                 free.push(place);
-                let frame = self.inbox.next_frame().map_err(io::Error::other)?;
-                answer = frame.map(decode_reply).transpose().map_err(io::Error::other)?;
+                answer = following(&mut self.inbox)?;
             }
         }
     }
@@ -166,11 +164,18 @@ impl WireClient {
         };
         let (mut stream, mut inbox) = (self.stream, self.inbox);
         let mut outcome = Outcome::default();
-        for _ in 0..total {
-            let (answered, reply) = next(&mut stream, &mut inbox)?;
-            let began = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&answered);
-            let began = began.ok_or_else(|| io::Error::other("an answer to nothing"))?;
-            outcome.note(reply, began.elapsed(), started.elapsed())?;
+        let mut owed = total;
+        while owed > 0 {
+            std::thread::sleep(GATHER);
+            let mut answer = Some(next(&mut stream, &mut inbox)?);
+            let now = Instant::now();
+            let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some((id, reply)) = answer {
+                let began = sent.remove(&id).ok_or_else(|| io::Error::other("an answer to nothing"))?;
+                outcome.note(reply, now - began, now - started)?;
+                owed -= 1;
+                answer = following(&mut inbox)?;
+            }
         }
         sending.join().map_err(|_| io::Error::other("a load thread panicked"))??;
         Ok(outcome)
@@ -207,8 +212,8 @@ impl Outcome {
 
 fn next(stream: &mut UnixStream, inbox: &mut Inbox) -> io::Result<(u64, Reply)> {
     loop {
-        if let Some(frame) = inbox.next_frame().map_err(io::Error::other)? {
-            return decode_reply(frame).map_err(io::Error::other);
+        if let Some(answer) = following(inbox)? {
+            return Ok(answer);
         }
         let count = stream.read(inbox.space())?;
         if count == 0 {
@@ -217,6 +222,16 @@ fn next(stream: &mut UnixStream, inbox: &mut Inbox) -> io::Result<(u64, Reply)> 
         inbox.filled(count);
     }
 }
+
+/// One that was read already.
+fn following(inbox: &mut Inbox) -> io::Result<Option<(u64, Reply)>> {
+    let frame = inbox.next_frame().map_err(io::Error::other)?;
+    frame.map(decode_reply).transpose().map_err(io::Error::other)
+}
+
+/// How long answers are left to gather before they are read: a client that is woken for each takes a good part of the
+/// cores that it measures.
+pub(crate) const GATHER: Duration = Duration::from_micros(500);
 
 const OPENED_AT_ONCE: usize = 64;
 
