@@ -1,6 +1,7 @@
 //! `signerctl token profiles`: the kinds of devices that are known, and what is known of each.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::custody::profiles::{self, Profile, Source, Stated};
 pub(crate) fn list() -> Report {
     let mut rows = vec![["PROFILE", "DEVICE", "EVIDENCE", "SESSIONS", "MODULE HERE"].map(str::to_owned).to_vec()];
     for profile in profiles::all() {
-        let module = match profile.installed_module() {
+        let module = match profile.installed_module(Path::new("/")) {
             _ if profile.modules.is_empty() => "needs none".to_owned(),
             Some(module) => module.path.display().to_string(),
             None => "-".to_owned(),

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -251,10 +251,16 @@ impl Profile {
         }
     }
 
-    /// The first module path that is a file on this machine.
+    /// The first module path that is a file of the system below `root`: of this machine below `/`.
     #[must_use]
-    pub fn installed_module(&self) -> Option<&ModulePath> {
-        self.modules.iter().find(|module| module.path.is_file())
+    pub fn installed_module(&self, root: &Path) -> Option<&ModulePath> {
+        let below = |module: &ModulePath| root.join(module.path.strip_prefix("/").unwrap_or(&module.path));
+        // The target of an image's link is the image's, and cannot be followed from here.
+        let linked = |path: &Path| root != Path::new("/") && path.is_symlink();
+        self.modules.iter().find(|module| {
+            let path = below(module);
+            path.is_file() || linked(&path)
+        })
     }
 
     /// What the operator must know: the profile's `README.md`.

@@ -111,6 +111,23 @@ fn an_image_gets_its_files_with_owner_and_mode_and_a_second_run_changes_nothing(
 }
 
 #[test]
+fn the_module_of_an_image_is_where_the_image_has_it_and_not_where_this_machine_has_one() {
+    let bench = Bench::new();
+    let answers = bench.dir.path().join("answers.toml");
+    let text = fs::read_to_string(&answers).unwrap();
+    fs::write(&answers, text.replace("module = \"/usr/lib/softhsm/libsofthsm2.so\"\n", "")).unwrap();
+    bench.init(&[]).fails(2, &["token.module"]);
+    // As openSUSE has it.
+    let module = bench.image("usr/lib64/softhsm/libsofthsm.so");
+    fs::create_dir_all(module.parent().unwrap()).unwrap();
+    fs::write(&module, "").unwrap();
+    let run = bench.init(&[]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let config = fs::read_to_string(bench.image("etc/stellaops-signer/signer.toml")).unwrap();
+    assert!(config.contains("module = \"/usr/lib64/softhsm/libsofthsm.so\""), "{config}");
+}
+
+#[test]
 fn other_answers_replace_nothing_unless_forced_and_then_the_old_files_stay_beside() {
     let bench = Bench::new();
     assert_eq!(bench.init(&[]).code, 0);

@@ -303,9 +303,9 @@ mod tests {
         let lines = example.lines().skip(1).take_while(|line| line.is_empty() || line.starts_with("    "));
         let text: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
         let mut tree: Table = text.parse().unwrap();
-        super::super::ask::complete(&mut tree).unwrap();
+        super::super::ask::complete(&mut tree, Path::new("/")).unwrap();
         let answers = Answers::read(&tree).unwrap();
-        super::super::plan::Plan::of(&answers, true)
+        super::super::plan::Plan::of(&answers, true, Path::new("/"))
             .map(drop)
             .or_else(|error| {
                 // Where SoftHSM2 is not installed, its module is the one thing that is missing.

@@ -1,6 +1,7 @@
 //! The questions, for whoever sits at a terminal; what was answered already is not asked.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use toml::{Table, Value};
 
@@ -8,11 +9,11 @@ use super::answers::{get, set};
 use crate::ctl::error::CtlError;
 use crate::custody::profiles::{self, Backend};
 
-/// Completes the answers by asking.
+/// Completes the answers by asking. `root` is where the system is that they are for.
 ///
 /// # Errors
 /// When there is no terminal and something is missing, or the input ends.
-pub(crate) fn complete(tree: &mut Table) -> Result<(), CtlError> {
+pub(crate) fn complete(tree: &mut Table, root: &Path) -> Result<(), CtlError> {
     let mut desk = Desk { tree, terminal: io::stdin().is_terminal() };
     let known = profiles::names().collect::<Vec<_>>().join(", ");
     desk.need("profile", &format!("Kind of device ({known})"), None)?;
@@ -22,7 +23,7 @@ pub(crate) fn complete(tree: &mut Table) -> Result<(), CtlError> {
         desk.need_number("token.auth_key", "Object id of the worker's authentication key", 2)?;
     } else {
         desk.need("token.label", "Label of the token", Some("signer"))?;
-        if profile.is_some_and(|profile| profile.installed_module().is_none()) {
+        if profile.is_some_and(|profile| profile.installed_module(root).is_none()) {
             desk.need("token.module", "Path of the vendor's PKCS#11 module", None)?;
         }
     }

@@ -36,10 +36,11 @@ use crate::custody::history::{History, Remembered};
 
 pub(crate) fn run(args: &InitArgs, json: bool) -> Result<Report, CtlError> {
     let mut tree = answers::gather(args.answers.as_deref(), &args.set)?;
-    ask::complete(&mut tree)?;
+    let root = args.root.as_deref().unwrap_or(Path::new("/"));
+    ask::complete(&mut tree, root)?;
     let answers = Answers::read(&tree)?;
     let image = args.root.is_some();
-    let plan = Plan::of(&answers, !image)?;
+    let plan = Plan::of(&answers, !image, root)?;
     let config = judge(&plan)?;
     if args.check {
         return Ok(intention(&plan));
@@ -88,10 +89,10 @@ impl Init<'_> {
         self.examine(&stage)?;
         self.put_in_force(&stage)?;
         if self.args.no_start {
-            return Ok(self.report(
-                "not started: systemctl enable --now stellaops-signer.target starts it; what runs already goes by the \
-                 old files until it is restarted",
-            ));
+            let by_hand = units::by_hand(&self.answers.token.name);
+            return Ok(self.report(&format!(
+                "not started: {by_hand} starts it; what runs already goes by the old files until it is restarted"
+            )));
         }
         self.start()?;
         self.sign()?;
@@ -315,7 +316,7 @@ impl Init<'_> {
         loaded.check_files(Viewer::Operator).map_err(CtlError::Config)?;
         let text = self.plan.config.clone();
         // What the same answers make of an image: this is the other half of that.
-        let image = Plan::of(&self.answers, false)?.config;
+        let image = Plan::of(&self.answers, false, Path::new("/"))?.config;
         let new = self.ledger.file_after(Path::new(CONFIG), text.as_bytes(), image.as_bytes(), 0o644, Owner::Root)?;
         // With the drop-ins that are there.
         config::open(CONFIG).and_then(|loaded| loaded.check_files(Viewer::Operator)).map_err(CtlError::Config)?;

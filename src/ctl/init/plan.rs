@@ -41,11 +41,12 @@ pub(crate) struct Copied {
 }
 
 impl Plan {
-    /// With `seal`, the keys of the front are credentials of its unit; without, files.
+    /// With `seal`, the keys of the front are credentials of its unit; without, files. The device's module is looked for
+    /// below `root`: an image has one, and who makes it need not.
     ///
     /// # Errors
     /// When the device's module is nowhere, or the answers contradict the configuration's form.
-    pub(crate) fn of(answers: &Answers, seal: bool) -> Result<Self, CtlError> {
+    pub(crate) fn of(answers: &Answers, seal: bool, root: &Path) -> Result<Self, CtlError> {
         let mut config = answers.config.clone();
         let request = answers.tls_request.is_some();
         if request {
@@ -60,7 +61,7 @@ impl Plan {
         }
         let mut copies = Vec::new();
         relocate(&mut config, "", seal, &mut copies);
-        token(answers, &mut config)?;
+        token(answers, &mut config, root)?;
         key_and_tenant(answers, &mut config)?;
         let text = toml::to_string_pretty(&config)
             .map_err(|error| CtlError::Usage(format!("the answers make no configuration: {error}")))?;
@@ -124,7 +125,7 @@ pub(crate) fn worker_state(token: &str) -> PathBuf {
     PathBuf::from(format!("/var/lib/stellaops-signer-token/{token}"))
 }
 
-fn token(answers: &Answers, config: &mut Table) -> Result<(), CtlError> {
+fn token(answers: &Answers, config: &mut Table, root: &Path) -> Result<(), CtlError> {
     let (token, profile) = (&answers.token, answers.profile()?);
     let name = &token.name;
     let mut section = Table::new();
@@ -144,7 +145,7 @@ fn token(answers: &Answers, config: &mut Table) -> Result<(), CtlError> {
             put("attestation_roots", text(roots));
         }
     } else {
-        let module = token.module.clone().or_else(|| profile.installed_module().map(|module| module.path.clone()));
+        let module = token.module.clone().or_else(|| profile.installed_module(root).map(|module| module.path.clone()));
         let Some(module) = module else {
             let known: Vec<_> = profile.modules.iter().map(|module| module.path.display().to_string()).collect();
             return Err(CtlError::Usage(format!(

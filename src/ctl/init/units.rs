@@ -33,13 +33,30 @@ pub(crate) fn start(token: &str, changed: Changed) -> Result<(), CtlError> {
     Ok(())
 }
 
+/// What starts everything and has it start at each boot, for whoever does it later. The target alone would start nothing:
+/// what it is to pull in must be enabled.
+pub(crate) fn by_hand(token: &str) -> String {
+    let (socket, worker) = (socket(token), worker(token));
+    format!("systemctl daemon-reload && systemctl enable --now {}", all(&socket, &worker).join(" "))
+}
+
+/// Sockets first: nobody is refused while the services start.
+fn all<'a>(socket: &'a str, worker: &'a str) -> [&'a str; 6] {
+    [socket, "signerd.socket", "signerd-local.socket", "stellaops-signer.target", worker, "signerd.service"]
+}
+
+fn socket(token: &str) -> String {
+    format!("signer-token@{token}.socket")
+}
+
+fn worker(token: &str) -> String {
+    format!("signer-token@{token}.service")
+}
+
 /// What systemctl is told, in its order.
 fn orders(token: &str, changed: Changed) -> Vec<Vec<String>> {
-    let socket = format!("signer-token@{token}.socket");
-    let worker = format!("signer-token@{token}.service");
-    // Sockets first: nobody is refused while the services start.
-    let units =
-        [&socket, "signerd.socket", "signerd-local.socket", "stellaops-signer.target", &worker, "signerd.service"];
+    let (socket, worker) = (socket(token), worker(token));
+    let units = all(&socket, &worker);
     let mut orders = vec![vec!["daemon-reload"]];
     if changed.listeners {
         // A socket cannot be opened anew while its service has it.
@@ -95,9 +112,9 @@ pub(crate) fn is_booted() -> bool {
 
 /// The last words of front and worker.
 fn journal(token: &str) -> String {
-    let worker = format!("signer-token@{token}.service");
     let output = Command::new("journalctl")
-        .args(["--no-pager", "--quiet", "--lines=20", "--output=short", "--unit=signerd.service", "--unit", &worker])
+        .args(["--no-pager", "--quiet", "--lines=20", "--output=short", "--unit=signerd.service", "--unit"])
+        .arg(worker(token))
         .stdin(Stdio::null())
         .output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -140,6 +157,11 @@ mod tests {
         assert_eq!(restarts, ["try-restart signerd.service", "try-restart signer-token@main.service"]);
         assert_eq!(files[0], "daemon-reload");
         assert!(files.last().is_some_and(|order| order.starts_with("start ")));
+
+        let by_hand = by_hand("main");
+        for unit in all("signer-token@main.socket", "signer-token@main.service") {
+            assert!(by_hand.contains(unit), "{by_hand}");
+        }
 
         let listeners = told(true, true);
         assert_eq!(listeners[1], "stop signerd.socket signerd-local.socket signerd.service");

@@ -20,7 +20,7 @@ pub(super) async fn connect(link: &Link) -> Result<Channel, LinkError> {
             Err(LinkError::Protocol(error))
         }
         Ok(done) => done,
-        Err(_) => Err(LinkError::Hello("no answer in time".into())),
+        Err(_) => Err(LinkError::Hello(silent(&link.name))),
     }
 }
 
@@ -44,6 +44,12 @@ pub(super) async fn greet(link: &Link, mut stream: UnixStream) -> Result<Channel
             return Ok(Channel::start(Arc::clone(&link.name), stream, inbox));
         }
     }
+}
+
+/// A socket of systemd's is there before the worker is.
+fn silent(name: &str) -> Arc<str> {
+    let why = "no answer in time; it starts, waits for its PIN to be typed, or hangs";
+    format!("{why}: systemctl status signer-token@{name}").into()
 }
 
 fn check(name: &str, frame: &[u8]) -> Result<(), WireError> {

@@ -40,13 +40,17 @@ pub(super) fn run(name: &str) -> io::Result<()> {
 
 /// Asks until somebody has answered or nobody waits any more.
 fn answer(mut stream: UnixStream, name: &str) -> io::Result<()> {
+    // The unit that waits has no program yet that could say so.
+    eprintln!("signer-token: the worker of token {name} waits for its PIN; type it: systemd-tty-ask-password-agent");
     while !gone(&stream)? {
         if let Some(pin) = ask(&stream, name)? {
+            eprintln!("signer-token: the PIN of token {name} was typed");
             return stream.write_all(pin.expose());
         }
         // Cancelled, or empty.
         std::thread::sleep(LOOK);
     }
+    eprintln!("signer-token: nobody has typed the PIN of token {name}; the start of its worker was given up");
     Ok(())
 }
 

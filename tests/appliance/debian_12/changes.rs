@@ -130,6 +130,58 @@ fn a_backup_is_restored_on_another_machine_which_then_signs_with_the_same_key() 
     assert_eq!(fs::read(site.machine.path("/etc/stellaops-signer/keys/acme-1.pub")).unwrap(), key);
 }
 
+#[test]
+#[ignore = "boots machines: cargo xtask test appliance"]
+fn other_answers_by_force_are_in_force_on_a_running_appliance_and_no_request_of_8_callers_fails() {
+    let site = Site::ready(IMAGE);
+    let report = testkit::sample::request_about("stella.ops/report@v1", &serde_json::json!({"a": 1}));
+    site.client().sign(&report).send().expect(200);
+    let processes =
+        || ["signerd.service", "signer-token@main.service"].map(|unit| site.machine.main_process(unit).unwrap());
+    let (before, first) = (processes(), starts(&site));
+    let config = "/etc/stellaops-signer/signer.toml";
+    let old = fs::read(site.machine.path(config)).unwrap();
+
+    let crowd = Crowd::come(&site.client(), 8);
+    // One that a reload would bring in force, and one that only a start can.
+    let others =
+        "--set 'tenant.predicate_types=[\"stella.ops/sbom@v1\"]' --set config.audit.max_noise_records_per_second=7";
+    site.init(&format!("--force {others}"));
+    crowd.wait_for_more(200);
+    crowd.go_home().is_clean(200);
+
+    assert_eq!(
+        site.client().sign(&report).send().refusal().1,
+        "predicate_not_allowed",
+        "what runs has the new answers"
+    );
+    let (after, second) = (processes(), starts(&site));
+    assert!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
+    assert_eq!(second.len(), first.len() + 1, "{second:#?}");
+    assert_ne!(second.last(), first.last(), "its configuration is another one");
+    assert_eq!(fs::read(site.machine.path(&format!("{config}.before-init"))).unwrap(), old);
+
+    // The same answers again have nothing to write, and nothing is restarted for them.
+    let again = site.init(others);
+    assert!(again.contains("signer.toml (as it was)"), "{again}");
+    assert_eq!(processes(), after);
+
+    // And back; what the first time has kept stays.
+    site.init("--force");
+    site.client().sign(&report).send().expect(200);
+    assert_eq!(fs::read(site.machine.path(config)).unwrap(), old);
+    assert_eq!(fs::read(site.machine.path(&format!("{config}.before-init"))).unwrap(), old);
+    assert!(site.machine.path(&format!("{config}.before-init.1")).exists());
+}
+
+/// The digests of the configurations that signerd was started with, by its audit log.
+fn starts(site: &Site) -> Vec<String> {
+    let log = fs::read_to_string(site.machine.path("/var/lib/stellaops-signer/audit/audit.jsonl")).unwrap();
+    let records = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let starts = records.filter(|record| record["event"] == "started");
+    starts.map(|record| record["sha256"].as_str().unwrap().to_owned()).collect()
+}
+
 fn change_pin(site: &Site, from: &str, to: &str) {
     let dir = tempfile::tempdir().unwrap();
     let conf = dir.path().join("softhsm2.conf");

@@ -2,9 +2,12 @@
 
 mod changes;
 mod disk;
+mod elsewhere;
 mod first_hour;
 mod outages;
+mod prompt;
 mod removal;
+mod sandbox;
 mod shipped;
 
 pub(crate) use shipped::verify;

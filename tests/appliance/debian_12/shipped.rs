@@ -100,6 +100,13 @@ fn the_package_installs_where_nothing_else_was_fetched() {
     assert_eq!(new, ["stellaops-signer"]);
     let failed = site.machine.sh("systemctl list-units --failed --no-legend --plain").unwrap();
     assert_eq!(failed, "");
-    let running = site.machine.sh("systemctl list-units --no-legend --plain 'signer*' 'stellaops*'").unwrap();
-    assert!(!running.contains("running"), "nothing runs before init: {running}");
+    // Nothing of it runs or listens before init, and nothing will after the next boot.
+    let active = "systemctl list-units --no-legend --plain --state=active,activating,reloading 'signer*' 'stellaops*'";
+    assert_eq!(site.machine.sh(active).unwrap(), "");
+    let wanted = "systemctl list-dependencies --plain default.target multi-user.target sockets.target timers.target";
+    let wanted = site.machine.sh(wanted).unwrap();
+    assert!(wanted.contains("sockets.target"), "{wanted}");
+    let ours: Vec<&str> = wanted.lines().filter(|unit| unit.contains("signer") || unit.contains("stellaops")).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    assert_eq!(site.machine.sh("ls /run/stellaops-signer").unwrap(), "", "no socket is there");
 }

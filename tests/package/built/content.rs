@@ -20,6 +20,7 @@ const FILES: &[(&str, &str)] = &[
     ("-rw-r--r--", "/usr/share/stellaops-signer/drop-ins/*.conf"),
     ("-rw-r--r--", "/usr/lib/sysusers.d/stellaops-signer.conf"),
     ("-rw-r--r--", "/usr/lib/tmpfiles.d/stellaops-signer.conf"),
+    ("-rw-r--r--", "/usr/lib/systemd/system-preset/50-stellaops-signer.preset"),
     ("-rw-r--r--", "/etc/stellaops-signer/signer.toml.d/50-site.toml"),
     ("-rw-r--r--", "/usr/share/stellaops-signer/hsm-profiles/*/profile.toml"),
     ("-rw-r--r--", "/usr/share/stellaops-signer/hsm-profiles/*/signer-token.conf"),

@@ -20,7 +20,7 @@ pub(super) struct Finding {
     pub(super) detail: String,
     /// What to do.
     pub(super) remedy: Option<String>,
-    /// Where: the line of the configuration, and the key there.
+    /// Where: the line of the configuration, and the key there; or of the unit, and the directive.
     pub(super) place: Option<(Origin, String)>,
 }
 

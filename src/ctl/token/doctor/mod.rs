@@ -144,10 +144,17 @@ impl Patient<'_> {
         }
     }
 
-    /// What the unit has wrong, in no line of the configuration.
-    fn problem_of_unit(&mut self, check: &'static str, detail: impl Into<String>, remedy: String) {
+    /// What the unit has wrong, in no line of the configuration; `place` is the unit's line, and the directive there.
+    fn problem_of_unit(
+        &mut self,
+        check: &'static str,
+        place: Option<(config::Origin, String)>,
+        detail: impl Into<String>,
+        remedy: String,
+    ) {
         let mut finding = Finding::new(check, State::Problem, detail);
         finding.remedy = Some(remedy);
+        finding.place = place;
         self.findings.push(finding);
     }
 

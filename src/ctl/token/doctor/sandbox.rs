@@ -2,12 +2,13 @@
 //!
 //! Found out by trying. The same look at the module is taken in a transient unit with the directives of the worker's own
 //! (`systemctl cat` has them, drop-ins included): with all of them; with none; then with one after the other added, and
-//! whichever breaks it is told and left out. What the module was refused, and how it takes that, need not be known for it.
+//! whichever breaks it is told, with the line that says it, and left out. What the module was refused, and how it takes that,
+//! need not be known for it.
 
 use std::process::{Command, Stdio};
 
 use super::Patient;
-use super::directives::{Directive, Directives};
+use super::directives::{Assignment, Directive, Directives};
 use crate::config::Span;
 use crate::ctl::error::CtlError;
 use crate::ctl::token::child::{Admin, Ended, during};
@@ -29,21 +30,21 @@ pub(super) fn look(
         Ok(text) => text,
         Err(why) => {
             let remedy = "install the package's units; without them, leave out --in-unit".to_owned();
-            patient.problem_of_unit(CHECK, format!("{unit} cannot be read: {why}"), remedy);
+            patient.problem_of_unit(CHECK, None, format!("{unit} cannot be read: {why}"), remedy);
             return Ok(None);
         }
     };
     let directives = Directives::read(&text, patient.name);
     let all: Vec<&Directive> = directives.sandbox.iter().collect();
-    let mut seen = inside(probe(login)?, &directives, &all, patience)?;
+    let mut seen = inside(probe(login)?, &directives, &all, patience, login)?;
     let without = pin_trouble(&seen);
     if let Some(why) = &without {
         // Nothing was asked of the module: no directive is to be blamed for that.
         patient.skipped(CHECK, format!("no login inside {unit}, since there is no PIN: {why}"));
-        seen = inside(probe(false)?, &directives, &all, patience)?;
+        seen = inside(probe(false)?, &directives, &all, patience, false)?;
     }
     let login = login && without.is_none();
-    let run = |closed: &[&Directive]| inside(probe(login)?, &directives, closed, patience);
+    let run = |closed: &[&Directive]| inside(probe(login)?, &directives, closed, patience, login);
     let Some(why) = trouble(&seen) else {
         patient.ok(CHECK, format!("the module works inside {unit}, with its {} directives", all.len()));
         return Ok(seen.ok());
@@ -53,25 +54,31 @@ pub(super) fn look(
         patient.skipped(CHECK, format!("without the directives of {unit} it is no better: {outside}"));
         return Ok(open.ok());
     }
-    let mut closed: Vec<&Directive> = Vec::new();
+    let mut closed: Vec<Directive> = Vec::new();
     let mut found = 0;
     for directive in &all {
-        closed.push(directive);
-        if let Some(why) = trouble(&run(&closed)?) {
-            closed.pop();
-            found += 1;
-            let needs = if directive.name == "SystemCallFilter" { needed(&closed, directive, &run)? } else { None };
-            let remedy = needs.unwrap_or_else(|| directive.relaxed());
-            let detail = format!("{} stands in the way: {why}", directive.spelled());
-            patient.problem_of_unit(CHECK, detail, format!("{remedy}, in a drop-in: systemctl edit {unit}"));
-        }
-    }
-    if found == 0 {
+        closed.push((*directive).clone());
+        let Some(why) = trouble(&run(&closed.iter().collect::<Vec<_>>())?) else { continue };
+        closed.pop();
+        found += 1;
+        let (blamed, rest) = blame(&closed, directive, &run)?;
+        let needs = if directive.name == "SystemCallFilter" { needed(&closed, directive, &run)? } else { None };
+        let remedy = needs.unwrap_or_else(|| directive.relaxed());
+        let place = blamed.values.last().map(|line| line.origin.clone());
+        // The package's own file is replaced by each upgrade; what is in a drop-in somebody has put there.
+        let ours = place.as_ref().is_none_or(|place| place.file.extension().is_none_or(|end| end != "conf"));
+        let first = if ours { "" } else { "take that line away if nothing else needs it, or write " };
         patient.problem_of_unit(
             CHECK,
-            format!("it fails inside {unit} now and then: {why}"),
-            "try it again".to_owned(),
+            place.map(|place| (place, directive.name.clone())),
+            format!("{} stands in the way: {why}", blamed.spelled()),
+            format!("{first}{remedy}, in a drop-in: systemctl edit {unit}"),
         );
+        closed.extend(rest);
+    }
+    if found == 0 {
+        let detail = format!("it fails inside {unit} now and then: {why}");
+        patient.problem_of_unit(CHECK, None, detail, "try it again".to_owned());
     }
     Ok(open.ok())
 }
@@ -92,16 +99,36 @@ fn pin_trouble(seen: &Seen) -> Option<String> {
     seen.as_ref().err().filter(|failure| ABOUT_THE_PIN.contains(&&*failure.code)).map(|failure| failure.message.clone())
 }
 
+/// The one line of several without which the module works, and the directive without it; all of them where no line alone
+/// is to blame.
+fn blame(
+    closed: &[Directive],
+    directive: &Directive,
+    run: &dyn Fn(&[&Directive]) -> Result<Seen, CtlError>,
+) -> Result<(Directive, Option<Directive>), CtlError> {
+    // What somebody has added is looked at first.
+    for at in (0..directive.values.len()).rev().filter(|_| directive.values.len() > 1) {
+        let (mut rest, mut blamed) = (directive.clone(), directive.clone());
+        blamed.values = vec![rest.values.remove(at)];
+        let tried: Vec<&Directive> = closed.iter().chain([&rest]).collect();
+        if trouble(&run(&tried)?).is_none() {
+            return Ok((blamed, Some(rest)));
+        }
+    }
+    Ok((directive.clone(), None))
+}
+
 /// Which group of system calls it takes for the filter to let the module work.
 fn needed(
-    closed: &[&Directive],
+    closed: &[Directive],
     filter: &Directive,
     run: &dyn Fn(&[&Directive]) -> Result<Seen, CtlError>,
 ) -> Result<Option<String>, CtlError> {
     for group in GROUPS {
         let mut wider = filter.clone();
-        wider.values.push((*group).to_owned());
-        let tried: Vec<&Directive> = closed.iter().copied().chain([&wider]).collect();
+        let Some(last) = wider.values.last().cloned() else { return Ok(None) };
+        wider.values.push(Assignment { value: (*group).to_owned(), ..last });
+        let tried: Vec<&Directive> = closed.iter().chain([&wider]).collect();
         if trouble(&run(&tried)?).is_none() {
             return Ok(Some(format!("SystemCallFilter={group}")));
         }
@@ -110,15 +137,21 @@ fn needed(
 }
 
 /// Takes the look in a transient unit with these of the directives.
-fn inside(admin: Admin, directives: &Directives, closed: &[&Directive], patience: Span) -> Result<Seen, CtlError> {
+fn inside(
+    admin: Admin,
+    directives: &Directives,
+    closed: &[&Directive],
+    patience: Span,
+    login: bool,
+) -> Result<Seen, CtlError> {
     let limit = patience.get() * 4;
     let mut wrapper: Vec<String> = ["--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
         .map(str::to_owned)
         .into_iter()
         .chain([format!("--property=RuntimeMaxSec={}", limit.as_secs().max(1))])
         .collect();
-    for directive in directives.identity.iter().chain(closed.iter().copied()) {
-        wrapper.extend(directive.values.iter().map(|value| format!("--property={}={value}", directive.name)));
+    for directive in directives.identity(login).chain(closed.iter().copied()) {
+        wrapper.extend(directive.values.iter().map(|line| format!("--property={}={}", directive.name, line.value)));
     }
     wrapper.push("--".to_owned());
     Ok(match admin.inside("systemd-run", &wrapper).end(Some(patience.get()))? {
