@@ -201,4 +201,12 @@ pub(crate) const SUITES: &[Suite] = &[
 
 /// What says whether this is a place where a suite can run, for those that cannot run everywhere and miss nothing that could
 /// be installed. Elsewhere they are named as skipped, and no run fails for that.
-pub(crate) const PLACES: &[(&str, fn() -> Outcome)] = &[("appliance", may_boot)];
+pub(crate) const PLACES: &[Place] = &[Place { suite: "appliance", look: may_boot }];
+
+/// Where a suite can run.
+pub(crate) struct Place {
+    /// Its name.
+    pub(crate) suite: &'static str,
+    /// Says what is in the way here.
+    pub(crate) look: fn() -> Outcome,
+}

@@ -46,8 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<ExitCode> {
 
     let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
     for suite in suites {
-        let place = PLACES.iter().find(|(name, _)| *name == suite.name);
-        match place.map_or(Ok(()), |(_, look)| look()) {
+        let place = PLACES.iter().find(|place| place.suite == suite.name);
+        match place.map_or(Ok(()), |place| (place.look)()) {
             Ok(()) => here.push(suite),
             Err(reason) => elsewhere.push((suite, reason)),
         }
