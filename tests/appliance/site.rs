@@ -184,6 +184,14 @@ impl Site {
         self.client().sign(&sample::request()).try_send().is_ok_and(|answer| answer.status == 200)
     }
 
+    /// Waits until signerd calls itself ready, which it may do a moment after the first signature.
+    #[track_caller]
+    pub(crate) fn calls_itself_ready_within(&self, patience: Duration) {
+        let ready =
+            |machine: &Machine| machine.output(&["signerctl", "status"]).is_ok_and(|said| said.status.success());
+        self.machine.wait(patience, "it calls itself ready", ready).unwrap();
+    }
+
     /// Waits until it signs, and returns how long that took.
     #[track_caller]
     pub(crate) fn signs_within(&self, patience: Duration) -> Duration {

@@ -55,6 +55,7 @@ fn a_pin_that_is_typed_is_asked_for_at_each_start_and_is_in_no_file() {
         site.signs();
     }
 
+    site.calls_itself_ready_within(SOON);
     // The doctor looks into the unit without a question to anybody.
     let doctor = site.machine.sh("timeout 120 signerctl token doctor main --in-unit </dev/null").unwrap();
     assert!(doctor.contains("nothing is wrong"), "{doctor}");

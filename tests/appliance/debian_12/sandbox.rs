@@ -1,5 +1,7 @@
 //! A directive of the worker's unit that its module does not bear, and the doctor that finds it.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::IMAGE;
@@ -89,7 +91,8 @@ fn the_doctor_names_the_line_of_the_unit_that_the_module_does_not_bear() {
              systemctl restart {WORKER}"
         ))
         .unwrap();
-    site.signs_within(std::time::Duration::from_secs(20));
+    site.signs_within(Duration::from_secs(20));
+    site.calls_itself_ready_within(Duration::from_secs(20));
     assert_eq!(doctor(&site, &["--login"])["healthy"], true);
 }
 
