@@ -3,11 +3,11 @@
 #![forbid(unsafe_code)]
 
 use crate::host::{
-    APPARMOR, BZIP2, CHECKMODULE, CURL, DPKG, IP, LINTIAN, NSPAWN, Need, OPENSC, OPENSSL, PERL, PYTHON, RPM, RPMLINT,
-    SEMODULE_PACKAGE, SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
+    APPARMOR, BZIP2, CHECKMODULE, CURL, DPKG, IP, LINTIAN, NSPAWN, Need, OPENSC, OPENSSL, PERL, PYTHON, QEMU, RPM,
+    RPMLINT, SEMODULE_PACKAGE, SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
 };
 use crate::peers::{
-    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NAMESPACES, NOTATION,
+    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, GUEST, KRYOPTIC, NAMESPACES, NOTATION,
     OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PACKAGES_TO_INSTALL, PROMTOOL, Peer, RACK, REGISTRY, ROOT, SEALED,
     SECURESYSTEMSLIB, SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
 };
@@ -196,10 +196,18 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &DPKG, &IP, &NSPAWN],
         peers: &[&NAMESPACES, &PACKAGES_TO_INSTALL, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
     },
+    Suite {
+        name: "confined",
+        proves: "on kernels that enforce AppArmor and SELinux: init, signing and the PIN prompt, with nothing denied",
+        runs: &[&["--workspace", "--test", "confined"]],
+        needs: &[&OPENSSL, &IP, &QEMU],
+        peers: &[&NAMESPACES, &PACKAGES_TO_INSTALL, &GUEST],
+    },
 ];
 
 /// Suites that a run of all leaves out, and why; its summary names them. `cargo xtask test NAME` runs them.
 pub(crate) const BY_NAME: &[(&str, &str)] = &[
     ("package", "new: it builds the packages four times, and has not run on many hosts yet"),
     ("appliance", "new: it boots machines for some ten minutes, and has not run on many hosts yet"),
+    ("confined", "new: it boots machines that are emulated, for some ten minutes, and has not run on many hosts yet"),
 ];
