@@ -43,6 +43,9 @@ pub(crate) const NSPAWN: Need =
     Need { name: "systemd-nspawn", found_as: &["systemd-nspawn"], package: "systemd-container" };
 pub(crate) const DEBOOTSTRAP: Need =
     Need { name: "debootstrap", found_as: &["debootstrap", "/usr/sbin/debootstrap"], package: "debootstrap" };
+pub(crate) const QEMU: Need =
+    Need { name: "QEMU for x86-64", found_as: &["qemu-system-x86_64"], package: "qemu-system-x86" };
+pub(crate) const MKE2FS: Need = Need { name: "mke2fs", found_as: &["mke2fs", "/sbin/mke2fs"], package: "e2fsprogs" };
 pub(crate) const IP: Need = Need { name: "ip", found_as: &["ip", "/sbin/ip", "/usr/sbin/ip"], package: "iproute2" };
 pub(crate) const SYSTEMD: Need = Need { name: "systemd-analyze", found_as: &["systemd-analyze"], package: "systemd" };
 pub(crate) const NODE: Need = Need { name: "Node.js", found_as: &["node"], package: "nodejs" };

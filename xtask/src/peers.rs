@@ -4,6 +4,7 @@
 
 mod build;
 mod debian;
+mod guest;
 mod packages;
 
 use std::env;
@@ -229,7 +230,28 @@ pub(crate) const DEBIAN_13: Peer = debian("debian-13", "trixie", "debian_13::", 
 /// Whose systemd is the newest in the archive. It changes under us, and is as it was when it was fetched.
 pub(crate) const DEBIAN_SID: Peer = debian("debian-sid", "sid", "debian_sid::", "SIGNER_PEER_DEBIAN_SID");
 
-/// All that a run of all suites wants, built once and kept.
+/// A Debian with a kernel of its own, for what this machine's kernel does not do.
+pub(crate) const GUEST: Peer = Peer {
+    name: "guest",
+    version: "bookworm",
+    module: "::",
+    variable: "SIGNER_PEER_GUEST",
+    artifact: "",
+    needs: &[&host::DEBOOTSTRAP, &host::UNSHARE, &host::MKE2FS],
+    ours: &[
+        "guest/packages",
+        "guest/make",
+        "guest/network",
+        "guest/agent.socket",
+        "guest/agent@.service",
+        "guest/forward@.socket",
+        "guest/forward@.service",
+    ],
+    build: guest::make,
+    optional: false,
+};
+
+/// All that a run of all suites wants, built once and kept. What a suite wants that runs by its name alone is built then.
 const PEERS: [&Peer; 20] = [
     &OIDC_PROVIDER,
     &SECURESYSTEMSLIB,

@@ -9,9 +9,9 @@ use xtask::ui;
 use crate::suites::Suite;
 
 /// All suites so far.
-#[derive(Default)]
 pub(crate) struct Report {
     rows: Vec<(&'static str, Result)>,
+    left_out: &'static [(&'static str, &'static str)],
 }
 
 /// What one suite came to.
@@ -81,6 +81,11 @@ impl Result {
 }
 
 impl Report {
+    /// Of a run that leaves these suites out, each for a reason.
+    pub(crate) fn new(left_out: &'static [(&'static str, &'static str)]) -> Self {
+        Self { rows: Vec::new(), left_out }
+    }
+
     pub(crate) fn add(&mut self, suite: &Suite, mut result: Result) {
         result.settle();
         self.rows.push((suite.name, result));
@@ -102,6 +107,9 @@ impl Report {
             for Skipped { test, reason } in &result.skipped {
                 println!("{} {name}: {test} ({reason})", ui::dim("skipped"));
             }
+        }
+        for (name, reason) in self.left_out {
+            println!("{} {name}: only by `cargo xtask test {name}` ({reason})", ui::dim("not run"));
         }
         let passed: u64 = self.rows.iter().map(|(_, result)| result.passed).sum();
         let failed: usize = self.rows.iter().map(|(_, result)| result.failed.len()).sum();
@@ -154,7 +162,7 @@ mod tests {
     fn what_cannot_run_in_such_a_place_is_named_and_nobody_misses_it() {
         let skipped = || vec![Skipped { test: "boots".to_owned(), reason: "no root".to_owned() }];
         let of = |excused| Result { skipped: skipped(), excused, ..Result::default() };
-        let report = Report { rows: vec![("a", of(true)), ("b", of(false)), ("c", of(true))] };
+        let report = Report { left_out: &[], rows: vec![("a", of(true)), ("b", of(false)), ("c", of(true))] };
         assert_eq!(report.missed(), 1);
     }
 

@@ -4,13 +4,14 @@
 
 use crate::Outcome;
 use crate::host::{
-    APPARMOR, BZIP2, CHECKMODULE, CURL, DPKG, IP, LINTIAN, NSPAWN, Need, OPENSC, OPENSSL, PERL, PYTHON, RPM, RPMLINT,
-    SEMODULE_PACKAGE, SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
+    APPARMOR, BZIP2, CHECKMODULE, CURL, DPKG, IP, LINTIAN, NSPAWN, Need, OPENSC, OPENSSL, PERL, PYTHON, QEMU, RPM,
+    RPMLINT, SEMODULE_PACKAGE, SHELLCHECK, SOFTHSM, SYSTEMD, UNSHARE,
 };
 use crate::peers::{
-    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, KRYOPTIC, NOTATION, OIDC_PROVIDER,
-    PACKAGES, PACKAGES_ELSEWHERE, PACKAGES_TO_INSTALL, PROMTOOL, Peer, RACK, REGISTRY, ROOT, SEALED, SECURESYSTEMSLIB,
-    SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT, may_boot,
+    COSIGN, COSIGN_V2, DEBIAN_12, DEBIAN_13, DEBIAN_SID, DISTRIBUTION, FULCIO, GUEST, KRYOPTIC, NOTATION,
+    OIDC_PROVIDER, PACKAGES, PACKAGES_ELSEWHERE, PACKAGES_TO_INSTALL, PROMTOOL, Peer, RACK, REGISTRY, ROOT, SEALED,
+    SECURESYSTEMSLIB, SELINUX_POLICY, SIGSTORE_GO, SIGSTORE_JS, SIGSTORE_RS, TIMESTAMP_SERVER, TPM2_PKCS11, ZOT,
+    may_boot,
 };
 
 /// A suite of tests.
@@ -197,11 +198,19 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[&SOFTHSM, &OPENSC, &OPENSSL, &DPKG, &IP, &NSPAWN],
         peers: &[&PACKAGES_TO_INSTALL, &DEBIAN_12, &DEBIAN_13, &DEBIAN_SID],
     },
+    Suite {
+        name: "confined",
+        proves: "on kernels that enforce AppArmor and SELinux: init, signing and the PIN prompt, with nothing denied",
+        runs: &[&["--workspace", "--test", "confined"]],
+        needs: &[&OPENSSL, &IP, &QEMU],
+        peers: &[&PACKAGES_TO_INSTALL, &GUEST],
+    },
 ];
 
 /// What says whether this is a place where a suite can run, for those that cannot run everywhere and miss nothing that could
 /// be installed. Elsewhere they are named as skipped, and no run fails for that.
-pub(crate) const PLACES: &[Place] = &[Place { suite: "appliance", look: may_boot }];
+pub(crate) const PLACES: &[Place] =
+    &[Place { suite: "appliance", look: may_boot }, Place { suite: "confined", look: may_boot }];
 
 /// Where a suite can run.
 pub(crate) struct Place {
@@ -210,3 +219,6 @@ pub(crate) struct Place {
     /// Says what is in the way here.
     pub(crate) look: fn() -> Outcome,
 }
+
+/// Suites that a run of all leaves out, and why; its summary names them. `cargo xtask test NAME` runs them.
+pub(crate) const BY_NAME: &[(&str, &str)] = &[("confined", "it emulates two machines, which takes some ten minutes")];

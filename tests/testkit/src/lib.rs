@@ -22,6 +22,7 @@
 //! | [`fulcio_client`] | a plain client of Fulcio: the control of an experiment |
 //! | [`verifiers`] | who else judges our bundles: offline, and [`later`] too |
 //! | [`machine`] | a Debian of its own, booted, for the package and its units |
+//! | [`guest`] | a Debian with a kernel of its own, emulated, for AppArmor and SELinux |
 //! | [`pki`] | certificate authorities, certificates and a CRL that live for one run |
 //! | [`jwt`] | JWTs, well-formed or precisely not |
 //! | [`envelope`] | DSSE: the PAE and the verification of a signature |
@@ -46,6 +47,7 @@ pub mod fixture;
 pub mod fulcio;
 pub mod fulcio_ca;
 pub mod fulcio_client;
+pub mod guest;
 pub mod hostile_fulcio;
 pub mod https;
 pub mod jwt;

@@ -13,7 +13,12 @@ use crate::{Outcome, host};
 /// Makes `DIR/root`, a minimal system with the packages that `tests/peers/debian/packages` lists.
 pub(super) fn bootstrap(peer: &Peer, dir: &Path) -> Outcome {
     may_boot()?;
-    let list = sources().join("debian/packages");
+    fill(peer.version, "debian/packages", dir)
+}
+
+/// Makes `DIR/root` of a release, with the packages of a list below `tests/peers`.
+pub(super) fn fill(release: &str, list: &str, dir: &Path) -> Outcome {
+    let list = sources().join(list);
     let packages = fs::read_to_string(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
     let packages = packages.split_whitespace().collect::<Vec<_>>().join(",");
     let root = dir.join("root");
@@ -22,7 +27,7 @@ pub(super) fn bootstrap(peer: &Peer, dir: &Path) -> Outcome {
     }
     let program = host::DEBOOTSTRAP.path().ok_or("debootstrap is missing")?;
     let mut debootstrap = Command::new(program);
-    debootstrap.arg("--variant=minbase").arg(format!("--include={packages}")).arg(peer.version).arg(&root);
+    debootstrap.arg("--variant=minbase").arg(format!("--include={packages}")).arg(release).arg(&root);
     // Without one, debootstrap has its own default.
     debootstrap.args(mirror());
     run(&mut debootstrap, dir)?;
