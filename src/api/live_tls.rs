@@ -99,7 +99,7 @@ impl LiveTls {
 
     /// Calls [`refresh`](Self::refresh) every second, for ever, logs and records what comes of it, and keeps the metrics.
     pub(crate) async fn watch(self: Arc<Self>, metrics: &Metrics, audit: &AuditLog) {
-        record(audit, "tls_in_force", &self.in_force.load().made_of.details()).await;
+        let mut owed = true;
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -108,14 +108,21 @@ impl LiveTls {
             if let Some(next_update) = in_force.lists_end {
                 metrics.client_crl_next_update(next_update.0);
             }
+            if owed {
+                owed = !recorded(audit, "tls_in_force", &in_force.made_of.details()).await;
+            }
             ticks.tick().await;
             let this = Arc::clone(&self);
             let Ok(looked) = tokio::task::spawn_blocking(move || this.refresh()).await else { continue };
-            match looked {
-                Ok(Looked::Unchanged) => continue,
-                Ok(Looked::Replaced) => tracing::info!("a new server certificate is in force"),
+            owed |= match looked {
+                Ok(Looked::Unchanged) => false,
+                Ok(Looked::Replaced) => {
+                    tracing::info!("a new server certificate is in force");
+                    true
+                }
                 Ok(Looked::TrustReplaced) => {
                     tracing::warn!(name: alert::CLIENT_TRUST_REPLACED, "new client CAs or revocation lists are in force; open connections end");
+                    true
                 }
                 Err(error) => {
                     tracing::error!(
@@ -123,12 +130,10 @@ impl LiveTls {
                         "the files of [server.tls] were not taken; those in force stay"
                     );
                     let detail: String = error.to_string().chars().take(MAX_DETAIL).collect();
-                    record(audit, "tls_refused", &[("detail", Detail::Text(&detail))]).await;
-                    continue;
+                    recorded(audit, "tls_refused", &[("detail", Detail::Text(&detail))]).await;
+                    false
                 }
-            }
-            // Afterwards: a list that revokes somebody does not wait for the disk.
-            record(audit, "tls_in_force", &self.in_force.load().made_of.details()).await;
+            };
         }
     }
 }
@@ -143,11 +148,11 @@ impl MadeOf {
     }
 }
 
-async fn record(audit: &AuditLog, event: &'static str, details: &[(&'static str, Detail<'_>)]) {
-    if let Err(error) = audit.append(&Record::Event { event, details }).await {
-        // The log says for itself that it fails, and nothing is signed while it does.
-        tracing::error!(%error, "`{event}` could not be recorded");
-    }
+/// Whether the disk has taken it. Not waited for any longer: the next list that revokes somebody does not wait for a disk
+/// that hangs. The log says for itself that it fails, and nothing is signed while it does.
+async fn recorded(audit: &AuditLog, event: &'static str, details: &[(&'static str, Detail<'_>)]) -> bool {
+    let appended = tokio::time::timeout(PATIENCE, audit.append(&Record::Event { event, details }));
+    appended.await.is_ok_and(|taken| taken.is_ok())
 }
 
 fn all(settings: &Tls) -> impl Iterator<Item = &Path> {
@@ -163,6 +168,7 @@ fn states<'p>(paths: impl Iterator<Item = &'p Path>) -> Vec<State> {
 }
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Characters of an error in a record.
 const MAX_DETAIL: usize = 512;
