@@ -18,14 +18,13 @@ fn what_selinux_confines_signs_with_nothing_denied_and_cannot_reach_what_is_not_
     ] {
         guest.put(&format!("/usr/share/selinux/packages/stellaops-signer.{name}"), text, 0o644).unwrap();
     }
-    // As docs/install.md says how to enforce it; then the folder and the labels, as the script of the `.rpm` makes them.
+    // As docs/install.md says how to enforce it; then the labels, as the script of the `.rpm` makes them.
     guest
         .sh("cd \"$(mktemp -d)\" && cp /usr/share/selinux/packages/stellaops-signer.* .
              sed -i '/^permissive /d' stellaops-signer.te
              checkmodule -M -m -c 19 -o stellaops-signer.mod stellaops-signer.te
              semodule_package -o stellaops-signer.pp -m stellaops-signer.mod -f stellaops-signer.fc
              semodule -X 400 -i stellaops-signer.pp
-             install -d -m 0750 -o stellaops-signer -g stellaops-signer /var/lib/stellaops-signer
              restorecon -R /usr/bin/signerctl /usr/sbin/signerd /usr/sbin/signer-token /usr/libexec/stellaops-signer \
                  /etc/stellaops-signer /var/lib/stellaops-signer /var/lib/stellaops-signer-token /run/stellaops-signer")
         .unwrap();
