@@ -129,8 +129,7 @@ impl LiveTls {
                         name: alert::TLS_FILES_REFUSED, %error,
                         "the files of [server.tls] were not taken; those in force stay"
                     );
-                    let detail: String = error.to_string().chars().take(MAX_DETAIL).collect();
-                    recorded(audit, "tls_refused", &[("detail", Detail::Text(&detail))]).await;
+                    recorded(audit, "tls_refused", &[("detail", Detail::Text(&error.to_string()))]).await;
                     false
                 }
             };
@@ -142,8 +141,8 @@ impl MadeOf {
     fn details(&self) -> [(&'static str, Detail<'_>); 3] {
         [
             ("certificateSha256", Detail::Text(&self.certificate)),
-            ("clientCaSha256", Detail::Text(&self.client_ca)),
-            ("clientCrlSha256", Detail::Text(&self.client_crl)),
+            ("clientCaSha256", Detail::List(&self.client_ca)),
+            ("clientCrlSha256", Detail::List(&self.client_crl)),
         ]
     }
 }
@@ -169,6 +168,3 @@ fn states<'p>(paths: impl Iterator<Item = &'p Path>) -> Vec<State> {
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Characters of an error in a record.
-const MAX_DETAIL: usize = 512;

@@ -64,13 +64,13 @@ pub(crate) struct ServerTls {
     pub(crate) made_of: MadeOf,
 }
 
-/// SHA-256 of certificates and revocation lists in DER, in hexadecimal, with commas between them: `openssl x509` and
-/// `openssl crl` print the same with `-fingerprint -sha256`. Of many the first [`MOST_NAMED`].
+/// SHA-256 of certificates and revocation lists in DER, in hexadecimal: `openssl x509` and `openssl crl` print the same with
+/// `-fingerprint -sha256`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MadeOf {
     pub(crate) certificate: String,
-    pub(crate) client_ca: String,
-    pub(crate) client_crl: String,
+    pub(crate) client_ca: Vec<String>,
+    pub(crate) client_crl: Vec<String>,
 }
 
 /// Reads certificates, keys, CAs and CRLs and makes the rustls configuration: TLS 1.3 (1.2 only where allowed),
@@ -152,8 +152,8 @@ fn client_verifier(
         }
     }
     every_authority_has_a_list(tls, &authorities, &crls)?;
-    made_of.client_ca = fingerprints(authorities.iter().map(AsRef::as_ref));
-    made_of.client_crl = fingerprints(crls.iter().map(AsRef::as_ref));
+    made_of.client_ca = authorities.iter().map(|der| crate::hex::sha256(der)).collect();
+    made_of.client_crl = crls.iter().map(|der| crate::hex::sha256(der)).collect();
     // With CRLs, the whole chain is checked, an uncovered certificate is refused, and so is a stale CRL: an old
     // list cannot say who was revoked since.
     let lists = crls.clone();
@@ -209,16 +209,9 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     Ok(certificates)
 }
 
-fn fingerprints<'d>(ders: impl Iterator<Item = &'d [u8]>) -> String {
-    ders.take(MOST_NAMED).map(crate::hex::sha256).collect::<Vec<_>>().join(",")
-}
-
 fn expiry(leaf: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
     Some(UnixTime(parsed.validity().not_after.timestamp()))
 }
 
 const MAX_SUBJECT: usize = 256;
-
-/// Of CAs, and of revocation lists, in a record.
-const MOST_NAMED: usize = 16;

@@ -61,6 +61,18 @@ impl Line<'_> {
         self.0.push(b']');
     }
 
+    pub(super) fn list<'t>(&mut self, name: &'static str, texts: impl Iterator<Item = &'t String>) {
+        self.name(name);
+        self.0.push(b'[');
+        for (i, text) in texts.enumerate() {
+            if i > 0 {
+                self.0.push(b',');
+            }
+            self.quoted(text);
+        }
+        self.0.push(b']');
+    }
+
     fn name(&mut self, name: &'static str) {
         self.0.extend_from_slice(b",\"");
         self.0.extend_from_slice(name.as_bytes());
@@ -175,6 +187,14 @@ mod tests {
         assert_eq!(written, format!("{{\"seq\":1,\"t\":\"{}…\"}}", "é".repeat(128)));
         let written = line(|l| l.text("t", &format!("a{}", "é".repeat(300))));
         assert_eq!(written, format!("{{\"seq\":1,\"t\":\"a{}…\"}}", "é".repeat(127)));
+    }
+
+    #[test]
+    fn a_list_has_each_text_whole() {
+        assert_eq!(line(|l| l.list("t", [].iter())), "{\"seq\":1,\"t\":[]}");
+        let texts: Vec<String> = ["a".repeat(64), "b\"".to_owned()].into();
+        let expected = format!("{{\"seq\":1,\"t\":[\"{}\",\"b\\\"\"]}}", texts[0]);
+        assert_eq!(line(|l| l.list("t", texts.iter())), expected);
     }
 
     #[test]

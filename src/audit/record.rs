@@ -187,6 +187,8 @@ pub enum Detail<'a> {
     Text(&'a str),
     /// A number.
     Number(u64),
+    /// Texts, each as [`Text`](Self::Text); the first sixteen are written.
+    List(&'a [String]),
 }
 
 impl AuditId {
@@ -299,6 +301,7 @@ impl Record<'_> {
                     match detail {
                         Detail::Text(text) => line.text(name, text),
                         Detail::Number(number) => line.number(name, number),
+                        Detail::List(texts) => line.list(name, texts.iter().take(MAX_LISTED)),
                     }
                 }
             }
@@ -465,3 +468,6 @@ fn micros(duration: Duration) -> u64 {
 
 /// Subjects recorded of one statement; the payload's digest commits to all of them.
 pub const MAX_SUBJECTS: usize = 16;
+
+/// Texts of one list in an event.
+const MAX_LISTED: usize = 16;

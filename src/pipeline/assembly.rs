@@ -259,17 +259,14 @@ async fn write_down_custody_events(custody: Arc<Custody>, audit: Arc<AuditLog>) 
 
 /// By which keys the Licensing Service is believed from now on, or why not by those that somebody wrote.
 fn write_down_licensing_keys(audit: &AuditLog, keys: Result<&[[u8; 32]], &str>) {
-    let (thumbprints, detail);
+    let thumbprints: Vec<String>;
     let (event, details) = match keys {
         Ok(keys) => {
-            thumbprints = keys.iter().take(MOST_NAMED).map(|key| base64url(key)).collect::<Vec<_>>().join(",");
+            thumbprints = keys.iter().map(|key| base64url(key)).collect();
             let count = Detail::Number(keys.len() as u64);
-            ("licensing_keys_in_force", vec![("keys", count), ("thumbprints", Detail::Text(&thumbprints))])
+            ("licensing_keys_in_force", vec![("keys", count), ("thumbprints", Detail::List(&thumbprints))])
         }
-        Err(why) => {
-            detail = why.chars().take(MAX_DETAIL).collect::<String>();
-            ("licensing_keys_refused", vec![("detail", Detail::Text(&detail))])
-        }
+        Err(why) => ("licensing_keys_refused", vec![("detail", Detail::Text(why))]),
     };
     // Nobody waits for it: the log says for itself that it fails, and nothing is signed while it does.
     audit.append(&Record::Event { event, details: &details }).forget();
@@ -297,12 +294,6 @@ async fn write_down_assertions(keyless: Arc<Option<Keyless>>, audit: Arc<AuditLo
         assertion.recorded(written.is_ok());
     }
 }
-
-/// Of licensing keys, in a record.
-const MOST_NAMED: usize = 16;
-
-/// Characters of an error in a record.
-const MAX_DETAIL: usize = 512;
 
 /// After so many failures in a row a timestamp authority is left alone.
 const STAMP_FAILURES: u32 = 3;
